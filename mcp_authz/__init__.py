@@ -1,0 +1,1 @@
+"""mcp-authz: an authorization gateway for MCP tool servers."""

@@ -1,0 +1,58 @@
+"""The port that tool adapters implement: a tool server that lists, answers admitted calls, and says when it changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
+
+from mcp_authz.model import Admitted
+
+
+class Relay(Protocol):
+    """The way back to the caller while one call runs; the gateway implements it, adapters use it."""
+
+    async def notify(self, method: str, params: Mapping[str, Any]) -> None:
+        """Hand on what the server said about this call: progress, logging, any notification that belongs to it."""
+
+    async def ask(self, method: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the caller's answer to a question of the server (elicitation, sampling, roots).
+
+        Raises:
+            DownstreamRefusal: the question is not allowed for this server, or the caller cannot answer it.
+        """
+
+
+class Downstream(Protocol):
+    """One configured tool server.
+
+    `run()` keeps it connected (restarting with backoff) until the context ends; the other methods may be called at
+    any time inside that context and raise `DownstreamError` while the server cannot be reached.
+    """
+
+    @property
+    def name(self) -> str:
+        """The configured server name, `[a-z0-9-]{1,20}`."""
+
+    def run(self) -> AbstractAsyncContextManager[None]:
+        """Connect and stay connected; a server that cannot be reached is no error here."""
+
+    async def list_tools(self) -> tuple[Mapping[str, Any], ...]:
+        """Return every tool definition exactly as the server lists it, all pages, every member kept."""
+
+    async def forward(self, admitted: Admitted, relay: Relay) -> Mapping[str, Any]:
+        """Return the server's result exactly as it sent it.
+
+        Cancelling the awaiting task cancels the call at the server.
+
+        Raises:
+            DownstreamRefusal: the server answered with a JSON-RPC error.
+            DownstreamError: it could not be reached, or the connection broke; `sent` says whether it may have run.
+        """
+
+    def on_tools_changed(self, callback: Callable[[], None]) -> None:
+        """Call `callback` whenever the server says that its tools changed, and after each reconnection."""
+
+    @property
+    def reachable(self) -> bool:
+        """Whether the last attempt to speak to the server succeeded."""

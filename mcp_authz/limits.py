@@ -1,0 +1,43 @@
+"""Every bound of the gateway, with its unit and its reason."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+
+# What one message may be.
+BODY_BYTES: Final = 4 * 1024 * 1024  # the SDK's own bound; larger bodies answer 413
+JSON_DEPTH: Final = 64  # deep enough for real schemas, far below any parser's recursion limit
+JSON_INTEGER: Final = 2**53 - 1  # beyond it two readers may see two numbers (RFC 8259 section 6)
+HEADER_BYTES: Final = 16 * 1024  # one header value; tokens of 8 links stay below
+ARGUMENTS_SHOWN: Final = 8 * 1024  # characters of arguments a person can be asked to approve
+
+# How long things live.
+CLOCK_SKEW: Final = timedelta(seconds=30)
+ACCESS_TOKEN_LIFETIME: Final = timedelta(minutes=10)
+ASSERTION_LIFETIME: Final = timedelta(minutes=10)  # stock clients sign for five minutes
+SESSION_LIFETIME: Final = timedelta(hours=12)
+SESSION_IDLE: Final = timedelta(hours=2)
+GRANT_LIFETIME: Final = timedelta(days=90)
+REPLAY_WINDOW: Final = timedelta(minutes=2)  # an identical call gets the recorded outcome again
+REQUEST_STATE_LIFETIME: Final = timedelta(minutes=15)
+
+# Chains.
+CHAIN_LINKS: Final = 8
+CONSTRAINT_DEPTH: Final = 32
+
+# Names and scopes.
+TOOL_NAME: Final = 48  # characters of `server__tool`; hosts prefix it again
+SCOPE_CHARACTERS: Final = 256
+SCOPES: Final = 128  # scopes in one list
+TOKEN_BYTES: Final = 16 * 1024
+
+# Holds.
+HOLDS_PER_SESSION: Final = 20  # pending at once; a flood is refused, not queued
+HOLDS_PER_AGENT: Final = 50
+
+# Sources that have not been identified.
+SOURCE_BURST: Final = 200  # requests a source may make at once before it is identified
+SOURCE_PER_SECOND: Final = 50.0
+SOURCES: Final = 10_000  # sources remembered; the oldest is forgotten first
+REFUSAL_KINDS: Final = 1_000  # distinct (reason, source) counters kept in one minute

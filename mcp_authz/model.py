@@ -1,0 +1,382 @@
+"""The nouns of the gateway: frozen values that say what has been checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import IntEnum, StrEnum
+from typing import Any, Literal, NewType
+
+from mcp_authz.rules.constraint import ToolsMap
+from mcp_authz.rules.scope import Scope, ScopeTemplate
+
+AgentName = NewType("AgentName", str)
+PersonName = NewType("PersonName", str)
+Thumbprint = NewType("Thumbprint", str)  # RFC 7638, base64url
+GrantId = NewType("GrantId", str)
+SessionId = NewType("SessionId", str)
+LinkId = NewType("LinkId", str)
+HoldId = NewType("HoldId", str)
+RuleId = NewType("RuleId", str)
+ToolName = NewType("ToolName", str)  # `server__tool`, as callers, scopes and policy know it
+
+
+class Hazard(StrEnum):
+    """The operator's classification of a tool."""
+
+    READ = "read"
+    WRITE = "write"
+    DESTRUCTIVE = "destructive"
+
+
+class Proof(IntEnum):
+    """How a call was proved; a larger one is stronger."""
+
+    BEARER = 1
+    DPOP = 2
+    SIGNED = 3
+
+
+class Assurance(IntEnum):
+    """How an approval was proved; a larger one is stronger."""
+
+    CLIENT = 1
+    CLIENT_OTHER = 2
+    SIGNED_IN = 3
+    PASSKEY = 4
+
+    @property
+    def label(self) -> str:
+        """The word that configuration, audit and people use."""
+        return self.name.lower().replace("_", "-")
+
+
+class Mode(StrEnum):
+    """How an agent stands to the person it acts for (DESIGN section 7)."""
+
+    OWN = "own"
+    DELEGATED = "delegated"
+    IMPERSONATED = "impersonated"
+
+
+Status = Literal["active", "revoked"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Person:
+    """A person who can be a subject, an owner or an approver."""
+
+    name: PersonName
+    groups: frozenset[str] = frozenset()
+    status: Status = "active"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agent:
+    """An agent as the operator registered it."""
+
+    name: AgentName
+    owner: PersonName
+    labels: Mapping[str, str] = field(default_factory=dict)
+    roles: frozenset[str] = frozenset()
+    ceiling: frozenset[Scope] = frozenset()
+    depth: int = 0  # how many further delegation steps it may start
+    delegates_to: frozenset[AgentName] = frozenset()
+    interactive: bool = False
+    status: Status = "active"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """A public key that belongs to exactly one agent or person."""
+
+    thumbprint: Thumbprint
+    holder: str  # `agent:NAME` or `user:NAME`
+    raw: bytes  # 32 bytes, Ed25519
+    added_at: datetime
+    retires_at: datetime | None = None  # set by a rotation: valid for what was issued before, until then
+    status: Status = "active"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """What a person has agreed that an agent may do for them."""
+
+    id: GrantId
+    subject: PersonName
+    agent: AgentName
+    scope: frozenset[Scope]
+    tools: ToolsMap | None  # None permits every tool that the scopes permit
+    granted_at: datetime
+    expires_at: datetime
+    status: Status = "active"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """One use of a grant for one task."""
+
+    id: SessionId
+    grant: GrantId
+    subject: PersonName
+    agent: AgentName  # who holds the root link
+    mode: Mode
+    purpose: str
+    started_at: datetime
+    expires_at: datetime
+    last_used_at: datetime
+    max_calls: int | None = None
+    calls_made: int = 0
+    status: Status = "active"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """One delegation step, as the store holds it; only `rules.delegation.verify_chain` makes it count."""
+
+    id: LinkId
+    session: SessionId
+    parent: LinkId | None  # None at the session's root
+    holder: AgentName
+    scope: frozenset[Scope]
+    tools: ToolsMap | None
+    depth: int  # 0 at the root
+    max_depth: int
+    issued_at: datetime
+    expires_at: datetime
+    max_calls: int | None = None
+    calls_made: int = 0
+    reason: str = ""
+    status: Status = "active"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chain:
+    """Verified links, root to leaf; made by `rules.delegation.verify_chain` only."""
+
+    links: tuple[Link, ...]
+
+    @property
+    def leaf(self) -> Link:
+        """The link of the agent that acts now."""
+        return self.links[-1]
+
+    @property
+    def agents(self) -> tuple[AgentName, ...]:
+        """The holders, root first."""
+        return tuple(link.holder for link in self.links)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessToken:
+    """The claims of an access token whose signature, issuer, audience and times have been checked."""
+
+    id: str  # jti
+    client_id: str
+    actor: AgentName
+    key: Thumbprint  # the agent key that logged in
+    subject: str  # `user:NAME`, or `agent:NAME` in the agent's own name
+    session: SessionId | None
+    link: LinkId | None
+    scope: frozenset[Scope]
+    issued_at: datetime
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who makes a request, verified by steps 3 to 6 of the road.
+
+    `session`, `chain`, `grant` and `person` are all None, or none of them is.
+    """
+
+    agent: Agent
+    key: Thumbprint
+    proof: Proof
+    token: AccessToken
+    person: Person | None = None
+    grant: Grant | None = None
+    session: Session | None = None
+    chain: Chain | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One HTTP request as the edge read it, before anything is believed."""
+
+    raw: bytes
+    headers: tuple[tuple[str, str], ...]  # names in lower case, in the order received
+    peer: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalRule:
+    """Who must agree before a call runs, and how surely they must be known."""
+
+    name: str
+    by: tuple[str, ...] = ("subject",)  # `subject`, `owner`, `group:NAME`, `user:NAME`
+    quorum: int = 1
+    outside_chain: bool = False
+    assurance: Assurance = Assurance.CLIENT
+    expires: timedelta = timedelta(minutes=15)
+    reason: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Classification:
+    """What the operator says of a tool: what it does, to what, and what it takes to call it."""
+
+    action: str
+    hazard: Hazard
+    scopes: tuple[ScopeTemplate, ...]
+    resource: Mapping[str, str] = field(default_factory=dict)  # attribute -> template over arguments
+    approval: str | None = None  # the name of an ApprovalRule
+    proof: Proof = Proof.BEARER
+    by: str = "configuration"  # `configuration`, `preset:NAME` or `nobody`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tool:
+    """One tool of one server: its definition as the server lists it, and what the operator says of it."""
+
+    name: ToolName
+    server: str
+    tool: str
+    environment: str
+    definition: Mapping[str, Any]  # as listed by the server, every member kept
+    digest: bytes  # SHA-256 of the definition (`rules.definition`)
+    classification: Classification
+    quarantined: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    """One call of one tool: what is judged, bound, approved, forwarded and recorded."""
+
+    tool: Tool
+    arguments: Mapping[str, Any]
+
+    @property
+    def params(self) -> Mapping[str, Any]:
+        """The downstream's `tools/call` parameters, without `_meta`."""
+        return {"name": self.tool.tool, "arguments": self.arguments}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Approval:
+    """Evidence that the rules of one hold are met; it counts only in a second full evaluation."""
+
+    hold: HoldId
+    rules: tuple[str, ...]
+    assurance: Assurance
+    by: tuple[PersonName, ...]
+    approved_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Permit:
+    """Leave to forward one call; `Downstream.forward` accepts nothing else but an `Admitted` one."""
+
+    call_digest: bytes
+    approval: HoldId | None
+    because: tuple[RuleId, ...]
+    obligations: tuple[Obligation, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """The call waits until a person has met every rule named here."""
+
+    call_digest: bytes
+    rules: tuple[ApprovalRule, ...]
+    because: tuple[RuleId, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deny:
+    """The call does not run.
+
+    `code` is a reason code of `rules.decision.REASONS`; `missing` names scopes that a step-up could add.
+    """
+
+    code: str
+    because: tuple[RuleId, ...]
+    detail: str = ""  # for the operator and the audit; never argument values, never shown to callers
+    missing: tuple[Scope, ...] = ()
+
+
+Decision = Permit | Hold | Deny
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Obligation:
+    """What must be done before forwarding; an unknown kind is a denial."""
+
+    kind: str
+    argument: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admitted:
+    """A permitted call whose decision is on durable storage (step 14); the only thing that can be forwarded."""
+
+    call_id: str
+    call: ToolCall
+    permit: Permit
+    at: datetime
+    meta: Mapping[str, Any] = field(default_factory=dict)  # the caller's own `_meta`, our prefix and the envelope removed
+
+
+class HoldState(StrEnum):
+    """Where a held call stands; `rules.hold.EDGES` is the table of what leads where."""
+
+    PENDING = "pending"
+    APPROVED = "approved"
+    DENIED = "denied"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+    CLAIMED = "claimed"
+    DONE = "done"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """One person's signed answer to one hold."""
+
+    hold: HoldId
+    person: PersonName
+    approve: bool
+    assurance: Assurance
+    statement: str  # the compact JWS over action digest and what was displayed
+    signed_by: str  # thumbprint of the key that signed: the approver's, or the gateway's
+    reason: str
+    given_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldCall:
+    """A call that waits for a person, or once did."""
+
+    id: HoldId
+    state: HoldState
+    digest: bytes  # the action digest (DESIGN section 10)
+    tool: ToolName
+    server: str
+    arguments: Mapping[str, Any]  # captured; what runs
+    hazard: Hazard
+    session: SessionId
+    purpose: str
+    subject: PersonName
+    owner: PersonName
+    actor: AgentName
+    chain: tuple[AgentName, ...]
+    interactive: bool
+    rules: tuple[ApprovalRule, ...]
+    asked_at: datetime
+    expires_at: datetime
+    verdicts: tuple[Verdict, ...] = ()
+    ended_at: datetime | None = None
+    result: Mapping[str, Any] | None = None  # the recorded outcome of a call that ran

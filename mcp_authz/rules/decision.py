@@ -1,0 +1,106 @@
+"""What is decided about one call, from facts alone: deny beats hold beats permit, and silence is a denial."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from mcp_authz.model import (
+    Approval,
+    ApprovalRule,
+    Decision,
+    Deny,
+    Hazard,
+    Hold,
+    Obligation,
+    Permit,
+    RuleId,
+    Tool,
+)
+from mcp_authz.policy.engine import PolicyAnswer
+
+REASONS: Final[dict[str, str]] = {
+    "unknown_tool": "There is no such tool. List the tools to see what you can call.",
+    "quarantined": (
+        "This tool is in quarantine: its definition changed since it was accepted. Do not retry; an operator has to "
+        "look at the change and accept it."
+    ),
+    "no_session": (
+        "You have no open session with a person, so you cannot call tools. Ask a person to start one for you, "
+        "or name the session in your sign-in assertion if you have several."
+    ),
+    "session_over": "Your session has ended or was idle for too long. Ask the person you act for to start a new one.",
+    "proof_required": "This tool takes only calls that are proved more strongly than by a bearer token.",
+    "arguments": "The arguments do not fit the tool's input schema.",
+    "scope_arguments": (
+        "An argument that decides which permission is needed has a form that is not allowed: "
+        "use 1 to 128 of letters, digits, dot, underscore and hyphen."
+    ),
+    "insufficient_scope": "Your authority does not cover this call. Do not retry; ask for a session that includes it.",
+    "constraint": "Your delegation does not permit these arguments. Stay within what was delegated to you.",
+    "budget": "The call budget of your session or delegation is used up. Ask the person you act for for more.",
+    "policy": "Policy does not permit this call. Do not retry it unchanged.",
+    "policy_error": "The policy could not be decided, so the call is denied. An operator has to look at it.",
+    "obligation": "Policy asks for something that this gateway cannot do, so the call is denied.",
+    "approval_denied": "A person was asked and said no. Do not ask again for the same call.",
+    "approval_expired": "Nobody approved this call in time. Call again if it is still needed.",
+    "approval_used": "This approval has been used; it was good for one run. A new call needs a new approval.",
+    "too_many_holds": "Too many of your calls wait for approval. Wait until some are answered.",
+    "cannot_be_shown": (
+        "This call cannot be shown to a person in full, so nobody can approve it. Send fewer or shorter arguments."
+    ),
+    "revoked": "Your authority for this call was withdrawn.",
+    "changed": "The rules changed while this call was decided. Call again.",
+    "replayed": "This proof has been used before.",
+}
+"""Reason codes and the fixed text that a caller sees for each; a model must be able to act on it."""
+
+KNOWN_OBLIGATIONS: Final = frozenset({"approval"})
+"""What this gateway can do before forwarding; every other obligation is a denial."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApprovalFloor:
+    """The approval rules of the configuration: by name, and which of them each hazard demands."""
+
+    rules: Mapping[str, ApprovalRule]
+    by_hazard: Mapping[Hazard, str]
+
+
+def required_rules(tool: Tool, obligations: tuple[Obligation, ...], floor: ApprovalFloor) -> tuple[str, ...]:
+    """Every approval rule that must be met: the hazard's, the tool's own, and policy's; policy can only add."""
+    names = [
+        floor.by_hazard.get(tool.classification.hazard),
+        tool.classification.approval,
+        *(o.argument for o in obligations if o.kind == "approval"),
+    ]
+    return tuple(dict.fromkeys(name for name in names if name))
+
+
+def decide(
+    *, call_digest: bytes, tool: Tool, answer: PolicyAnswer, approval: Approval | None, floor: ApprovalFloor
+) -> Decision:
+    """Steps 12 and 13: what policy, its obligations and the approval floor make of a call that passed steps 7 to 11."""
+    if answer.errors:
+        return Deny(code="policy_error", because=answer.because, detail="; ".join(answer.errors))
+    if not answer.permit:
+        return Deny(code="policy", because=answer.because or (RuleId("no-policy-permits"),))
+    unknown = sorted({o.kind for o in answer.obligations} - KNOWN_OBLIGATIONS)
+    if unknown:
+        return Deny(code="obligation", because=answer.because, detail=f"unknown obligations: {', '.join(unknown)}")
+    needed = required_rules(tool, answer.obligations, floor)
+    missing = [name for name in needed if name not in floor.rules]
+    if missing:
+        return Deny(code="obligation", because=answer.because, detail=f"unknown approval rules: {', '.join(missing)}")
+    given = set(approval.rules) if approval is not None else set()
+    if not given.issuperset(needed):
+        return Hold(
+            call_digest=call_digest, rules=tuple(floor.rules[name] for name in needed), because=answer.because
+        )
+    return Permit(
+        call_digest=call_digest,
+        approval=approval.hold if approval is not None and needed else None,
+        because=answer.because,
+        obligations=answer.obligations,
+    )

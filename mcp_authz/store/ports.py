@@ -1,0 +1,297 @@
+"""What the gateway asks of a store: who is who, what is held, what was used once, what happened, and one `admit`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, Protocol
+
+from mcp_authz.model import (
+    Agent,
+    AgentName,
+    Grant,
+    GrantId,
+    HeldCall,
+    HoldId,
+    HoldState,
+    Key,
+    Link,
+    LinkId,
+    Person,
+    PersonName,
+    Session,
+    SessionId,
+    Thumbprint,
+    Verdict,
+)
+
+EventKind = Literal[
+    "decision",
+    "outcome",
+    "approval",
+    "delegation",
+    "grant",
+    "session",
+    "revocation",
+    "enrolment",
+    "pin",
+    "policy",
+    "configuration",
+    "sign-in",
+    "administration",
+    "refusals",
+]
+
+RevocableKind = Literal["link", "session", "grant", "agent", "key", "person", "hold"]
+
+Clock = Callable[[], datetime]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Something that happened, before it has a place in the log; `fields` is JSON and holds no argument value."""
+
+    kind: EventKind
+    at: datetime
+    call: str | None = None  # the call it belongs to: decision and outcome share it
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """An event with its place in the hash chain."""
+
+    sequence: int  # 1, 2, 3 ... without a gap
+    event: Event
+    previous: bytes  # hash of the record before; 32 zero bytes for the first
+    hash: bytes  # `rules.log.record_hash`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What the store knows, in one read, about everything an access token names; absent things are None."""
+
+    agent: Agent | None
+    key: Key | None
+    person: Person | None
+    grant: Grant | None
+    session: Session | None
+    links: tuple[Link, ...]  # root to leaf
+    holders: Mapping[AgentName, Agent]  # every agent that holds one of the links
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pin:
+    """The definition of a tool that the operator accepted (or that was seen first), and one that waits."""
+
+    server: str
+    tool: str
+    digest: bytes
+    definition: Mapping[str, Any]
+    seen_at: datetime
+    changed: Mapping[str, Any] | None = None  # a different definition that was seen since: the tool is in quarantine
+    changed_digest: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Once:
+    """Something that may be used once: a proof id, an assertion id, a `requestState`."""
+
+    kind: str
+    id: str
+    expires_at: datetime
+
+
+LostReason = Literal["revoked", "expired", "session", "budget", "replayed", "claimed", "definition"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admission:
+    """Everything step 14 needs, in one value; `Store.admit` does it in one transaction or not at all."""
+
+    event: Event  # the decision record of a permitted call
+    agent: AgentName
+    key: Thumbprint
+    subject: PersonName
+    grant: GrantId
+    session: SessionId
+    links: tuple[LinkId, ...]  # root to leaf
+    server: str
+    tool: str
+    definition_digest: bytes
+    once: tuple[Once, ...] = ()
+    claim: HoldId | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lost:
+    """The call was not admitted: something changed between its evaluation and its transaction."""
+
+    reason: LostReason
+
+
+class Registry(Protocol):
+    """Agents, people, keys, grants, sessions and links. Every change appends its event in the same transaction."""
+
+    async def agent(self, name: AgentName) -> Agent | None: ...
+    async def agents(self) -> tuple[Agent, ...]: ...
+    async def add_agent(self, agent: Agent, key: Key | None, event: Event) -> None:
+        """The agent exists with its key.
+
+        Raises:
+            Conflict: the name is taken, or the key belongs to somebody already (also to a revoked holder).
+        """
+
+    async def update_agent(self, agent: Agent, event: Event) -> None: ...
+    async def key(self, thumbprint: Thumbprint) -> Key | None: ...
+    async def keys_of(self, holder: str) -> tuple[Key, ...]: ...
+    async def add_key(self, key: Key, event: Event, *, retire_others_at: datetime | None) -> None:
+        """The holder has this key; with `retire_others_at` its other active keys end then.
+
+        Raises:
+            Conflict: the key belongs to somebody already, or the holder would have three active keys.
+        """
+
+    async def person(self, name: PersonName) -> Person | None: ...
+    async def people(self) -> tuple[Person, ...]: ...
+    async def add_person(self, person: Person, event: Event) -> None: ...
+    async def grant(self, grant: GrantId) -> Grant | None: ...
+    async def grants(self, *, agent: AgentName | None = None) -> tuple[Grant, ...]: ...
+    async def add_grant(self, grant: Grant, event: Event) -> None: ...
+    async def session(self, session: SessionId) -> Session | None: ...
+    async def sessions(self) -> tuple[Session, ...]: ...
+    async def open_session(self, session: Session, root: Link, event: Event) -> None: ...
+    async def link(self, link: LinkId) -> Link | None: ...
+    async def links(self, session: SessionId) -> tuple[Link, ...]: ...
+    async def add_link(self, link: Link, event: Event) -> None:
+        """The link exists; its parent was active and unexpired in the same transaction.
+
+        Raises:
+            Conflict: the parent, session or grant is not active any more.
+        """
+
+    async def open_links(self, agent: AgentName, at: datetime) -> tuple[tuple[Session, Link], ...]:
+        """Every link of the agent that could carry a call at `at`: it, its ancestors, session and grant are active."""
+
+    async def standing(
+        self, *, agent: AgentName, key: Thumbprint, person: PersonName | None, link: LinkId | None
+    ) -> Standing: ...
+
+    async def revoke(self, kind: RevocableKind, name: str, event: Event) -> tuple[HoldId, ...]:
+        """The thing is revoked, what descends from it cannot be used any more; returns the holds that were cancelled.
+
+        Descendants stop because every use reads its whole lineage; pending and approved holds of the lineage are
+        cancelled in the same transaction.
+
+        Raises:
+            NotFound: there is no such thing.
+        """
+
+
+class Holds(Protocol):
+    """Held calls. Every transition is one compare-and-swap and appends its event in the same transaction."""
+
+    async def hold(self, hold: HoldId) -> HeldCall | None: ...
+    async def holds(self, *, states: Sequence[HoldState] | None = None) -> tuple[HeldCall, ...]: ...
+    async def find_hold(self, *, digest: bytes, session: SessionId, actor: AgentName) -> HeldCall | None:
+        """The newest hold over exactly this call of this session and actor, in whatever state."""
+
+    async def open_hold(self, held: HeldCall, event: Event, *, per_session: int, per_agent: int) -> HeldCall:
+        """The hold is pending; an identical pending or approved one is returned instead of a second.
+
+        Raises:
+            Conflict: the session or the agent has as many pending holds as it may have.
+        """
+
+    async def give_verdict(self, verdict: Verdict, *, after: int, to: HoldState, event: Event) -> HeldCall:
+        """The verdict is the one after the first `after` verdicts, and the pending hold is now in state `to`.
+
+        Raises:
+            Conflict: the hold is not pending, or another verdict came in between, or the same person spoke already.
+        """
+
+    async def move_hold(
+        self,
+        hold: HoldId,
+        *,
+        come_from: HoldState,
+        to: HoldState,
+        event: Event | None,
+        result: Mapping[str, Any] | None = None,
+    ) -> bool:
+        """Whether this caller made the transition: one compare-and-swap."""
+
+
+class Log(Protocol):
+    """The audit log: one hash chain, appended under the write lock."""
+
+    async def append(self, event: Event) -> Record: ...
+    async def records(
+        self, *, after: int = 0, limit: int = 1000, call: str | None = None, kind: str | None = None
+    ) -> tuple[Record, ...]: ...
+    async def head(self) -> tuple[int, bytes]:
+        """The sequence number and hash of the last record; (0, 32 zero bytes) when there is none."""
+
+
+class Pins(Protocol):
+    """Which definition of which tool is the accepted one."""
+
+    async def pins(self) -> tuple[Pin, ...]: ...
+    async def pin_first(self, pins: Sequence[Pin], event: Event) -> None:
+        """Tools that were never seen before are pinned; existing pins stay as they are."""
+
+    async def quarantine(self, pin: Pin, event: Event) -> None:
+        """The tool is in quarantine: `pin.changed` waits to be accepted."""
+
+    async def release(self, server: str, tool: str, event: Event) -> None:
+        """The tool is out of quarantine, because its server lists the pinned definition again."""
+
+    async def accept(self, server: str, tool: str, expect: bytes, event: Event) -> None:
+        """The waiting definition with digest `expect` is the pinned one now.
+
+        Raises:
+            Conflict: nothing waits, or something else does.
+        """
+
+
+class Store(Registry, Holds, Log, Pins, Protocol):
+    """Everything durable, with the one verb that decides races."""
+
+    async def remember(self, once: Once) -> bool:
+        """Whether this is the first use; it is durable when this returns True."""
+
+    async def admit(self, admission: Admission) -> int | Lost:
+        """Step 14 in one transaction, at the transaction's own time; the sequence number of the decision record.
+
+        When it returns a number, all of this is durable: every `once` is remembered and was new; agent, key, subject,
+        grant, session and every link are active and unexpired; the session is not idle beyond its bound and its last
+        use is now; the budgets of session and every link had a call left, which is taken; the pinned definition is
+        `definition_digest` and not in quarantine; the hold `claim` went from approved to claimed; the decision record
+        is in the log. Otherwise nothing is changed.
+        """
+
+    async def secret(self, name: str, make: Callable[[], bytes]) -> bytes:
+        """The named secret of this installation; made on first use, sealed at rest."""
+
+    async def aclose(self) -> None: ...
+
+
+__all__ = [
+    "Admission",
+    "Clock",
+    "Event",
+    "EventKind",
+    "Holds",
+    "Log",
+    "Lost",
+    "LostReason",
+    "Once",
+    "Pin",
+    "Pins",
+    "Record",
+    "Registry",
+    "RevocableKind",
+    "Standing",
+    "Store",
+]
