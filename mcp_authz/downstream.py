@@ -13,7 +13,11 @@ class Relay(Protocol):
     """The way back to the caller while one call runs; the gateway implements it, adapters use it."""
 
     async def notify(self, method: str, params: Mapping[str, Any]) -> None:
-        """Hand on what the server said about this call: progress, logging, any notification that belongs to it."""
+        """Hand on what the server said about this call: progress, logging, any notification that belongs to it.
+
+        Called in the order in which the server spoke, never after `forward` has ended. Progress comes without
+        `progressToken`: that one is the gateway's own, the caller's belongs to the edge.
+        """
 
     async def ask(self, method: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the caller's answer to a question of the server (elicitation, sampling, roots).
@@ -35,15 +39,19 @@ class Downstream(Protocol):
         """The configured server name, `[a-z0-9-]{1,20}`."""
 
     def run(self) -> AbstractAsyncContextManager[None]:
-        """Connect and stay connected; a server that cannot be reached is no error here."""
+        """Connect and stay connected; a server that cannot be reached is no error here.
+
+        The context is entered once the first attempt has succeeded or failed.
+        """
 
     async def list_tools(self) -> tuple[Mapping[str, Any], ...]:
         """Return every tool definition exactly as the server lists it, all pages, every member kept."""
 
     async def forward(self, admitted: Admitted, relay: Relay) -> Mapping[str, Any]:
-        """Return the server's result exactly as it sent it.
+        """Return the server's result exactly as it sent it, without `_meta` of our prefix.
 
-        Cancelling the awaiting task cancels the call at the server.
+        A result that asks (`resultType: "input_required"`) is returned like any other; the answers go into
+        `Admitted.extra` of the next call. Cancelling the awaiting task cancels the call at the server.
 
         Raises:
             DownstreamRefusal: the server answered with a JSON-RPC error.
@@ -51,7 +59,7 @@ class Downstream(Protocol):
         """
 
     def on_tools_changed(self, callback: Callable[[], None]) -> None:
-        """Call `callback` whenever the server says that its tools changed, and after each reconnection."""
+        """Call `callback` whenever the server says that its tools changed, and after each connection."""
 
     @property
     def reachable(self) -> bool:

@@ -41,3 +41,16 @@ SOURCE_BURST: Final = 200  # requests a source may make at once before it is ide
 SOURCE_PER_SECOND: Final = 50.0
 SOURCES: Final = 10_000  # sources remembered; the oldest is forgotten first
 REFUSAL_KINDS: Final = 1_000  # distinct (reason, source) counters kept in one minute
+
+# Tool servers.
+ANSWER_BYTES: Final = 16 * 1024 * 1024  # one message of a tool server; a larger one ends its call
+TOOLS_LISTED: Final = 10_000  # tools of one server; a list that never ends is no list
+NOTIFICATIONS_WAITING: Final = 256  # of one call, while its caller reads slowly; later ones are dropped
+LOG_LINE: Final = 4096  # bytes of one stderr line that reach the log
+START_TIMEOUT: Final = timedelta(seconds=60)  # to the end of the handshake; package runners download first
+CALL_TIMEOUT: Final = timedelta(minutes=5)
+NOTICE_TIMEOUT: Final = timedelta(seconds=10)  # for an HTTP message that has no answer; it delays those behind it
+STOP_GRACE: Final = timedelta(seconds=2)  # after closing stdin, and again after SIGTERM; then SIGKILL
+RESTART_FIRST: Final = timedelta(milliseconds=200)  # doubles with each failure
+RESTART_LONGEST: Final = timedelta(seconds=30)
+RESTART_FORGIVEN: Final = timedelta(minutes=1)  # a connection that lived longer starts again without delay growing

@@ -326,6 +326,12 @@ class Admitted:
     permit: Permit
     at: datetime
     meta: Mapping[str, Any] = field(default_factory=dict)  # the caller's own `_meta`, our prefix and the envelope removed
+    extra: Mapping[str, Any] = field(default_factory=dict)  # members beside name and arguments, as `inputResponses`
+
+    @property
+    def params(self) -> Mapping[str, Any]:
+        """The downstream's `tools/call` parameters, without `_meta`; `extra` never replaces name or arguments."""
+        return {**self.extra, **self.call.params}
 
 
 class HoldState(StrEnum):
