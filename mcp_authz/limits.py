@@ -25,6 +25,7 @@ REQUEST_STATE_LIFETIME: Final = timedelta(minutes=15)
 # Chains.
 CHAIN_LINKS: Final = 8
 CONSTRAINT_DEPTH: Final = 32
+CONSTRAINT_CLAUSES: Final = 64  # in one argument's constraint, all levels; comparing two takes at most their product
 
 # Names and scopes.
 TOOL_NAME: Final = 48  # characters of `server__tool`; hosts prefix it again
