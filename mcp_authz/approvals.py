@@ -1,0 +1,217 @@
+"""Held calls in use: opening one, hearing a verdict, and turning verdicts into evidence for a second evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from mcp_authz import limits
+from mcp_authz.errors import Conflict, NotFound
+from mcp_authz.ids import new_id
+from mcp_authz.model import (
+    Approval,
+    Assurance,
+    Caller,
+    HeldCall,
+    Hold,
+    HoldId,
+    HoldState,
+    Key,
+    Person,
+    PersonName,
+    ToolCall,
+    Verdict,
+)
+from mcp_authz.rules import verdict as verdicts
+from mcp_authz.rules.display import shown_arguments
+from mcp_authz.rules.hold import after_verdicts, evidence_assurance, is_eligible, prompt_may_answer
+from mcp_authz.rules.keys import PrivateKey, PublicKey
+from mcp_authz.store.ports import Clock, Event, Store
+
+
+class CannotBeShown(Conflict):
+    """The call is too large to be shown to a person whole, so nobody can approve it."""
+
+    code = "cannot_be_shown"
+
+
+class Approvals:
+    """Opens holds and hears verdicts; who may answer is decided by `rules.hold` alone."""
+
+    def __init__(self, *, store: Store, clock: Clock, gateway_key: PrivateKey) -> None:
+        self._store = store
+        self._clock = clock
+        self._gateway_key = gateway_key
+
+    async def open(
+        self, call: ToolCall, caller: Caller, decision: Hold, record: Callable[[HoldId], Event]
+    ) -> HeldCall:
+        """The call waits for a person: a new hold, or the identical one that waits already; recorded either way.
+
+        Raises:
+            CannotBeShown: the arguments cannot be displayed in full.
+            Conflict: too many holds wait already.
+        """
+        assert caller.session is not None and caller.chain is not None  # noqa: S101 - steps 5 and 12 came before
+        if shown_arguments(call.arguments) is None:
+            raise CannotBeShown("arguments are too large to be shown whole")
+        now = self._clock()
+        held = HeldCall(
+            id=HoldId(new_id("h")),
+            state=HoldState.PENDING,
+            digest=decision.call_digest,
+            tool=call.tool.name,
+            server=call.tool.server,
+            arguments=call.arguments,
+            hazard=call.tool.classification.hazard,
+            session=caller.session.id,
+            purpose=caller.session.purpose,
+            subject=caller.session.subject,
+            owner=caller.agent.owner,
+            actor=caller.agent.name,
+            chain=caller.chain.agents,
+            interactive=caller.agent.interactive,
+            rules=decision.rules,
+            asked_at=now,
+            expires_at=min(now + shortest(decision), caller.session.expires_at, caller.chain.leaf.expires_at),
+        )
+        opened = await self._store.open_hold(
+            held, record(held.id), per_session=limits.HOLDS_PER_SESSION, per_agent=limits.HOLDS_PER_AGENT
+        )
+        if opened.id != held.id:
+            await self._store.append(record(opened.id))
+        return opened
+
+    async def hear_signed(self, hold: HoldId, person: PersonName, statement: str) -> HeldCall:
+        """The verdict in a statement signed by the approver's own key is heard.
+
+        Raises:
+            NotFound: no such hold, or no such person.
+            SignatureRefused: the statement is not over this hold and what it displays, or not by a key of the person.
+            Conflict: the person may not answer, or the hold is not pending any more.
+        """
+        held, who = await self._hold(hold), await self._person(person)
+        keys = {
+            key.thumbprint: PublicKey.from_raw(key.raw)
+            for key in await self._store.keys_of(f"user:{person}")
+            if _is_usable(key, self._clock())
+        }
+        read = verdicts.read_statement(statement, held=held, person=person, keys=keys, now=self._clock())
+        return await self._hear(
+            held,
+            who,
+            Verdict(
+                hold=hold,
+                person=person,
+                approve=read.approve,
+                assurance=Assurance.SIGNED_IN,
+                statement=statement,
+                signed_by=read.signed_by,
+                reason=read.reason,
+                given_at=self._clock(),
+            ),
+        )
+
+    async def hear_client(self, hold: HoldId, *, approve: bool) -> HeldCall:
+        """The answer that the subject's own client gave to the prompt is heard; signed by the gateway, as such.
+
+        Raises:
+            NotFound, Conflict: as `hear_signed`; and where a client's prompt may not answer at all.
+        """
+        held = await self._hold(hold)
+        if not prompt_may_answer(held):
+            raise Conflict(f"hold `{hold}` cannot be answered by the requesting client's own prompt")
+        who = await self._person(held.subject)
+        statement = verdicts.make_statement(
+            held,
+            person=held.subject,
+            approve=approve,
+            assurance=Assurance.CLIENT,
+            reason="",
+            at=self._clock(),
+            key=self._gateway_key,
+        )
+        return await self._hear(
+            held,
+            who,
+            Verdict(
+                hold=hold,
+                person=held.subject,
+                approve=approve,
+                assurance=Assurance.CLIENT,
+                statement=statement,
+                signed_by=self._gateway_key.public.thumbprint,
+                reason="",
+                given_at=self._clock(),
+            ),
+        )
+
+    async def _hear(self, held: HeldCall, who: Person, verdict: Verdict) -> HeldCall:
+        if held.state is not HoldState.PENDING:
+            raise Conflict(f"hold `{held.id}` is {held.state.value}, it cannot be answered any more")
+        if not any(is_eligible(who, held, rule) for rule in held.rules):
+            raise Conflict(f"`{who.name}` may not answer hold `{held.id}`: no rule of it names them")
+        if verdict.approve and not any(verdict.assurance >= r.assurance for r in held.rules if is_eligible(who, held, r)):
+            raise Conflict(f"hold `{held.id}` needs a stronger proof than `{verdict.assurance.label}`")
+        if verdict.approve and any(r.reason for r in held.rules) and not verdict.reason.strip():
+            raise Conflict(f"hold `{held.id}` needs a reason with the approval")
+        after = replace(held, verdicts=(*held.verdicts, verdict))
+        people = {v.person: await self._person(v.person) for v in after.verdicts}
+        to = after_verdicts(after, {**people})
+        return await self._store.give_verdict(
+            verdict, after=len(held.verdicts), to=to, event=_event(held, verdict, to, self._clock())
+        )
+
+    async def _hold(self, hold: HoldId) -> HeldCall:
+        held = await self._store.hold(hold)
+        if held is None:
+            raise NotFound(f"there is no hold `{hold}`")
+        return held
+
+    async def _person(self, person: PersonName) -> Person:
+        who = await self._store.person(person)
+        if who is None:
+            raise NotFound(f"there is no person `{person}`")
+        return who
+
+
+def evidence(held: HeldCall) -> Approval:
+    """The approval that an approved (or claimed) hold is evidence of."""
+    given = [verdict for verdict in held.verdicts if verdict.approve]
+    return Approval(
+        hold=held.id,
+        rules=tuple(rule.name for rule in held.rules),
+        assurance=evidence_assurance(held),
+        by=tuple(verdict.person for verdict in given),
+        approved_at=max(verdict.given_at for verdict in given),
+    )
+
+
+def shortest(decision: Hold) -> timedelta:
+    """How long a call waits: as long as the least patient rule."""
+    return min(rule.expires for rule in decision.rules)
+
+
+def _is_usable(key: Key, at: datetime) -> bool:
+    return key.status == "active" and (key.retires_at is None or at < key.retires_at)
+
+
+def _event(held: HeldCall, verdict: Verdict, to: HoldState, at: datetime) -> Event:
+    return Event(
+        kind="approval",
+        at=at,
+        call=held.id,
+        fields={
+            "hold": held.id,
+            "person": f"user:{verdict.person}",
+            "verdict": "approve" if verdict.approve else "deny",
+            "assurance": verdict.assurance.label,
+            "signed_by": verdict.signed_by,
+            "reason": verdict.reason,
+            "statement": verdict.statement,
+            "actor": f"agent:{held.actor}",
+            "tool": held.tool,
+            "state": to.value,
+        },
+    )

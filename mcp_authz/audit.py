@@ -1,0 +1,175 @@
+"""What is written about a call, and how a record reads as a sentence."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from mcp_authz.model import Approval, Caller, Deny, Hold, Permit, ToolCall
+from mcp_authz.rules.canonical import canonical
+from mcp_authz.store.ports import Event
+
+
+class Evidence:
+    """Digests of values that must not be guessed from the log: HMAC-SHA-256 under a key of this installation."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    def __repr__(self) -> str:
+        return "<redacted>"
+
+    def digest(self, value: object) -> str:
+        """Hex HMAC over the canonical form of a JSON value."""
+        return hmac.new(self._key, canonical(value), hashlib.sha256).hexdigest()
+
+    def digest_of_result(self, result: object) -> str:
+        """Hex HMAC over a tool server's result, which need not have a canonical form (it may hold any number)."""
+        body = json.dumps(result, sort_keys=True, separators=(",", ":")).encode()
+        return hmac.new(self._key, body, hashlib.sha256).hexdigest()
+
+
+def who(caller: Caller) -> dict[str, Any]:
+    """The members of a record that say who acted, for whom, by which authority."""
+    fields: dict[str, Any] = {
+        "actor": f"agent:{caller.agent.name}",
+        "key": caller.key,
+        "client": caller.token.client_id,
+        "proof": caller.proof.name.lower(),
+        "token": caller.token.id,
+    }
+    if caller.session is not None and caller.chain is not None:
+        fields |= {
+            "subject": f"user:{caller.session.subject}",
+            "session": caller.session.id,
+            "purpose": caller.session.purpose,
+            "mode": caller.session.mode.value,
+            "chain": [f"agent:{name}" for name in caller.chain.agents],
+            "link": caller.chain.leaf.id,
+        }
+    return fields
+
+
+def what(call: ToolCall, resource: Mapping[str, Any], evidence: Evidence) -> dict[str, Any]:
+    """The members that say what was asked: attributes the operator declared, argument names, and one keyed digest."""
+    return {
+        "tool": call.tool.name,
+        "server": call.tool.server,
+        "action": call.tool.classification.action,
+        "environment": call.tool.environment,
+        "hazard": call.tool.classification.hazard.value,
+        "resource": {name: _bounded(value, evidence) for name, value in resource.items()},
+        "arguments": sorted(call.arguments),
+        "arguments_digest": evidence.digest(call.arguments),
+        "definition": call.tool.digest.hex(),
+    }
+
+
+def _bounded(value: object, evidence: Evidence) -> object:
+    return value if isinstance(value, int | str) and len(str(value)) <= 256 else f"digest:{evidence.digest(value)}"
+
+
+def decided(decision: Permit | Hold | Deny, *, policy: str, approval: Approval | None = None) -> dict[str, Any]:
+    """The members that say what was decided, by which rules of which policy."""
+    fields: dict[str, Any] = {"because": list(decision.because), "policy": policy}
+    match decision:
+        case Permit():
+            fields["decision"] = "permit"
+            if approval is not None:
+                fields["approval"] = {
+                    "hold": approval.hold,
+                    "rules": list(approval.rules),
+                    "assurance": approval.assurance.label,
+                    "by": [f"user:{name}" for name in approval.by],
+                }
+        case Hold(rules=rules):
+            fields |= {"decision": "hold", "rules": [rule.name for rule in rules]}
+        case Deny(code=code, detail=detail, missing=missing):
+            fields |= {"decision": "deny", "reason": code, "detail": detail}
+            if missing:
+                fields["missing"] = list(missing)
+    return fields
+
+
+def decision_event(call_id: str, at: datetime, *parts: Mapping[str, Any]) -> Event:
+    """The decision record of one call."""
+    fields: dict[str, Any] = {}
+    for part in parts:
+        fields |= part
+    return Event(kind="decision", at=at, call=call_id, fields=fields)
+
+
+def outcome_event(
+    call_id: str, *, started: datetime, ended: datetime, outcome: str, caller: Caller, call: ToolCall, result: str | None
+) -> Event:
+    """The outcome record of one forwarded call: `done`, `tool-error`, `error` or `unknown`, and how long it took."""
+    fields: dict[str, Any] = {
+        "outcome": outcome,
+        "actor": f"agent:{caller.agent.name}",
+        "tool": call.tool.name,
+        "milliseconds": round((ended - started).total_seconds() * 1000),
+    }
+    if result is not None:
+        fields["result_digest"] = result
+    return Event(kind="outcome", at=ended, call=call_id, fields=fields)
+
+
+def sentence(event: Event) -> str:
+    """One record as a person reads it."""
+    f = event.fields
+    match event.kind:
+        case "decision":
+            return _decision_sentence(f)
+        case "outcome":
+            return f"{_bare(f.get('actor'))}'s call of {f.get('tool')}: {f.get('outcome')} in {f.get('milliseconds')} ms"
+        case "approval":
+            verb = "approved" if f.get("verdict") == "approve" else "denied"
+            return (
+                f"{_bare(f.get('person'))} {verb} {_bare(f.get('actor'))}'s call of {f.get('tool')} "
+                f"({f.get('assurance')}): now {f.get('state')}"
+            )
+        case "refusals":
+            return f"{f.get('count')} requests from {f.get('source')} refused before identity was known: {f.get('reason')}"
+        case _:
+            said = f.get("summary") or ", ".join(f"{key} {_bare(value)}" for key, value in f.items() if _is_short(value))
+            return f"{event.kind}: {said}"
+
+
+def _decision_sentence(f: Mapping[str, Any]) -> str:
+    chain = [_bare(name) for name in f.get("chain", [])]
+    actor = _bare(f.get("actor"))
+    told = actor
+    if len(chain) > 1:
+        told += f", delegated by {', '.join(reversed(chain[:-1]))},"
+    if "subject" in f:
+        told += f" for {_bare(f['subject'])}"
+    asked = f" asked for {f.get('action') or f.get('tool') or f.get('method')}"
+    attributes = f.get("resource") or {}
+    if attributes:
+        asked += f" ({', '.join(f'{key} {value}' for key, value in sorted(attributes.items()))})"
+    match f.get("decision"):
+        case "permit" if "approval" in f:
+            by = ", ".join(_bare(name) for name in f["approval"]["by"])
+            verdict = f"permitted, approved by {by} ({f['approval']['assurance']})"
+        case "permit":
+            verdict = "permitted"
+        case "hold":
+            verdict = f"held for {', '.join(f.get('rules', []))}"
+        case "replay":
+            verdict = "not run again, the recorded outcome was given"
+        case _:
+            verdict = f"denied ({f.get('reason')}: {', '.join(f.get('because', [])) or 'no rule permits it'})"
+    return f"{told}{asked}: {verdict}"
+
+
+def _bare(name: object) -> str:
+    text = str(name)
+    return text.split(":", 1)[1] if text.startswith(("agent:", "user:")) else text
+
+
+def _is_short(value: object) -> bool:
+    return isinstance(value, str | int) and len(str(value)) <= 80

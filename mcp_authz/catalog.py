@@ -1,0 +1,155 @@
+"""The catalogue: every tool of every server, its pinned definition, its classification, and whether it is in quarantine."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from mcp_authz.downstream import Downstream
+from mcp_authz.errors import ConfigError, DownstreamError, InputError
+from mcp_authz.model import Caller, Tool, ToolName
+from mcp_authz.rules.classify import ServerRules, classify, tool_name
+from mcp_authz.rules.definition import definition_digest
+from mcp_authz.store.ports import Clock, Event, Pin, Store
+
+log = logging.getLogger(__name__)
+
+
+class Catalog:
+    """The tools the gateway knows; replaced whole on every change, so that one call sees one catalogue."""
+
+    def __init__(self, *, store: Store, rules: Mapping[str, ServerRules], clock: Clock) -> None:
+        self._store = store
+        self._rules = rules
+        self._clock = clock
+        self._by_server: dict[str, tuple[Tool, ...]] = {}
+        self._by_name: Mapping[ToolName, Tool] = {}
+
+    @property
+    def tools(self) -> tuple[Tool, ...]:
+        """Every tool, servers in the order of the configuration."""
+        return tuple(self._by_name.values())
+
+    def find(self, name: str) -> Tool | None:
+        """The tool of this name, in quarantine or not."""
+        return self._by_name.get(ToolName(name))
+
+    async def load_pins(self) -> None:
+        """Every tool that was ever pinned for a configured server is known, also while its server is down."""
+        for pin in await self._store.pins():
+            if pin.server in self._rules:
+                known = self._by_server.get(pin.server, ())
+                self._by_server[pin.server] = (*known, self._tool(pin))
+        self._publish()
+
+    async def refresh(self, downstream: Downstream) -> bool:
+        """The server's tools are as it lists them now; False when it could not be asked and what was known stays.
+
+        New tools are pinned, changed ones are in quarantine, those that are gone are not known any more.
+        """
+        try:
+            definitions = await downstream.list_tools()
+        except DownstreamError as error:
+            log.warning("tool server `%s` could not be listed: %s", downstream.name, error)
+            return False
+        await self._pin(downstream.name, definitions)
+        return True
+
+    async def _pin(self, server: str, definitions: tuple[Mapping[str, Any], ...]) -> None:
+        now = self._clock()
+        pins = {pin.tool: pin for pin in await self._store.pins() if pin.server == server}
+        seen = dict(_readable(server, definitions))
+        new = [
+            Pin(server=server, tool=tool, digest=digest, definition=definition, seen_at=now)
+            for tool, (digest, definition) in seen.items()
+            if tool not in pins
+        ]
+        if new:
+            await self._store.pin_first(new, _pinned(server, new, now))
+        for tool, (digest, definition) in seen.items():
+            if (pin := pins.get(tool)) is not None:
+                await self._compare(pin, digest, definition, now)
+        pins = {pin.tool: pin for pin in await self._store.pins() if pin.server == server}
+        self._by_server[server] = tuple(self._tool(pins[tool]) for tool in seen if tool in pins)
+        self._publish()
+
+    async def _compare(self, pin: Pin, digest: bytes, definition: Mapping[str, Any], now: datetime) -> None:
+        fields = {"server": pin.server, "tool": pin.tool, "pinned": pin.digest.hex(), "listed": digest.hex()}
+        if digest == pin.digest:
+            if pin.changed_digest is not None:
+                event = Event(kind="pin", at=now, fields={**fields, "outcome": "released"})
+                await self._store.release(pin.server, pin.tool, event)
+        elif digest != pin.changed_digest:
+            log.warning("tool `%s` of server `%s` changed its definition: in quarantine", pin.tool, pin.server)
+            changed = replace(pin, changed=definition, changed_digest=digest)
+            await self._store.quarantine(changed, Event(kind="pin", at=now, fields={**fields, "outcome": "quarantined"}))
+
+    def _tool(self, pin: Pin) -> Tool:
+        rules = self._rules[pin.server]
+        return Tool(
+            name=tool_name(pin.server, pin.tool, pin.digest),
+            server=pin.server,
+            tool=pin.tool,
+            environment=rules.environment,
+            definition=pin.definition,
+            digest=pin.digest,
+            classification=classify(rules, pin.tool, pin.digest),
+            quarantined=pin.changed_digest is not None,
+        )
+
+    def _publish(self) -> None:
+        tools = [tool for server in self._rules for tool in self._by_server.get(server, ())]
+        twice = sorted(name for name, count in Counter(tool.name for tool in tools).items() if count > 1)
+        if twice:
+            raise ConfigError(f"two tools would have the same name: {', '.join(twice)}; rename one of the servers")
+        self._by_name = {tool.name: tool for tool in tools}
+
+
+def could_ever_use(caller: Caller, tool: Tool) -> bool:
+    """Whether some arguments exist with which this caller's ceiling and chain would cover the tool (DESIGN section 5).
+
+    An agent in its own name, without a session, is shown what its ceiling alone allows.
+    """
+    if tool.quarantined:
+        return False
+    held = [caller.agent.ceiling]
+    if caller.chain is not None:
+        held.extend(link.scope for link in caller.chain.links)
+        if any(link.tools is not None and tool.name not in link.tools for link in caller.chain.links):
+            return False
+    return all(template.could_match(scopes) for scopes in held for template in tool.classification.scopes)
+
+
+def known_to(caller: Caller, tool: Tool | None) -> Tool | None:
+    """The tool, if this caller may learn that it exists: one it could never use answers like an unknown one.
+
+    A tool in quarantine is known to those who could use it otherwise, so that the denial can say why.
+    """
+    if tool is None:
+        return None
+    return tool if could_ever_use(caller, _out_of_quarantine(tool)) else None
+
+
+def _out_of_quarantine(tool: Tool) -> Tool:
+    return replace(tool, quarantined=False) if tool.quarantined else tool
+
+
+def _readable(
+    server: str, definitions: tuple[Mapping[str, Any], ...]
+) -> list[tuple[str, tuple[bytes, Mapping[str, Any]]]]:
+    readable = []
+    for definition in definitions:
+        try:
+            readable.append((str(definition["name"]), (definition_digest(definition), definition)))
+        except (InputError, KeyError) as error:
+            log.warning("server `%s` lists a tool that cannot be read, it is left out: %s", server, error)
+    return readable
+
+
+def _pinned(server: str, pins: list[Pin], now: datetime) -> Event:
+    tools = {pin.tool: pin.digest.hex() for pin in pins}
+    return Event(kind="pin", at=now, fields={"server": server, "outcome": "first sight", "tools": tools})

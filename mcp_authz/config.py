@@ -1,0 +1,237 @@
+"""The configuration: one TOML file, read once, every key with a default or an error that says how to set it."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from mcp_authz.errors import ConfigError
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,19}$")]
+RESERVED_SERVERS = frozenset({"authz", "mcp", "dev"})
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class ToolConfig(_Strict):
+    """What the operator says of one tool, or of every tool whose name fits a pattern such as `list_*`."""
+
+    action: str | None = None
+    hazard: Literal["read", "write", "destructive"] = "destructive"
+    scopes: tuple[str, ...] = Field(default=(), strict=False)
+    resource: dict[str, str] = {}
+    approval: str | None = None
+    proof: Literal["bearer", "dpop", "signed"] = "bearer"
+
+
+class ServerConfig(_Strict):
+    """One tool server: a command to start (stdio) or a URL (Streamable HTTP), and what its tools are."""
+
+    command: tuple[str, ...] | None = Field(default=None, strict=False)
+    url: str | None = None
+    env: dict[str, str] = {}
+    env_files: dict[str, str] = {}
+    headers: dict[str, str] = {}
+    header_files: dict[str, str] = {}
+    cwd: str | None = None
+    environment: str = "local"
+    preset: str | None = None
+    call_timeout: Annotated[int, Field(ge=1, le=3600)] = 300
+    elicitation: bool = True
+    tools: dict[str, ToolConfig] = {}
+
+    @model_validator(mode="after")
+    def _one_transport(self) -> ServerConfig:
+        if (self.command is None) == (self.url is None):
+            raise ValueError("set either `command` (a list: program and arguments) or `url`, and not both")
+        if self.command is not None and not self.command:
+            raise ValueError("`command` is empty; give the program and its arguments")
+        if self.url is not None and urlsplit(self.url).scheme not in {"http", "https"}:
+            raise ValueError("`url` must begin with http:// or https://")
+        if self.url is not None and (self.env or self.env_files or self.cwd):
+            raise ValueError("`env`, `env_files` and `cwd` belong to servers with a `command`")
+        if self.command is not None and (self.headers or self.header_files):
+            raise ValueError("`headers` and `header_files` belong to servers with a `url`")
+        return self
+
+
+class ApprovalConfig(_Strict):
+    """Who must agree, and how surely they must be known."""
+
+    by: tuple[str, ...] = Field(default=("subject",), strict=False)
+    quorum: Annotated[int, Field(ge=1, le=10)] = 1
+    outside_chain: bool = False
+    assurance: Literal["client", "client-other", "signed-in", "passkey"] = "client"
+    expires_minutes: Annotated[int, Field(ge=1, le=720)] = 15
+    reason: bool = False
+
+    @field_validator("by")
+    @classmethod
+    def _known_approvers(cls, by: tuple[str, ...]) -> tuple[str, ...]:
+        if not by:
+            raise ValueError("`by` is empty; name at least one of subject, owner, group:NAME, user:NAME")
+        for who in by:
+            kind, _, name = who.partition(":")
+            if who not in {"subject", "owner"} and not (kind in {"group", "user"} and name):
+                raise ValueError(f"`{who}` is no approver; use subject, owner, group:NAME or user:NAME")
+        return by
+
+    @property
+    def expires(self) -> timedelta:
+        """How long a call waits under this rule."""
+        return timedelta(minutes=self.expires_minutes)
+
+
+class Config(_Strict):
+    """Everything an operator sets."""
+
+    public_url: str = "http://localhost:8642"
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] | None = None
+    data_dir: str | None = None
+    policy: tuple[str, ...] = Field(default=("builtin:scopes_and_hazard",), strict=False)
+    servers: dict[Name, ServerConfig] = {}
+    approval: dict[str, ApprovalConfig] = {}
+    roles: dict[str, tuple[str, ...]] = Field(default={}, strict=False)
+    source: Path = Field(default=Path(), exclude=True)
+
+    @field_validator("public_url")
+    @classmethod
+    def _plain_origin(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path not in {"", "/"} or parts.query:
+            raise ValueError("must be an origin such as https://authz.example.com or http://localhost:8642")
+        if parts.scheme == "http" and parts.hostname not in {"localhost", "127.0.0.1", "::1"}:
+            raise ValueError("plain http is for localhost only; use https")
+        return url.rstrip("/")
+
+    @field_validator("policy", mode="before")
+    @classmethod
+    def _one_or_many(cls, policy: Any) -> Any:
+        return (policy,) if isinstance(policy, str) else policy
+
+    @field_validator("servers")
+    @classmethod
+    def _not_reserved(cls, servers: dict[str, ServerConfig]) -> dict[str, ServerConfig]:
+        for name in RESERVED_SERVERS & servers.keys():
+            raise ValueError(f"`{name}` is a reserved name; call the server something else")
+        return servers
+
+    @property
+    def resource(self) -> str:
+        """The resource URI of the MCP endpoint: audience of every access token (RFC 8707)."""
+        return f"{self.public_url}/mcp"
+
+    @property
+    def listen_port(self) -> int:
+        """The port to bind: `port`, else the one in `public_url`, else the scheme's own."""
+        parts = urlsplit(self.public_url)
+        return self.port if self.port is not None else parts.port or (443 if parts.scheme == "https" else 80)
+
+    @property
+    def directory(self) -> Path:
+        """The folder that relative paths in the file start from."""
+        return self.source.parent if self.source != Path() else user_config_dir()
+
+    @property
+    def data(self) -> Path:
+        """Where store and keys live."""
+        return self.directory / self.data_dir if self.data_dir else user_data_dir()
+
+
+def user_config_dir() -> Path:
+    """The user's configuration directory of this program (XDG Base Directory)."""
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "mcp-authz"
+
+
+def user_data_dir() -> Path:
+    """The user's data directory of this program (XDG Base Directory)."""
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "mcp-authz"
+
+
+def find_config(explicit: Path | None) -> Path:
+    """Return the configuration file to read: `--config`, `$MCP_AUTHZ_CONFIG`, the user's own; never the working directory.
+
+    Raises:
+        ConfigError: the one that was named, or any at all, does not exist.
+    """
+    if explicit is not None:
+        return explicit
+    if named := os.environ.get("MCP_AUTHZ_CONFIG"):
+        return Path(named)
+    own = user_config_dir() / "gateway.toml"
+    if not own.exists():
+        raise ConfigError(
+            f"no configuration found: write {own}, or name one with --config FILE or $MCP_AUTHZ_CONFIG "
+            "(the working directory is never searched)"
+        )
+    return own
+
+
+def load_config(path: Path) -> Config:
+    """Return the configuration in `path`, every key known and of the right type.
+
+    Raises:
+        ConfigError: one sentence that names the file, the key, and what to do.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"configuration file `{path}` does not exist") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"configuration file `{path}` cannot be read: {error}") from None
+    try:
+        return parse_config(tomllib.loads(text), source=path.resolve())
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from None
+
+
+def parse_config(values: Mapping[str, Any], *, source: Path = Path()) -> Config:
+    """Return the configuration that these values make.
+
+    Raises:
+        ConfigError: naming the key that is unknown, missing or of the wrong type.
+    """
+    try:
+        return Config(**values, source=source)
+    except ValidationError as error:
+        where = source.name or "configuration"
+        raise ConfigError("; ".join(f"{where}: {_sentence(problem)}" for problem in error.errors()[:5])) from None
+
+
+def _sentence(problem: Any) -> str:
+    key = ".".join(str(part) for part in problem["loc"] if part != "[key]") or "the file"
+    if problem["type"] == "extra_forbidden":
+        return f"unknown key `{key}`; remove it or correct its spelling"
+    if problem["type"] == "missing":
+        return f"`{key}` is missing"
+    if problem["type"] == "string_pattern_mismatch" and problem["loc"][-1] == "[key]":
+        return f"`{key}` is no server name; use 1 to 20 of lower-case letters, digits and hyphens"
+    message = str(problem["msg"]).removeprefix("Value error, ").replace("a valid tuple", "a list")
+    return f"`{key}`: {message[0].lower()}{message[1:]}"
+
+
+def read_secret_file(config: Config, name: str) -> str:
+    """Return the content of a secret file, without the line break at its end.
+
+    Raises:
+        ConfigError: the file is missing, or others than its owner may read it.
+    """
+    path = config.directory / name
+    try:
+        mode = path.stat().st_mode
+        text = path.read_text(encoding="utf-8").rstrip("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"secret file `{path}` cannot be read: {error.__class__.__name__}") from None
+    if mode & 0o077:
+        raise ConfigError(f"secret file `{path}` can be read by others; run: chmod 600 {path}")
+    return text

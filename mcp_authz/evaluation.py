@@ -1,0 +1,118 @@
+"""Steps 7 to 13 for one call: everything that is decided about it, in order, before anything durable happens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from mcp_authz import limits
+from mcp_authz.errors import InputError, ScopeError
+from mcp_authz.model import Approval, Caller, Decision, Deny, RuleId, ToolCall
+from mcp_authz.policy.document import policy_input
+from mcp_authz.policy.engine import PolicyEngine
+from mcp_authz.rules.attributes import resource_attributes
+from mcp_authz.rules.binding import action_digest
+from mcp_authz.rules.constraint import permits_call
+from mcp_authz.rules.decision import ApprovalFloor, decide
+from mcp_authz.rules.delegation import uncovered
+from mcp_authz.rules.schema import ArgumentSchema
+from mcp_authz.rules.scope import Scope
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """A decision with the facts that the record of it needs."""
+
+    decision: Decision
+    digest: bytes  # the action digest; empty when the call was denied before it could be bound
+    resource: Mapping[str, Any]
+
+
+class Evaluator:
+    """Evaluates calls against scopes, constraints, session and policy; holds no state but compiled schemas."""
+
+    def __init__(self, *, engine: PolicyEngine, floor: ApprovalFloor) -> None:
+        self._engine = engine
+        self._floor = floor
+        self._schemas: dict[bytes, ArgumentSchema] = {}
+
+    @property
+    def policy_digest(self) -> str:
+        """The digest of the policy set that decides."""
+        return self._engine.digest
+
+    async def evaluate(
+        self, caller: Caller, call: ToolCall, *, approval: Approval | None, at: datetime
+    ) -> Evaluation:
+        """Return what is decided about this call; an approval is evidence and nothing is skipped because of it."""
+        tool, classification = call.tool, call.tool.classification
+        if tool.quarantined:  # step 7
+            return _denied("quarantined", "definition-pinned")
+        if caller.proof < classification.proof:  # step 8
+            return _denied("proof_required", "least-proof")
+        if (problem := self._schema(call).problem(call.arguments)) is not None:  # step 9
+            return _denied("arguments", "input-schema", detail=problem)
+        # Step 12's question about the session comes before step 10: without a chain there is nothing to cover, and a
+        # challenge for more scope would send the client for a token that cannot help.
+        if caller.session is None or caller.chain is None or caller.person is None:
+            return _denied("session_over" if caller.session_over else "no_session", "open-session")
+        if at >= caller.session.expires_at or at - caller.session.last_used_at > limits.SESSION_IDLE:
+            return _denied("session_over", "open-session")
+        try:
+            needed = tuple(template.fill(call.arguments) for template in classification.scopes)  # step 10
+            resource = resource_attributes(classification.resource, call.arguments)
+        except (ScopeError, InputError) as error:
+            return _denied("scope_arguments", "scope-template", detail=str(error))
+        if (denial := _scope_denial(caller, needed)) is not None:
+            return Evaluation(decision=denial, digest=b"", resource=resource)
+        for link in caller.chain.links:  # step 11
+            if link.tools is None:
+                continue
+            if (why := permits_call(link.tools, tool.name, call.arguments)) is not None:
+                return _denied("constraint", f"link:{link.id}", detail=why, resource=resource)
+        digest = action_digest(
+            call,
+            session=caller.session.id,
+            subject=caller.session.subject,
+            actor=caller.agent.name,
+            chain=caller.chain.agents,
+        )
+        document = policy_input(
+            caller=caller, call=call, scope=_effective(caller), resource=resource, approval=approval, at=at
+        )
+        answer = await self._engine.evaluate(document)  # step 12
+        decision = decide(call_digest=digest, tool=tool, answer=answer, approval=approval, floor=self._floor)  # step 13
+        return Evaluation(decision=decision, digest=digest, resource=resource)
+
+    def _schema(self, call: ToolCall) -> ArgumentSchema:
+        # Keyed by the pinned definition's digest: immutable bytes, so a compiled schema cannot go stale.
+        schema = self._schemas.get(call.tool.digest)
+        if schema is None:
+            schema = self._schemas[call.tool.digest] = ArgumentSchema(call.tool.definition.get("inputSchema") or {})
+        return schema
+
+
+def _scope_denial(caller: Caller, needed: tuple[Scope, ...]) -> Deny | None:
+    assert caller.chain is not None  # noqa: S101 - the caller of this has checked it
+    held = [("ceiling", caller.agent.ceiling), *((f"link:{link.id}", link.scope) for link in caller.chain.links)]
+    for name, scopes in held:
+        if lacking := uncovered(needed, scopes):
+            detail = f"{name} does not cover {' '.join(lacking)}"
+            return Deny(code="insufficient_scope", because=(RuleId(name),), detail=detail)
+    if uncovered(needed, caller.token.scope):
+        everything = tuple(sorted({*caller.token.scope, *needed}))
+        return Deny(code="insufficient_scope", because=(RuleId("token"),), detail="token", missing=everything)
+    return None
+
+
+def _effective(caller: Caller) -> frozenset[Scope]:
+    """The scopes of the token; step 10 has seen that link and ceiling cover what the call needs."""
+    return caller.token.scope
+
+
+def _denied(code: str, rule: str, *, detail: str = "", resource: Mapping[str, Any] | None = None) -> Evaluation:
+    return Evaluation(
+        decision=Deny(code=code, because=(RuleId(rule),), detail=detail), digest=b"", resource=resource or {}
+    )

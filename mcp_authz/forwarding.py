@@ -1,0 +1,141 @@
+"""Steps 15 and 16: an admitted call reaches its tool server once, and its outcome is recorded before it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+import anyio
+
+from mcp_authz import audit, limits
+from mcp_authz.errors import DownstreamError, DownstreamRefusal
+from mcp_authz.ids import new_id
+from mcp_authz.model import Admitted, Caller, HoldId, HoldState
+from mcp_authz.outcome import Asked, Broken, Forwarded, Outcome
+from mcp_authz.parts import Parts
+from mcp_authz.relay import Channel, GovernedRelay
+from mcp_authz.rules.message import OWN_META
+from mcp_authz.rules.request_state import RequestState, seal_state
+
+INTERNAL_ERROR: Final = -32603
+QUESTIONS: Final = 10  # rounds of questions one call may ask an older client before it is ended
+
+
+class Forwarding:
+    """One admitted call at its tool server."""
+
+    def __init__(self, parts: Parts, caller: Caller, admitted: Admitted, channel: Channel) -> None:
+        self._parts = parts
+        self._caller = caller
+        self._admitted = admitted
+        self._channel = channel
+        self._recorded = False
+        server = admitted.call.tool.server
+        self._relay = GovernedRelay(server=server, channel=channel, elicitation=parts.elicitation.get(server, False))
+
+    async def run(self, *, digest: bytes, resume: RequestState | None) -> Outcome:
+        """Return what became of the call; the outcome is on durable storage by then."""
+        try:
+            return await self._run(digest, self._admitted.permit.approval or _continued(resume))
+        finally:
+            if not self._recorded:
+                # The caller went away or the gateway stops: the call may have run, and nobody will be told.
+                with anyio.CancelScope(shield=True):
+                    await self._record("unknown", HoldState.UNKNOWN, self._admitted.permit.approval, None)
+
+    async def _run(self, digest: bytes, hold: HoldId | None) -> Outcome:
+        try:
+            result = await self._result()
+        except DownstreamRefusal as error:
+            await self._record("error", HoldState.FAILED, hold, None)
+            return self._broken(error.rpc_code, error.message, error.data, may_have_run=False)
+        except DownstreamError as error:
+            state, outcome = (HoldState.UNKNOWN, "unknown") if error.sent else (HoldState.FAILED, "error")
+            await self._record(outcome, state, hold, None)
+            return self._broken(INTERNAL_ERROR, str(error), None, may_have_run=error.sent)
+        if result.get("resultType") == "input_required":
+            return await self._ask_on(result, digest, hold)
+        await self._record("tool-error" if result.get("isError") else "done", HoldState.DONE, hold, result)
+        return Forwarded(call_id=self._admitted.call_id, result=result)
+
+    async def _result(self) -> Mapping[str, Any]:
+        """The server's result; where the caller can be asked during the call, its questions are answered on the way."""
+        downstream = self._parts.downstreams[self._admitted.call.tool.server]
+        admitted = self._admitted
+        for _ in range(QUESTIONS):
+            result = strip(await downstream.forward(admitted, self._relay))
+            if result.get("resultType") != "input_required" or not self._channel.can_be_asked:
+                return result
+            answers = {
+                key: await self._relay.ask(request["method"], request.get("params") or {})
+                for key, request in (result.get("inputRequests") or {}).items()
+            }
+            state = {"requestState": result["requestState"]} if "requestState" in result else {}
+            admitted = replace(admitted, extra={"inputResponses": answers, **state})
+        raise DownstreamError("the tool server asked too many questions", sent=True)
+
+    async def _ask_on(self, result: Mapping[str, Any], digest: bytes, hold: HoldId | None) -> Outcome:
+        """The server's questions go on in the result; its state travels inside ours, for this caller and call only."""
+        try:
+            requests = {
+                key: {**request, "params": self._relay.question(request["method"], request.get("params") or {})}
+                for key, request in (result.get("inputRequests") or {}).items()
+            }
+        except (DownstreamRefusal, KeyError, TypeError) as error:
+            await self._record("error", HoldState.FAILED, hold, None)
+            return self._broken(INTERNAL_ERROR, f"the tool server asked what it may not ask: {error}", None, may_have_run=True)
+        own = result.get("requestState")
+        state = RequestState(
+            id=new_id("q"),
+            kind="downstream",
+            hold=hold,
+            downstream=own if isinstance(own, str) else None,
+            expires_at=self._parts.clock() + limits.REQUEST_STATE_LIFETIME,
+        )
+        sealed = seal_state(
+            state, caller=self._caller, method="tools/call", call_digest=digest, sealer=self._parts.sealer
+        )
+        await self._record("asked", None, hold, None)
+        asked = {**result, "requestState": sealed}
+        if requests:
+            asked["inputRequests"] = requests
+        return Asked(call_id=self._admitted.call_id, result=asked)
+
+    async def _record(
+        self, outcome: str, state: HoldState | None, hold: HoldId | None, result: Mapping[str, Any] | None
+    ) -> None:
+        event = audit.outcome_event(
+            self._admitted.call_id,
+            started=self._admitted.at,
+            ended=self._parts.clock(),
+            outcome=outcome,
+            caller=self._caller,
+            call=self._admitted.call,
+            result=self._parts.evidence.digest_of_result(result) if result is not None else None,
+        )
+        moved = False
+        if hold is not None and state is not None:
+            moved = await self._parts.store.move_hold(
+                hold, come_from=HoldState.CLAIMED, to=state, event=event, result=result
+            )
+        if not moved:
+            await self._parts.store.append(event)
+        self._recorded = True
+
+    def _broken(self, code: int, message: str, data: object, *, may_have_run: bool) -> Broken:
+        return Broken(
+            call_id=self._admitted.call_id, rpc_code=code, message=message, data=data, may_have_run=may_have_run
+        )
+
+
+def _continued(resume: RequestState | None) -> HoldId | None:
+    return HoldId(resume.hold) if resume is not None and resume.kind == "downstream" and resume.hold else None
+
+
+def strip(result: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The result without `_meta` members of our prefix: no tool server speaks in the gateway's name."""
+    meta = result.get("_meta")
+    if not isinstance(meta, dict) or not any(key.startswith(OWN_META) for key in meta):
+        return result
+    return {**result, "_meta": {key: value for key, value in meta.items() if not key.startswith(OWN_META)}}

@@ -1,0 +1,231 @@
+"""The one road of every call (DESIGN section 5): sixteen steps, refusals first, the permit last."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mcp_authz import audit
+from mcp_authz.catalog import Catalog, could_ever_use, known_to
+from mcp_authz.downstream import Downstream
+from mcp_authz.errors import SignatureRefused
+from mcp_authz.evaluation import Evaluation, Evaluator
+from mcp_authz.forwarding import Forwarding
+from mcp_authz.holding import Holding, Waiting, once
+from mcp_authz.ids import new_id
+from mcp_authz.model import Admitted, Approval, Caller, Deny, Hold, HoldState, Permit, RuleId, Tool, ToolCall
+from mcp_authz.outcome import Held, Outcome, Refused, Replayed
+from mcp_authz.parts import Parts
+from mcp_authz.relay import Channel
+from mcp_authz.rules.display import visible
+from mcp_authz.rules.message import Message, without_own_meta
+from mcp_authz.rules.request_state import RequestState, open_state, split_retry
+from mcp_authz.store.ports import Admission, Event, Lost, LostReason
+
+_LOST: Mapping[LostReason, str] = {
+    "revoked": "revoked",
+    "expired": "session_over",
+    "session": "session_over",
+    "budget": "budget",
+    "replayed": "replayed",
+    "claimed": "approval_used",
+    "definition": "changed",
+}
+"""Which reason code a lost race is told with."""
+
+class Gateway:
+    """The policy enforcement point."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def list_tools(self, caller: Caller) -> tuple[Tool, ...]:
+        """The tools this caller could use with some arguments; listing grants nothing."""
+        return tuple(tool for tool in self._parts.catalog.tools if could_ever_use(caller, tool))
+
+    async def call(self, caller: Caller, message: Message, channel: Channel) -> Outcome:
+        """Steps 7 to 16 for one `tools/call` of an identified caller."""
+        ride = Ride(self._parts, caller, message, channel)
+        tool = known_to(caller, self._parts.catalog.find(str(message.params.get("name"))))  # 7
+        arguments = message.params.get("arguments", {})
+        if tool is None:
+            return await ride.refuse_unknown()
+        if not isinstance(arguments, dict):
+            return await ride.refuse(ToolCall(tool=tool, arguments={}), _deny("arguments"))
+        return await ride.through(ToolCall(tool=tool, arguments=arguments))
+
+
+class Ride:
+    """One call on its way through steps 7 to 16."""
+
+    def __init__(self, parts: Parts, caller: Caller, message: Message, channel: Channel) -> None:
+        self._parts = parts
+        self._store = parts.store
+        self._caller = caller
+        self._message = message
+        self._channel = channel
+        self._call_id = new_id("c")
+
+    async def through(self, call: ToolCall) -> Outcome:
+        """Evaluate, hold if need be, admit, forward; again from step 7 when something changed, a bounded number of times."""
+        approval: Approval | None = None
+        for _ in range(4):
+            tool = self._parts.catalog.find(call.tool.name)
+            if tool is None:
+                return await self.refuse_unknown()
+            call = ToolCall(tool=tool, arguments=call.arguments)
+            verdict = await self._parts.evaluator.evaluate(
+                self._caller, call, approval=approval, at=self._parts.clock()
+            )  # 7 - 12
+            if isinstance(verdict.decision, Deny):
+                return await self.refuse(call, verdict.decision, verdict)
+            try:
+                resume = self._resume(verdict)
+            except SignatureRefused as error:
+                return await self.refuse(call, _deny("request_state", detail=str(error)), verdict)
+            if isinstance(verdict.decision, Hold):  # 13
+                answer = await self._hold(call, verdict, verdict.decision, resume, approval)
+                if not isinstance(answer, Approval):
+                    return answer
+                approval = answer
+                continue  # an approval is evidence for a second full evaluation, never a bypass
+            admitted = await self._admit(call, verdict, verdict.decision, approval, resume)  # 14
+            if isinstance(admitted, Admitted):
+                return await self._forward(admitted, verdict, resume)  # 15, 16
+            if admitted.reason != "definition":
+                return await self.refuse(call, _deny(_LOST[admitted.reason]), verdict)
+            approval = None
+        return await self.refuse(call, _deny("changed"))
+
+    def _resume(self, verdict: Evaluation) -> RequestState | None:
+        """What a retry brings back, once it is known to be for this caller and exactly this call."""
+        state, _ = split_retry(self._message.params)
+        if state is None:
+            return None
+        return open_state(
+            state,
+            caller=self._caller,
+            method="tools/call",
+            call_digest=verdict.digest,
+            sealer=self._parts.sealer,
+            now=self._parts.clock(),
+        )
+
+    async def _hold(
+        self, call: ToolCall, verdict: Evaluation, hold: Hold, resume: RequestState | None, approval: Approval | None
+    ) -> Approval | Outcome:
+        """Step 13: evidence that the call was approved, or what the caller is told; every exit is recorded."""
+        waiting = Waiting(
+            call_id=self._call_id,
+            call=call,
+            caller=self._caller,
+            hold=hold,
+            message=self._message,
+            channel=self._channel,
+            resume=resume,
+            record=lambda hold_id: self._event(call, verdict, audit.decided(hold, policy=self._policy), hold=hold_id),
+        )
+        answer = await self._parts.holding.answer(waiting, too_little=approval)
+        match answer:
+            case Refused(deny=deny):
+                return await self.refuse(call, deny, verdict)
+            case Replayed(held=held):
+                await self._store.append(self._event(call, verdict, {"decision": "replay"}, hold=held.id))
+            case Held(held=held) if held.state is HoldState.CLAIMED:
+                await self._store.append(self._event(call, verdict, {"decision": "hold"}, hold=held.id))
+        return answer
+
+    async def _admit(
+        self,
+        call: ToolCall,
+        verdict: Evaluation,
+        permit: Permit,
+        approval: Approval | None,
+        resume: RequestState | None,
+    ) -> Admitted | Lost:
+        """Step 14: the decision is durable and everything it rests on still held in the same transaction, or it is lost."""
+        caller = self._caller
+        assert caller.session is not None and caller.chain is not None and caller.grant is not None  # noqa: S101
+        continued = resume is not None and resume.kind == "downstream"
+        decided = audit.decided(permit, policy=self._policy, approval=approval)
+        admission = Admission(
+            event=self._event(call, verdict, decided),
+            agent=caller.agent.name,
+            key=caller.key,
+            subject=caller.session.subject,
+            grant=caller.grant.id,
+            session=caller.session.id,
+            links=tuple(link.id for link in caller.chain.links),
+            server=call.tool.server,
+            tool=call.tool.tool,
+            definition_digest=call.tool.digest,
+            once=(once(resume),) if resume is not None and continued else (),
+            claim=None if continued else permit.approval,
+        )
+        admitted = await self._store.admit(admission)
+        if isinstance(admitted, Lost):
+            return admitted
+        await self._channel.decided()
+        return Admitted(
+            call_id=self._call_id,
+            call=call,
+            permit=permit,
+            at=self._parts.clock(),
+            meta=without_own_meta(self._message.meta),
+            extra=self._extra(resume),
+        )
+
+    def _extra(self, resume: RequestState | None) -> Mapping[str, Any]:
+        """The members beside name and arguments that a retry takes on to the tool server: its own state, the answers."""
+        if resume is None or resume.kind != "downstream":
+            return {}
+        _, responses = split_retry(self._message.params)
+        own = {} if resume.downstream is None else {"requestState": resume.downstream}
+        return {"inputResponses": responses, **own}
+
+    async def _forward(self, admitted: Admitted, verdict: Evaluation, resume: RequestState | None) -> Outcome:
+        """Steps 15 and 16: whatever happens to the call, its outcome is recorded before anybody hears of it."""
+        forwarding = Forwarding(self._parts, self._caller, admitted, self._channel)
+        return await forwarding.run(digest=verdict.digest, resume=resume)
+
+    async def refuse(self, call: ToolCall, deny: Deny, verdict: Evaluation | None = None) -> Refused:
+        """The denial is recorded, then answered."""
+        await self._store.append(self._event(call, verdict, audit.decided(deny, policy=self._policy)))
+        return Refused(call_id=self._call_id, deny=deny)
+
+    async def refuse_unknown(self) -> Refused:
+        """A tool that this caller could never use, or that nobody knows: both are recorded and answered alike."""
+        deny = _deny("unknown_tool")
+        asked = {"tool": visible(str(self._message.params.get("name")))[:128], "method": "tools/call"}
+        await self._store.append(
+            audit.decision_event(
+                self._call_id,
+                self._parts.clock(),
+                audit.who(self._caller),
+                asked,
+                audit.decided(deny, policy=self._policy),
+            )
+        )
+        return Refused(call_id=self._call_id, deny=deny)
+
+    @property
+    def _policy(self) -> str:
+        return self._parts.evaluator.policy_digest
+
+    def _event(
+        self, call: ToolCall, verdict: Evaluation | None, decided: Mapping[str, Any], *, hold: str | None = None
+    ) -> Event:
+        resource = verdict.resource if verdict is not None else {}
+        return audit.decision_event(
+            self._call_id,
+            self._parts.clock(),
+            audit.who(self._caller),
+            audit.what(call, resource, self._parts.evidence),
+            decided,
+            {} if hold is None else {"hold": hold},
+        )
+
+
+def _deny(code: str, *, detail: str = "") -> Deny:
+    return Deny(code=code, because=(RuleId(code.replace("_", "-")),), detail=detail)

@@ -1,0 +1,199 @@
+"""Step 13 in use: how a call that needs a person gets an answer, or is told to wait."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from mcp_authz import limits
+from mcp_authz.approvals import Approvals, CannotBeShown, evidence
+from mcp_authz.errors import Conflict, DownstreamRefusal
+from mcp_authz.ids import new_id
+from mcp_authz.model import Approval, Caller, Deny, HeldCall, Hold, HoldId, HoldState, RuleId, ToolCall
+from mcp_authz.outcome import Asked, Held, Refused, Replayed
+from mcp_authz.relay import Channel
+from mcp_authz.rules.display import displayed
+from mcp_authz.rules.hold import prompt_may_answer
+from mcp_authz.rules.keys import Sealer
+from mcp_authz.rules.message import Message
+from mcp_authz.rules.request_state import RequestState, seal_state, split_retry
+from mcp_authz.store.ports import Clock, Event, Once, Store
+
+ANSWER: Final = "approval"
+"""The key of our question among `inputRequests`."""
+
+_SCHEMA: Final = {
+    "type": "object",
+    "properties": {
+        "approve": {"type": "boolean", "title": "Run this call once", "description": "No means: it does not run."}
+    },
+    "required": ["approve"],
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """One held call at the gateway: everything that decides how it may be answered."""
+
+    call_id: str
+    call: ToolCall
+    caller: Caller
+    hold: Hold
+    message: Message
+    channel: Channel
+    resume: RequestState | None
+    record: Callable[[HoldId], Event]
+
+
+class Holding:
+    """Finds or opens the hold of a call and asks whoever may be asked through this request."""
+
+    def __init__(self, *, store: Store, approvals: Approvals, sealer: Sealer, clock: Clock) -> None:
+        self._store = store
+        self._approvals = approvals
+        self._sealer = sealer
+        self._clock = clock
+
+    async def answer(self, waiting: Waiting, *, too_little: Approval | None) -> Approval | Held | Replayed | Asked | Refused:
+        """Return the evidence that the rules of this hold are met, or what the caller is told instead.
+
+        `too_little` is an approval that met fewer rules than are asked for now: its hold is cancelled and a new one opens.
+        """
+        if too_little is not None:
+            await self._cancel(too_little, waiting)
+        held = await self._standing(waiting)
+        match held:
+            case HeldCall(state=HoldState.APPROVED):
+                return evidence(held)
+            case HeldCall(state=HoldState.CLAIMED) if _continues(waiting, held):
+                return evidence(held)
+            case HeldCall(state=HoldState.CLAIMED):
+                return Held(call_id=waiting.call_id, held=held)
+            case HeldCall(state=HoldState.DONE | HoldState.FAILED | HoldState.UNKNOWN):
+                return Replayed(call_id=waiting.call_id, held=held)
+            case HeldCall(state=HoldState.DENIED):
+                return self._refused(waiting, "approval_denied", held.id)
+        try:
+            held = await self._approvals.open(waiting.call, waiting.caller, waiting.hold, waiting.record)
+        except CannotBeShown:
+            return self._refused(waiting, "cannot_be_shown", "display")
+        except Conflict:
+            return self._refused(waiting, "too_many_holds", "hold-caps")
+        if held.state is HoldState.APPROVED:  # a verdict came between the two reads
+            return evidence(held)
+        return await self._ask(waiting, held)
+
+    async def _standing(self, waiting: Waiting) -> HeldCall | None:
+        """The hold that already answers for exactly this call, if its answer still counts."""
+        assert waiting.caller.session is not None  # noqa: S101 - step 12 came before
+        held = await self._store.find_hold(
+            digest=waiting.hold.call_digest, session=waiting.caller.session.id, actor=waiting.caller.agent.name
+        )
+        if held is None:
+            return None
+        now = self._clock()
+        match held.state:
+            case HoldState.DONE | HoldState.FAILED | HoldState.UNKNOWN:
+                ended = held.ended_at
+                return held if ended is not None and now - ended <= limits.REPLAY_WINDOW else None
+            case HoldState.DENIED:
+                return held if now < held.expires_at else None
+            case HoldState.APPROVED | HoldState.CLAIMED:
+                return held
+            case _:
+                return None
+
+    async def _ask(self, waiting: Waiting, held: HeldCall) -> Approval | Held | Asked | Refused:
+        """Ask the requesting client where its answer may count; everybody else is told to call again."""
+        if not prompt_may_answer(held) or "form" not in waiting.channel.can_elicit:
+            return Held(call_id=waiting.call_id, held=held)
+        if waiting.channel.can_be_asked:
+            return await self._ask_now(waiting, held)
+        if (resume := waiting.resume) is not None and resume.kind == "hold" and resume.hold == held.id:
+            return await self._hear_retry(waiting, held, resume)
+        return self._ask_by_result(waiting, held)
+
+    async def _ask_now(self, waiting: Waiting, held: HeldCall) -> Approval | Held | Refused:
+        await waiting.channel.decided()
+        try:
+            answer = await waiting.channel.ask("elicitation/create", question(held))
+        except DownstreamRefusal:
+            return Held(call_id=waiting.call_id, held=held)
+        return await self._hear(waiting, held, answer)
+
+    async def _hear_retry(self, waiting: Waiting, held: HeldCall, resume: RequestState) -> Approval | Held | Refused:
+        _, responses = split_retry(waiting.message.params)
+        if not await self._store.remember(once(resume)):
+            return self._refused(waiting, "replayed", "request-state")
+        return await self._hear(waiting, held, responses.get(ANSWER))
+
+    async def _hear(self, waiting: Waiting, held: HeldCall, answer: Any) -> Approval | Held | Refused:
+        approve = read_answer(answer)
+        if approve is None:
+            return Held(call_id=waiting.call_id, held=held)
+        try:
+            heard = await self._approvals.hear_client(held.id, approve=approve)
+        except Conflict:
+            return self._refused(waiting, "approval_used", held.id)
+        if heard.state is HoldState.APPROVED:
+            return evidence(heard)
+        if heard.state is HoldState.DENIED:
+            return self._refused(waiting, "approval_denied", held.id)
+        return Held(call_id=waiting.call_id, held=heard)
+
+    def _ask_by_result(self, waiting: Waiting, held: HeldCall) -> Asked:
+        state = RequestState(
+            id=new_id("q"),
+            kind="hold",
+            hold=held.id,
+            downstream=None,
+            expires_at=min(held.expires_at, self._clock() + limits.REQUEST_STATE_LIFETIME),
+        )
+        sealed = seal_state(
+            state, caller=waiting.caller, method="tools/call", call_digest=held.digest, sealer=self._sealer
+        )
+        request = {"method": "elicitation/create", "params": question(held)}
+        return Asked(
+            call_id=waiting.call_id,
+            result={"resultType": "input_required", "requestState": sealed, "inputRequests": {ANSWER: request}},
+        )
+
+    async def _cancel(self, approval: Approval, waiting: Waiting) -> None:
+        fields = {"hold": approval.hold, "state": "cancelled", "summary": "more approval is needed than was given"}
+        event = Event(kind="approval", at=self._clock(), call=waiting.call_id, fields=fields)
+        await self._store.move_hold(
+            approval.hold, come_from=HoldState.APPROVED, to=HoldState.CANCELLED, event=event
+        )
+
+    def _refused(self, waiting: Waiting, code: str, rule: str) -> Refused:
+        return Refused(call_id=waiting.call_id, deny=Deny(code=code, because=(RuleId(rule),)))
+
+
+def question(held: HeldCall) -> dict[str, Any]:
+    """The elicitation by which the subject's own client is asked (form mode)."""
+    return {"mode": "form", "message": f"Approve this call?\n\n{displayed(held)}", "requestedSchema": _SCHEMA}
+
+
+def read_answer(answer: Any) -> bool | None:
+    """Yes, no, or None when the person closed the question: only a plain accepted `true` is a yes."""
+    if not isinstance(answer, dict):
+        return None
+    content = answer.get("content")
+    match answer.get("action"):
+        case "accept":
+            return isinstance(content, dict) and content.get("approve") is True
+        case "decline":
+            return False
+        case _:
+            return None
+
+
+def _continues(waiting: Waiting, held: HeldCall) -> bool:
+    resume = waiting.resume
+    return resume is not None and resume.kind == "downstream" and resume.hold == held.id
+
+
+def once(resume: RequestState) -> Once:
+    """The single use that a `requestState` has."""
+    return Once(kind="request-state", id=resume.id, expires_at=resume.expires_at)

@@ -1,0 +1,29 @@
+"""What the road is made of; `wiring` puts it together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mcp_authz.audit import Evidence
+from mcp_authz.catalog import Catalog
+from mcp_authz.downstream import Downstream
+from mcp_authz.evaluation import Evaluator
+from mcp_authz.holding import Holding
+from mcp_authz.rules.keys import Sealer
+from mcp_authz.store.ports import Clock, Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """Everything a call passes on its way, fixed for the life of the gateway."""
+
+    store: Store
+    catalog: Catalog
+    evaluator: Evaluator
+    holding: Holding
+    downstreams: Mapping[str, Downstream]
+    elicitation: Mapping[str, bool]  # server -> whether it may ask the caller by form
+    evidence: Evidence
+    sealer: Sealer
+    clock: Clock

@@ -1,0 +1,77 @@
+"""The other direction, governed: what a tool server may say and ask while it runs one call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, Protocol
+
+from mcp_authz.errors import DownstreamRefusal
+from mcp_authz.rules.display import visible
+from mcp_authz.rules.message import without_own_meta
+
+METHOD_NOT_FOUND: Final = -32601
+
+
+class Channel(Protocol):
+    """The way back to the caller of one request, as an edge provides it."""
+
+    @property
+    def can_elicit(self) -> frozenset[str]:
+        """The elicitation modes the client declared: `form`, `url`."""
+
+    @property
+    def can_be_asked(self) -> bool:
+        """Whether the client can be asked during the call; if not, it is asked by the result and calls again."""
+
+    async def decided(self) -> None:
+        """Called once the decision stands: the edge may commit its status and headers from here on."""
+
+    async def notify(self, method: str, params: Mapping[str, Any]) -> None:
+        """Send a notification that belongs to this request."""
+
+    async def ask(self, method: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the client's answer to a request.
+
+        Raises:
+            DownstreamRefusal: the client answered with an error.
+        """
+
+
+class GovernedRelay:
+    """The `Relay` of one call: questions only of allowed kinds, marked with the server's name, `_meta` of ours removed."""
+
+    def __init__(self, *, server: str, channel: Channel, elicitation: bool) -> None:
+        self._server = server
+        self._channel = channel
+        self._elicitation = elicitation
+
+    async def notify(self, method: str, params: Mapping[str, Any]) -> None:
+        """Hand on what the server said about this call."""
+        await self._channel.notify(method, clean(params))
+
+    async def ask(self, method: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the caller's answer to a question that this server may ask."""
+        if not self._channel.can_be_asked:
+            raise DownstreamRefusal(METHOD_NOT_FOUND, "the caller cannot be asked during a call")
+        return await self._channel.ask(method, self.question(method, params))
+
+    def question(self, method: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The question as the caller may see it.
+
+        Raises:
+            DownstreamRefusal: servers may not ask this, or the caller did not declare that it can answer.
+        """
+        mode = params.get("mode", "form")
+        # URL elicitation, sampling and roots are off: a server could phish, spend the user's model, or look around.
+        if method != "elicitation/create" or mode != "form" or not self._elicitation:
+            raise DownstreamRefusal(METHOD_NOT_FOUND, f"this gateway does not let tool servers ask for {method}")
+        if mode not in self._channel.can_elicit:
+            raise DownstreamRefusal(METHOD_NOT_FOUND, "the caller did not declare that it can be asked")
+        message = f"[tool server `{self._server}`] {visible(str(params.get('message', '')))}"
+        return {**clean(params), "message": message}
+
+
+def clean(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters with our `_meta` prefix removed, so that no server can speak in our name."""
+    meta = params.get("_meta")
+    return {**params, "_meta": without_own_meta(meta)} if isinstance(meta, dict) else dict(params)

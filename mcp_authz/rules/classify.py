@@ -1,0 +1,60 @@
+"""Which classification counts for a tool: the operator's exact entry, then a pattern, then a preset, else nobody's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Final
+
+from mcp_authz import limits
+from mcp_authz.model import Classification, Hazard, ToolName
+from mcp_authz.rules.scope import ScopeTemplate
+
+_UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Classified:
+    """A classification that holds only for definitions with these digests; an empty set holds for all."""
+
+    classification: Classification
+    digests: frozenset[bytes] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerRules:
+    """What the operator says of one server's tools."""
+
+    server: str
+    environment: str = "local"
+    exact: Mapping[str, Classification] = field(default_factory=dict)
+    patterns: tuple[tuple[str, Classification], ...] = ()  # in the order of the configuration; the first that fits
+    preset: Mapping[str, Classified] = field(default_factory=dict)
+
+
+def classify(rules: ServerRules, tool: str, digest: bytes) -> Classification:
+    """Return the classification of a tool; what nothing classifies is destructive, whatever it says of itself."""
+    if (own := rules.exact.get(tool)) is not None:
+        return own
+    for pattern, classification in rules.patterns:
+        if fnmatchcase(tool, pattern):
+            return classification
+    preset = rules.preset.get(tool)
+    if preset is not None and (not preset.digests or digest in preset.digests):
+        return preset.classification
+    return Classification(
+        action=f"{rules.server}.{tool}",
+        hazard=Hazard.DESTRUCTIVE,
+        scopes=(ScopeTemplate.parse(f"{rules.server}:{_UNSAFE.sub('_', tool)[:128]}"),),
+        by="nobody",
+    )
+
+
+def tool_name(server: str, tool: str, digest: bytes) -> ToolName:
+    """The name that callers, scopes and policy use: `server__tool`, cut with eight hex digits when it is too long."""
+    name = f"{server}__{tool}"
+    if len(name) <= limits.TOOL_NAME:
+        return ToolName(name)
+    return ToolName(f"{name[: limits.TOOL_NAME - 9]}_{digest.hex()[:8]}")

@@ -1,0 +1,74 @@
+"""What a person is shown of a held call: everything, visibly, or nothing can be approved."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import unicodedata
+from collections.abc import Mapping
+from typing import Any
+
+from mcp_authz import limits
+from mcp_authz.model import ApprovalRule, HeldCall
+from mcp_authz.rules.log import timestamp
+
+# Categories whose characters have no shape of their own, or reorder and hide others (UAX #9, Unicode chapter 23).
+_HIDDEN = frozenset({"Cc", "Cf", "Co", "Cn", "Cs", "Zl", "Zp"})
+
+
+def visible(text: str) -> str:
+    """The text with every control, format, bidirectional or unassigned character shown as `\\u{...}`."""
+    return "".join(_shown(character) for character in text)
+
+
+def _shown(character: str) -> str:
+    if character == "\\":
+        return "\\\\"  # so that a spelled-out escape cannot pass for a hidden character, or the other way round
+    if unicodedata.category(character) in _HIDDEN or (character != " " and unicodedata.category(character) == "Zs"):
+        return f"\\u{{{ord(character):04x}}}"
+    return character
+
+
+def shown_arguments(arguments: Mapping[str, Any]) -> str | None:
+    """One line for each argument, values as JSON, everything visible; None when it is too much to be shown whole."""
+    lines = [
+        f"  {visible(name)}: {visible(json.dumps(value, ensure_ascii=False))}" for name, value in arguments.items()
+    ]
+    text = "\n".join(lines)
+    return text if len(text) <= limits.ARGUMENTS_SHOWN else None
+
+
+def shown_rule(rule: ApprovalRule) -> str:
+    """One rule as a person reads it."""
+    who = " or ".join("the person it acts for" if by == "subject" else visible(by) for by in rule.by)
+    parts = [f"{rule.quorum} of: {who}" if rule.quorum > 1 else who]
+    if rule.outside_chain:
+        parts.append("not the person it acts for")
+    parts.append(f"at least {rule.assurance.label}")
+    if rule.reason:
+        parts.append("with a reason")
+    return f"{visible(rule.name)}: {', '.join(parts)}"
+
+
+def displayed(held: HeldCall) -> str:
+    """The text an approver sees, whole; its digest is part of what they sign."""
+    through = " -> ".join([f"user:{held.subject}", *(f"agent:{name}" for name in held.chain)])
+    arguments = shown_arguments(held.arguments)
+    return "\n".join(
+        [
+            f"{held.actor} asks to run {visible(held.tool)} ({held.hazard.value})",
+            f"for {held.subject}, through {through}",
+            f"purpose: {visible(held.purpose) or '(none given)'}",
+            "arguments:" if held.arguments else "arguments: none",
+            *([] if not held.arguments else [arguments if arguments is not None else "  (too large to be shown)"]),
+            "needs:",
+            *(f"  {shown_rule(rule)}" for rule in held.rules),
+            f"ends: {timestamp(held.expires_at)}",
+            f"hold: {held.id}",
+        ]
+    )
+
+
+def displayed_digest(held: HeldCall) -> bytes:
+    """SHA-256 over the UTF-8 bytes of `displayed`, 32 bytes."""
+    return hashlib.sha256(displayed(held).encode()).digest()

@@ -1,0 +1,82 @@
+"""A verdict as a signed statement over one action digest and over what the approver was shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from mcp_authz import limits
+from mcp_authz.errors import SignatureRefused
+from mcp_authz.model import Assurance, HeldCall, PersonName
+from mcp_authz.rules import jose
+from mcp_authz.rules.display import displayed_digest
+from mcp_authz.rules.keys import PrivateKey, PublicKey, b64url, equal
+
+TYP: Final = "approval+jwt"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadVerdict:
+    """What a verified statement says."""
+
+    approve: bool
+    reason: str
+    signed_by: str
+
+
+def make_statement(
+    held: HeldCall,
+    *,
+    person: PersonName,
+    approve: bool,
+    assurance: Assurance,
+    reason: str,
+    at: datetime,
+    key: PrivateKey,
+) -> str:
+    """Return the compact JWS, `typ` `approval+jwt`, by which `key` says what `person` answered to this hold."""
+    claims = {
+        "sub": f"user:{person}",
+        "hold": held.id,
+        "act_s256": b64url(held.digest),
+        "shown_s256": b64url(displayed_digest(held)),
+        "verdict": "approve" if approve else "deny",
+        "assurance": assurance.label,
+        "reason": reason,
+        "iat": int(at.timestamp()),
+    }
+    return jose.sign(claims, typ=TYP, key=key, kid=key.public.thumbprint)
+
+
+def read_statement(
+    statement: str, *, held: HeldCall, person: PersonName, keys: Mapping[str, PublicKey], now: datetime
+) -> ReadVerdict:
+    """Return what the statement says, once it is known to be this person's answer to exactly this hold.
+
+    Raises:
+        SignatureRefused: another type, key, person, hold, action or display, or a time that is not now.
+    """
+    unverified = jose.read(statement)
+    key = keys.get(str(unverified.header.get("kid")))
+    if key is None:
+        raise SignatureRefused("verdict is not signed by a key of the approver")
+    claims = unverified.verify(key, typ=TYP)
+    bound = {
+        "sub": f"user:{person}",
+        "hold": held.id,
+        "act_s256": b64url(held.digest),
+        "shown_s256": b64url(displayed_digest(held)),
+    }
+    for name, value in bound.items():
+        if not equal(str(claims.get(name)).encode(), value.encode()):
+            raise SignatureRefused(f"verdict is about something else: `{name}` differs")
+    issued, reason = claims.get("iat"), claims.get("reason", "")
+    if isinstance(issued, bool) or not isinstance(issued, int) or not isinstance(reason, str):
+        raise SignatureRefused("verdict has a claim of the wrong type")
+    if abs(now.timestamp() - issued) > limits.CLOCK_SKEW.total_seconds():
+        raise SignatureRefused("verdict was not signed just now; check the clock and sign again")
+    if claims.get("verdict") not in {"approve", "deny"}:
+        raise SignatureRefused("verdict is neither approve nor deny")
+    return ReadVerdict(approve=claims["verdict"] == "approve", reason=reason, signed_by=key.thumbprint)
