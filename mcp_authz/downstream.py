@@ -16,7 +16,8 @@ class Relay(Protocol):
         """Hand on what the server said about this call: progress, logging, any notification that belongs to it.
 
         Called in the order in which the server spoke, never after `forward` has ended. Progress comes without
-        `progressToken`: that one is the gateway's own, the caller's belongs to the edge.
+        `progressToken`: that one is the gateway's own, the caller's belongs to the edge. Must not raise: a caller
+        who is gone hears nothing.
         """
 
     async def ask(self, method: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
