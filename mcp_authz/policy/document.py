@@ -1,0 +1,115 @@
+"""The one input document that every policy engine is given (DESIGN section 9; `docs/policy-input.md`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from mcp_authz.model import Agent, AgentName, Approval, Caller, Link, Person, Session, ToolCall
+from mcp_authz.rules.scope import Scope
+
+
+def policy_input(  # noqa: PLR0913 - one argument for each part of the document
+    *,
+    caller: Caller,
+    call: ToolCall,
+    scope: Iterable[Scope],
+    resource: Mapping[str, Any],
+    approval: Approval | None,
+    at: datetime,
+    method: str = "tools/call",
+    agents: Mapping[AgentName, Agent] | None = None,
+) -> dict[str, Any]:
+    """Return the document, JSON values only.
+
+    Args:
+        caller: who makes the call.
+        call: what is called, with canonical arguments.
+        scope: what the call may draw on, already narrowed to token, chain and ceiling.
+        resource: the attributes of `rules.attributes.resource_attributes`.
+        approval: evidence from a hold of exactly this call.
+        at: the time of the decision.
+        method: the MCP method.
+        agents: the registered agents of the chain; the labels of one that is not here are null, which is not `{}`.
+    """
+    tool = call.tool
+    known = {caller.agent.name: caller.agent} if agents is None else {**agents, caller.agent.name: caller.agent}
+    return {
+        "actor": _actor(caller),
+        "chain": _chain(caller, known),
+        "on_behalf_of": None if caller.person is None else _person(caller.person),
+        "session": None if caller.session is None else _session(caller.session),
+        "action": tool.classification.action,
+        "method": method,
+        "resource": {
+            **resource,  # first, so that no argument can pass for what the operator says
+            "server": tool.server,
+            "tool": tool.name,
+            "environment": tool.environment,
+            "hazard": tool.classification.hazard.value,
+        },
+        "arguments": dict(call.arguments),
+        "scope": sorted(scope),
+        "approval": None if approval is None else _approval(approval),
+        "time": rfc3339(at),
+    }
+
+
+def rfc3339(at: datetime) -> str:
+    """Return the one spelling of a time in the document: UTC, milliseconds, `Z`."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _actor(caller: Caller) -> dict[str, Any]:
+    agent = caller.agent
+    return {
+        "type": "agent",
+        "id": agent.name,
+        "key": caller.key,
+        "labels": dict(agent.labels),
+        "roles": sorted(agent.roles),
+        "proof": caller.proof.name.lower(),
+    }
+
+
+def _chain(caller: Caller, known: Mapping[AgentName, Agent]) -> list[dict[str, Any]]:
+    if caller.chain is None:  # in its own name, without a session: nobody stands before it
+        return [_step(caller.agent.name, caller.token.scope, known)]
+    links: tuple[Link, ...] = caller.chain.links
+    return [_step(link.holder, link.scope, known) for link in reversed(links)]
+
+
+def _step(name: AgentName, scope: frozenset[Scope], known: Mapping[AgentName, Agent]) -> dict[str, Any]:
+    agent = known.get(name)
+    return {
+        "type": "agent",
+        "id": name,
+        "labels": None if agent is None else dict(agent.labels),
+        "scope": sorted(scope),
+    }
+
+
+def _person(person: Person) -> dict[str, Any]:
+    # Issuer and sign-in are not part of a Person yet; null says "not known", which no policy can take for a value.
+    return {"user_id": person.name, "issuer": None, "groups": sorted(person.groups), "auth": None}
+
+
+def _session(session: Session) -> dict[str, Any]:
+    return {
+        "id": session.id,
+        "purpose": session.purpose,
+        "mode": session.mode.value,
+        "started_at": rfc3339(session.started_at),
+        "expires_at": rfc3339(session.expires_at),
+        "calls_made": session.calls_made,
+    }
+
+
+def _approval(approval: Approval) -> dict[str, Any]:
+    return {
+        "rule": approval.rules[0] if approval.rules else None,
+        "rules": list(approval.rules),
+        "assurance": approval.assurance.label,
+        "approved_at": rfc3339(approval.approved_at),
+    }
