@@ -3,7 +3,7 @@
 **Where the document stands in Cedar.** `principal` is an `Agent` with the attributes of `actor`, `action` is
 `Action::"pr.create"`, `resource` is a `Tool` with the attributes of `resource`, `context` is the rest
 (`context.arguments.draft == true`, `context.scope.contains("pr:write:draft")`). Times are Cedar datetimes, `chain` is
-the set of its agents. `cedar_request` translates, `docs/policy-input.md` lists it all.
+the set of its agents' names. `cedar_request` translates, `docs/policy-input.md` lists it all.
 
 **Types.** Arguments cannot be typed beforehand, and cedarpy has neither open records nor permissive validation; tags
 have one type per entity, which arguments have not. So policies are validated strictly against a schema in which each
@@ -34,7 +34,7 @@ import cedarpy
 from mcp_authz.errors import PolicyError
 from mcp_authz.model import Obligation, RuleId
 from mcp_authz.policy.cedar_request import CedarRequest
-from mcp_authz.policy.cedar_schema import schema
+from mcp_authz.policy.cedar_schema import names_read, schema
 from mcp_authz.policy.engine import PolicyAnswer, PolicyInput
 
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")  # of a policy or an approval rule
@@ -48,6 +48,7 @@ class CedarEngine:
 
     digest: str
     approvals: Mapping[str, str]  # policy id -> the approval rule that it asks for
+    names: frozenset[str]  # the attributes that some policy mentions
     policies: cedarpy.PolicySet  # in which a policy's id is its `@id`
 
     @classmethod
@@ -72,13 +73,14 @@ class CedarEngine:
         return cls(
             digest=_digest(sources),
             approvals={policy.id: policy.approval for policy in policies.values() if policy.approval is not None},
+            names=names_read(policy.body for policy in policies.values()),
             policies=_policy_set(policies.values()),
         )
 
     async def evaluate(self, document: PolicyInput) -> PolicyAnswer:
         """Return the answer; whatever goes wrong is an answer with `permit=False` and `errors`, never a raise."""
         try:
-            return self._decided(CedarRequest.of(document))
+            return self._decided(CedarRequest.of(document, self.names))
         except PolicyError as error:
             return PolicyAnswer(permit=False, because=(), errors=(str(error),))
 

@@ -2,7 +2,10 @@
 
 null is absent (in a list, an empty record, so that the list does not get shorter); an integral float is an integer, as
 in the canonical form; another float is a decimal if four digits hold it, else text; an integer beyond 64 bits is text;
-a list is a set; times are datetimes. An object with a key by which Cedar would read it as something else is refused.
+a list is a set; times are datetimes; `chain` is the set of its agents' names. An object with a key by which Cedar would
+read it as something else is refused.
+
+Cedar is given only what some policy mentions (`names`): reading a file's content into Cedar costs more than deciding.
 """
 
 from __future__ import annotations
@@ -35,13 +38,14 @@ class CedarRequest:
     action: Mapping[str, str]
     resource: Mapping[str, str]
     context: Mapping[str, Any]  # without the approval
+    time: Mapping[str, Any]  # of the decision
     entities: str
     approval: Mapping[str, Any] | None
     rules: frozenset[str]  # that the approval meets
 
     @classmethod
-    def of(cls, document: PolicyInput) -> CedarRequest:
-        """Return the request that this document stands for.
+    def of(cls, document: PolicyInput, names: frozenset[str]) -> CedarRequest:
+        """Return the request that this document stands for, with the attributes that are among `names`.
 
         Raises:
             PolicyError: it is not an input document, or has something in it that Cedar would not read as data.
@@ -54,15 +58,16 @@ class CedarRequest:
         principal = {"type": "Agent", "id": _text(actor, "id")}
         resource = {"type": "Tool", "id": _text(tool, "tool")}
         entities = [
-            {"uid": principal, "attrs": _normal({k: v for k, v in actor.items() if k != "type"}), "parents": []},
-            {"uid": resource, "attrs": _normal(tool), "parents": []},
+            {"uid": principal, "attrs": _among(names, actor), "parents": []},
+            {"uid": resource, "attrs": _among(names, tool), "parents": []},
         ]
         approval = _approval(document)
         return cls(
             principal=principal,
             action={"type": "Action", "id": _text(document, "action")},
             resource=resource,
-            context=_context(document),
+            context=_context(document, names),
+            time=_time(document, "time"),
             entities=_json(entities),
             approval=approval,
             rules=frozenset() if approval is None else frozenset(approval["rules"]),
@@ -70,7 +75,7 @@ class CedarRequest:
 
     def supposing(self, rules: Iterable[str]) -> Mapping[str, Any]:
         """An approval that meets these rules as well as any could: by passkey, now."""
-        return {"rules": sorted(rules), "assurance": Assurance.PASSKEY.label, "approved_at": self.context["time"]}
+        return {"rules": sorted(rules), "assurance": Assurance.PASSKEY.label, "approved_at": self.time}
 
     def with_approval(self, approval: Mapping[str, Any] | None) -> dict[str, Any]:
         """The request as cedarpy takes it.
@@ -87,25 +92,38 @@ class CedarRequest:
         }
 
 
-def _context(document: PolicyInput) -> dict[str, Any]:
+def _context(document: PolicyInput, names: frozenset[str]) -> dict[str, Any]:
     context: dict[str, Any] = {
-        "arguments": _normal(_record(document, "arguments")),
+        "arguments": _among(names, _record(document, "arguments")),
         "scope": _words(document, "scope"),
         "method": _text(document, "method"),
         "time": _time(document, "time"),
-        "chain": [_agent(step) for step in _list(document, "chain")],
+        "chain": [_text(step, "id") for step in _records(document, "chain")],
     }
     if document.get("session") is not None:
         session = _record(document, "session")
         times = {"started_at": _time(session, "started_at"), "expires_at": _time(session, "expires_at")}
-        context["session"] = {**_normal(session), **times}
+        context["session"] = _mentioned(names, {**_normal_record(session), **times})
     if document.get("on_behalf_of") is not None:
-        person = _record(document, "on_behalf_of")
-        context["on_behalf_of"] = _normal(person)
-        if person.get("auth") is not None:
-            auth = _record(person, "auth")
-            context["on_behalf_of"]["auth"] = {**_normal(auth), "at": _time(auth, "at")}
-    return context
+        context["on_behalf_of"] = _mentioned(names, _person(_record(document, "on_behalf_of")))
+    return _mentioned(names, context)
+
+
+def _person(person: Mapping[str, Any]) -> dict[str, Any]:
+    normal = _normal_record(person)
+    if "auth" in normal:
+        auth = _record(person, "auth")
+        normal["auth"] = {**_normal_record(auth), "at": _time(auth, "at")}
+    return normal
+
+
+def _among(names: frozenset[str], record: Mapping[str, Any]) -> dict[str, Any]:
+    """The whole record is checked; what no policy mentions is left out afterwards."""
+    return _mentioned(names, _normal_record(record))
+
+
+def _mentioned(names: frozenset[str], record: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if name in names}
 
 
 def _approval(document: PolicyInput) -> dict[str, Any] | None:
@@ -119,12 +137,6 @@ def _approval(document: PolicyInput) -> dict[str, Any] | None:
         "assurance": _text(approval, "assurance"),
         "approved_at": _time(approval, "approved_at"),
     }
-
-
-def _agent(step: object) -> dict[str, Any]:
-    if not isinstance(step, Mapping):
-        raise PolicyError("the input's `chain` has a step that is not an object")
-    return {"__entity": {"type": "Agent", "id": _text(step, "id")}}
 
 
 def _text(record: Mapping[str, Any], name: str) -> str:
@@ -146,6 +158,13 @@ def _list(record: Mapping[str, Any], name: str) -> list[Any]:
     if not isinstance(value, list):
         raise PolicyError(f"the input's `{name}` is not a list")
     return value
+
+
+def _records(record: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+    items = _list(record, name)
+    if not all(isinstance(item, Mapping) for item in items):
+        raise PolicyError(f"the input's `{name}` is not a list of objects")
+    return items
 
 
 def _words(record: Mapping[str, Any], name: str) -> list[str]:
@@ -184,7 +203,7 @@ def _normal(value: Any, depth: int = 0) -> Any:
     raise PolicyError("the input has a value that is not JSON")
 
 
-def _normal_record(record: Mapping[str, Any], depth: int) -> dict[str, Any]:
+def _normal_record(record: Mapping[str, Any], depth: int = 0) -> dict[str, Any]:
     normal = {}
     for name, value in record.items():
         if type(name) is not str:

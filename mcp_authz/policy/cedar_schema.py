@@ -6,12 +6,15 @@ three are open: an attribute there is optional, and has the type that the polici
 with `has` before it is read, and that all policies agree on its type. Everything else is fixed, and a name that does
 not exist there is refused even in a `has`, where Cedar itself would take the misspelling for "is absent".
 
+`names_read` is every attribute name that some policy mentions; what none mentions, none can read, because a record of
+the document is never compared or passed on as a whole.
+
 Policies are read in Cedar's JSON form; nothing is evaluated here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -35,14 +38,18 @@ _RESULTS: Final = {
     "ip": "ipaddr",
 }
 _OPERANDS: Final = {
+    "like": "String",
     **dict.fromkeys(("&&", "||", "!"), "Boolean"),
-    **dict.fromkeys(("+", "-", "*", "neg"), "Long"),
+    **dict.fromkeys(("+", "-", "*", "neg", "<", "<=", ">", ">="), "Long"),  # unless the other side says otherwise
     **dict.fromkeys(("lessThan", "lessThanOrEqual", "greaterThan", "greaterThanOrEqual"), "decimal"),
     **dict.fromkeys(("isIpv4", "isIpv6", "isLoopback", "isMulticast", "isInRange"), "ipaddr"),
     **dict.fromkeys(("toDate", "toTime", "durationSince"), "datetime"),
     **dict.fromkeys(("toMilliseconds", "toSeconds", "toMinutes", "toHours", "toDays"), "duration"),
     **dict.fromkeys(("containsAll", "containsAny", "isEmpty"), "Set"),
 }
+
+
+_OPERATORS: Final = frozenset({".", "Value", "Var", "Set", "Record", "if-then-else", *_RESULTS, *_OPERANDS})
 
 
 @dataclass(slots=True)
@@ -73,7 +80,7 @@ def schema(policies: Mapping[str, Mapping[str, Any]], actions: Iterable[str] | N
             _learn(policy, document)
         except PolicyError as error:
             raise PolicyError(f"{place}: {error}") from None
-    named = {OTHER_ACTION, *(_actions(policies.values()) if actions is None else actions)}
+    named = {OTHER_ACTION, *(_actions(list(policies.values())) if actions is None else actions)}
     applies_to = {
         "principalTypes": ["Agent"],
         "resourceTypes": ["Tool"],
@@ -90,16 +97,38 @@ def schema(policies: Mapping[str, Mapping[str, Any]], actions: Iterable[str] | N
     }
 
 
+def names_read(policies: Iterable[Mapping[str, Any]]) -> frozenset[str]:
+    """Every attribute name that one of these policies mentions, wherever it reads it."""
+    return frozenset(name for policy in policies for name in _names(policy["conditions"]))
+
+
+def _names(expression: Any) -> Iterator[str]:
+    if isinstance(expression, list):
+        for item in expression:
+            yield from _names(item)
+    elif isinstance(expression, dict):
+        if isinstance(expression.get("attr"), str):
+            yield expression["attr"]
+        for item in expression.values():
+            yield from _names(item)
+
+
 def _learn(policy: Mapping[str, Any], document: Mapping[str, Shape]) -> None:
     for condition in policy["conditions"]:
         _visit(condition["body"], document)
         _unify(_shape_of(condition["body"], document), Shape("Boolean"))
 
 
-def _actions(policies: Iterable[Mapping[str, Any]]) -> set[str]:
-    scopes = [policy["action"] for policy in policies]
-    uids = [uid for scope in scopes for uid in (*scope.get("entities", ()), *filter(None, [scope.get("entity")]))]
-    return {uid["id"] for uid in uids if uid["type"] == "Action"}
+def _actions(expression: Any) -> Iterator[str]:
+    """Every action that is named in policies, in their heads and in their conditions."""
+    if isinstance(expression, Mapping):
+        if expression.get("type") == "Action" and isinstance(expression.get("id"), str):
+            yield expression["id"]
+        expression = expression.values()
+    elif not isinstance(expression, list):
+        return
+    for item in expression:
+        yield from _actions(item)
 
 
 def _document() -> dict[str, Shape]:
@@ -124,7 +153,7 @@ def _document() -> dict[str, Shape]:
         "principal": record(id=text(), key=text(), labels=open_record(), roles=words(), proof=text()),
         "resource": open_record(server=text(), tool=text(), environment=text(), hazard=text()),
         "context": record(
-            chain=Shape("Set", required=True, element=Shape("Agent")),
+            chain=words(),
             on_behalf_of=record(
                 required=False,
                 user_id=text(),
@@ -160,7 +189,9 @@ def _operands(body: Any) -> list[Any]:
 def _visit(expression: Mapping[str, Any], document: Mapping[str, Shape]) -> None:
     """Learn from one expression what the open attributes below it are."""
     ((operator, body),) = expression.items()
-    if operator in ("Value", "Var", "Slot"):
+    if operator not in _OPERATORS:
+        raise PolicyError(f"uses `{operator}`, for which the document has nothing")
+    if operator in ("Value", "Var"):
         return
     operands = list(body.values()) if operator == "Record" else _operands(body)
     for operand in operands:
@@ -168,24 +199,34 @@ def _visit(expression: Mapping[str, Any], document: Mapping[str, Shape]) -> None
     shapes = [_shape_of(operand, document) for operand in operands]
     if operator == "has":
         _attribute(shapes[0], body["attr"], operands[0])
-    elif operator == "like":
-        _unify(shapes[0], Shape("String"))
-    elif operator in ("==", "!=", "<", "<=", ">", ">=", "containsAll", "containsAny", "Set", "if-then-else"):
-        values = shapes[1:] if operator == "if-then-else" else shapes
-        for shape in values[1:]:
-            _unify(values[0], shape)
-        if operator[0] in "<>":
-            _unify(values[0], Shape("Long"))
-            _unify(values[1], Shape("Long"))
-        if operator == "if-then-else":
+    elif operator != ".":
+        _refuse_records(operands, shapes)
+        _relate(operator, shapes)
+
+
+def _relate(operator: str, shapes: list[Shape | None]) -> None:
+    """Learn what an operator says of its operands: of each one, and that two of them are of one type."""
+    match operator:
+        case "contains":
+            _unify(shapes[0], Shape("Set", element=shapes[1] or Shape()))
+        case "offset":
+            _unify(shapes[0], Shape("datetime"))
+            _unify(shapes[1], Shape("duration"))
+        case "if-then-else":
             _unify(shapes[0], Shape("Boolean"))
-    elif operator == "contains":
-        _unify(shapes[0], Shape("Set", element=shapes[1] or Shape()))
-    elif operator == "offset":
-        _unify(shapes[0], Shape("datetime"))
-        _unify(shapes[1], Shape("duration"))
-    for shape in shapes if operator in _OPERANDS else ():
-        _unify(shape, Shape(_OPERANDS[operator]))
+            _unify(shapes[1], shapes[2])
+        case "==" | "!=" | "<" | "<=" | ">" | ">=" | "containsAll" | "containsAny" | "Set":
+            for shape in shapes[1:]:
+                _unify(shapes[0], shape)
+    if operator in _OPERANDS:
+        for shape in shapes:
+            _unify(shape, Shape(_OPERANDS[operator]))
+
+
+def _refuse_records(operands: list[Any], shapes: list[Shape | None]) -> None:
+    for operand, shape in zip(operands, shapes, strict=True):
+        if shape is not None and shape.kind == "Record" and operand not in ({"Var": "principal"}, {"Var": "resource"}):
+            raise PolicyError(f"`{_path(operand)}` is a record; compare its attributes, not the whole")
 
 
 def _shape_of(expression: Mapping[str, Any], document: Mapping[str, Shape]) -> Shape | None:
@@ -261,8 +302,6 @@ def _rendered(shape: Shape, path: str) -> dict[str, Any]:
         case "Set":
             element = _rendered(shape.element or Shape(), f"{path}[]")
             return {"type": "Set", "element": {k: v for k, v in element.items() if k != "required"}, **required}
-        case "Agent":
-            return {"type": "Entity", "name": "Agent", **required}
         case kind if kind in _EXTENSIONS:
             if not shape.required and kind not in _JSON_KINDS:
                 raise PolicyError(f"`{path}` is used as {kind}, which a JSON value never is")
