@@ -55,3 +55,9 @@ STOP_GRACE: Final = timedelta(seconds=2)  # after closing stdin, and again after
 RESTART_FIRST: Final = timedelta(milliseconds=200)  # doubles with each failure
 RESTART_LONGEST: Final = timedelta(seconds=30)
 RESTART_FORGIVEN: Final = timedelta(minutes=1)  # a connection that lived longer starts again without delay growing
+
+# The store.
+STORE_QUEUE: Final = 1024  # writes that wait for the disk; beyond it a call is refused at once instead of queued
+STORE_BATCH: Final = 128  # jobs in one flush; a lost power supply undoes at most these, none of them answered
+STORE_LOCKED: Final = timedelta(seconds=5)  # how long a write waits for another process
+ONCE_KEPT: Final = timedelta(hours=1)  # a used id is remembered beyond its expiry: clocks of two processes may differ

@@ -220,7 +220,17 @@ class Holds(Protocol):
         event: Event | None,
         result: Mapping[str, Any] | None = None,
     ) -> bool:
-        """Whether this caller made the transition: one compare-and-swap."""
+        """Whether this caller made the transition: one compare-and-swap.
+
+        Raises:
+            Conflict: the table of `rules.hold` has no such edge.
+        """
+
+    async def recover(self, event_for: Callable[[HeldCall], Event]) -> tuple[HoldId, ...]:
+        """Holds left claimed by a process that is gone are `unknown`, each with the event made for it; their ids.
+
+        What a living process has claimed stays as it is, also in another process on the same store.
+        """
 
 
 class Log(Protocol):

@@ -1,0 +1,120 @@
+"""Step 14 of the road: everything that must still be true, and everything that is used up, in one transaction.
+
+The order decides which reason a caller reads: what was taken away comes before what has run out, and both before
+what a faster caller was given.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mcp_authz import limits
+from mcp_authz.model import HoldState
+from mcp_authz.store.lineage import Lineage, lineage
+from mcp_authz.store.ports import Admission, Lost, LostReason, Once
+from mcp_authz.store.records import append
+from mcp_authz.store.rows import micros
+from mcp_authz.store.transaction import Transaction
+
+_KEPT: Final = int(limits.ONCE_KEPT.total_seconds() * 1_000_000)
+
+
+class NotAdmitted(Exception):
+    """The call was not admitted; raised so that the savepoint is rolled back."""
+
+    def __init__(self, reason: LostReason) -> None:
+        super().__init__(reason)
+        self.lost = Lost(reason=reason)
+
+
+def admit(tx: Transaction, admission: Admission) -> int:
+    """The sequence number of the decision record of a call that may be forwarded.
+
+    Raises:
+        NotAdmitted: something changed since the call was evaluated.
+    """
+    chain = lineage(tx, admission.links[-1], tx.now) if admission.links else None
+    if chain is None or not _is_of(chain, admission):
+        raise NotAdmitted("revoked")
+    key_ended = _why_key_ended(tx, admission)
+    ended = "revoked" if key_ended == "revoked" else chain.ended or key_ended
+    if ended is not None:
+        raise NotAdmitted(ended)
+    _require_pinned(tx, admission)
+    for once in admission.once:
+        if not remember(tx, once):
+            raise NotAdmitted("replayed")
+    _claim(tx, admission)
+    if chain.spent:
+        raise NotAdmitted("budget")
+    _take_from_budgets(tx, chain)
+    return append(tx, admission.event).sequence
+
+
+def _is_of(chain: Lineage, admission: Admission) -> bool:
+    return (chain.links, chain.holder, chain.session, chain.grant, chain.subject) == (
+        admission.links,
+        admission.agent,
+        admission.session,
+        admission.grant,
+        admission.subject,
+    )
+
+
+def _why_key_ended(tx: Transaction, admission: Admission) -> LostReason | None:
+    row = tx.db.execute("SELECT holder, status, retires_at FROM keys WHERE thumbprint = ?", (admission.key,)).fetchone()
+    if row is None or row[0] != f"agent:{admission.agent}" or row[1] != "active":
+        return "revoked"
+    return "expired" if row[2] is not None and tx.now >= row[2] else None
+
+
+def _require_pinned(tx: Transaction, admission: Admission) -> None:
+    row = tx.db.execute(
+        "SELECT digest, changed_digest FROM pins WHERE server = ? AND tool = ?", (admission.server, admission.tool)
+    ).fetchone()
+    if row != (admission.definition_digest, None):
+        raise NotAdmitted("definition")
+
+
+def remember(tx: Transaction, once: Once) -> bool:
+    """Whether this is the first use. What is so old that it may have been forgotten is not a first use."""
+    expires_at = micros(once.expires_at)
+    if tx.now >= expires_at + _KEPT:
+        return False
+    inserted = tx.db.execute(
+        "INSERT INTO once (kind, id, expires_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+        (once.kind, once.id, expires_at),
+    )
+    return inserted.rowcount == 1
+
+
+def forget(tx: Transaction) -> None:
+    """Some of what could not be accepted any more anyway is forgotten."""
+    tx.db.execute(
+        "DELETE FROM once WHERE (kind, id) IN (SELECT kind, id FROM once WHERE expires_at <= ? LIMIT 100)",
+        (tx.now - _KEPT,),
+    )
+
+
+def _claim(tx: Transaction, admission: Admission) -> None:
+    if admission.claim is None:
+        return
+    claimed = tx.db.execute(
+        """UPDATE holds SET state = ?, claimed_by = ?
+        WHERE id = ? AND state = ? AND expires_at > ?
+            AND session_id = ? AND actor = ? AND subject = ? AND server = ?""",
+        (
+            HoldState.CLAIMED, tx.instance, admission.claim, HoldState.APPROVED, tx.now,
+            admission.session, admission.agent, admission.subject, admission.server,
+        ),
+    )  # fmt: skip
+    if claimed.rowcount != 1:
+        raise NotAdmitted("claimed")
+
+
+def _take_from_budgets(tx: Transaction, chain: Lineage) -> None:
+    tx.db.executemany("UPDATE links SET calls_made = calls_made + 1 WHERE id = ?", [(link,) for link in chain.links])
+    tx.db.execute(
+        "UPDATE sessions SET calls_made = calls_made + 1, last_used_at = max(last_used_at, ?) WHERE id = ?",
+        (tx.now, chain.session),
+    )

@@ -1,0 +1,120 @@
+"""The two connections of a store: one that the writer's thread writes with, one that reads."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TypeVar
+
+from mcp_authz.errors import StoreError
+from mcp_authz.rules.keys import Sealer
+from mcp_authz.store.faults import store_error
+from mcp_authz.store.files import DatabaseFile, WriteLock
+from mcp_authz.store.ports import Clock
+from mcp_authz.store.rows import micros
+from mcp_authz.store.transaction import Transaction
+
+T = TypeVar("T")
+Connect = Callable[[], sqlite3.Connection]
+
+
+class Transactions:
+    """Begins transactions at the clock's time, on a connection that is made anew after a fault."""
+
+    def __init__(self, file: DatabaseFile, connect: Connect, *, clock: Clock, sealer: Sealer, instance: str) -> None:
+        self.file = file
+        self._connect = connect
+        self._clock = clock
+        self._sealer = sealer
+        self._instance = instance
+        self._db: sqlite3.Connection | None = None
+
+    def begin(self, statement: str) -> Transaction:
+        """A transaction has begun.
+
+        Raises:
+            StoreError: the database file is not there any more.
+            sqlite3.Error: it cannot be used.
+        """
+        self.file.require()
+        if self._db is None:
+            self._db = self._connect()
+        self._db.execute(statement)
+        at = self._clock()  # now, not before: the statement may have waited for another process
+        return Transaction(db=self._db, at=at, now=micros(at), sealer=self._sealer, instance=self._instance)
+
+    def end(self, statement: str) -> None:
+        """The transaction has ended with `statement`."""
+        if self._db is not None:
+            self._db.execute(statement)
+
+    def drop(self) -> None:
+        """Nothing uncommitted remains; the next transaction connects anew."""
+        if self._db is not None:
+            with suppress(sqlite3.Error):
+                self._db.close()
+            self._db = None
+
+
+class Reader:
+    """Asks questions, each of one snapshot: everything committed when it began, and nothing later."""
+
+    def __init__(self, transactions: Transactions) -> None:
+        self._transactions = transactions
+        self._closed = False
+
+    def ask(self, question: Callable[[Transaction], T]) -> T:
+        """What the question found.
+
+        Raises:
+            StoreError: the store cannot be read, or is closed.
+        """
+        if self._closed:
+            raise StoreError("the store is closed")
+        try:
+            tx = self._transactions.begin("BEGIN")
+            try:
+                return question(tx)
+            finally:
+                self._transactions.end("COMMIT")
+        except (sqlite3.Error, OSError) as fault:
+            self._transactions.drop()
+            raise store_error(fault, self._transactions.file.path) from fault
+
+    def close(self) -> None:
+        """Nothing can be asked any more."""
+        self._closed = True
+        self._transactions.drop()
+
+
+class FilePen:
+    """What the writer writes with: the write lock, then a transaction that other writers wait for."""
+
+    def __init__(self, transactions: Transactions, lock: WriteLock) -> None:
+        self._transactions = transactions
+        self._lock = lock
+
+    def begin(self) -> Transaction:
+        """A write transaction has begun, on a connection that works."""
+        self._lock.take()
+        return self._transactions.begin("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        """What was written since `begin` is on the disk, and others may write."""
+        self._transactions.end("COMMIT")
+        self._lock.release()
+
+    def drop(self) -> None:
+        """Nothing written since `begin` remains; the next `begin` connects anew."""
+        self._transactions.drop()
+        self._lock.release()
+
+    def close(self) -> None:
+        """Connection and lock file are closed."""
+        self._transactions.drop()
+        self._lock.close()
+
+    def explain(self, fault: Exception) -> StoreError:
+        """What went wrong, as a sentence that says what to do."""
+        return store_error(fault, self._transactions.file.path)

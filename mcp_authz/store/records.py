@@ -1,0 +1,67 @@
+"""The log in a transaction: appending to the one hash chain of the database, and reading it."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from datetime import datetime
+
+from mcp_authz.errors import StoreError
+from mcp_authz.rules.log import record_bytes, record_hash
+from mcp_authz.store.ports import Event, Record
+from mcp_authz.store.transaction import Transaction
+
+
+def append(tx: Transaction, event: Event) -> Record:
+    """The event is the next record; head and record are written together, so that all processes share one chain.
+
+    Raises:
+        InputError: the event's fields have no canonical form.
+        StoreError: the head does not fit the records, so that nothing can follow.
+    """
+    sequence, previous = head(tx)
+    body = record_bytes(
+        sequence=sequence + 1, previous=previous, kind=event.kind, at=event.at, call=event.call, fields=event.fields
+    )
+    hash_ = record_hash(body)
+    try:
+        tx.db.execute("INSERT INTO log (sequence, body, hash) VALUES (?, ?, ?)", (sequence + 1, body, hash_))
+    except sqlite3.IntegrityError:
+        raise StoreError("the log's head does not fit its records; run `mcp-authz audit verify`") from None
+    tx.db.execute("UPDATE log_head SET sequence = ?, hash = ?", (sequence + 1, hash_))
+    return Record(sequence=sequence + 1, event=event, previous=previous, hash=hash_)
+
+
+def head(tx: Transaction) -> tuple[int, bytes]:
+    """The sequence number and hash of the last record."""
+    row = tx.db.execute("SELECT sequence, hash FROM log_head").fetchone()
+    if row is None:
+        raise StoreError("the log has no head; run `mcp-authz audit verify`")
+    sequence, hash_ = row
+    return sequence, hash_
+
+
+def records(tx: Transaction, *, after: int, limit: int, call: str | None, kind: str | None) -> tuple[Record, ...]:
+    """The records after `after`, oldest first, of one call or kind if one is given."""
+    asked = {"call": call, "kind": kind}
+    named = {column: value for column, value in asked.items() if value is not None}
+    where = " AND ".join(["sequence > :after", *(f"{column} = :{column}" for column in named)])
+    rows = tx.db.execute(
+        f"SELECT sequence, body, hash FROM log WHERE {where} ORDER BY sequence LIMIT :limit",  # noqa: S608 - constants
+        {"after": after, "limit": limit, **named},
+    )
+    return tuple(_record(*row) for row in rows)
+
+
+def _record(sequence: int, body: bytes, hash_: bytes) -> Record:
+    try:
+        members = json.loads(body)
+        event = Event(
+            kind=members["kind"],
+            at=datetime.fromisoformat(members["at"]),
+            call=members["call"],
+            fields=members["fields"],
+        )
+        return Record(sequence=sequence, event=event, previous=bytes.fromhex(members["prev"]), hash=hash_)
+    except (ValueError, KeyError, TypeError):
+        raise StoreError(f"record {sequence} of the log was altered; run `mcp-authz audit verify`") from None

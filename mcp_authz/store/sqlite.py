@@ -1,0 +1,305 @@
+"""The store in one SQLite file; the only door to sqlite-utils.
+
+Reads run at once, on a connection of their own: each sees everything that is committed. Writes wait for the writer's
+flush. Several processes may have the file open.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from sqlite_utils import Database
+
+from mcp_authz import ids, limits
+from mcp_authz.errors import StoreError
+from mcp_authz.model import (
+    Agent,
+    AgentName,
+    Grant,
+    GrantId,
+    HeldCall,
+    HoldId,
+    HoldState,
+    Key,
+    Link,
+    LinkId,
+    Person,
+    PersonName,
+    Session,
+    SessionId,
+    Thumbprint,
+    Verdict,
+)
+from mcp_authz.rules.keys import Sealer, random_bytes
+from mcp_authz.store import admission, holds, pins, records, registry, revoke
+from mcp_authz.store.connections import FilePen, Reader, Transactions
+from mcp_authz.store.faults import store_error
+from mcp_authz.store.files import DatabaseFile, InstanceLock, WriteLock, prepare
+from mcp_authz.store.ports import Admission, Clock, Event, Lost, Once, Pin, Record, RevocableKind, Standing
+from mcp_authz.store.rows import micros
+from mcp_authz.store.schema import migrate
+from mcp_authz.store.transaction import Transaction, known_secret, secret
+from mcp_authz.store.writer import Writer
+
+Synchronous = Literal["FULL", "NORMAL", "EXTRA"]
+
+
+class SqliteStore:
+    """Every promise of `store.ports.Store`, kept by one file.
+
+    It belongs to the thread of its event loop. A hold whose time is up reads as expired at once; its row and record
+    follow with the next write of any kind.
+    """
+
+    def __init__(self, reader: Reader, pen: FilePen, instance: InstanceLock) -> None:
+        self._reader = reader
+        self._pen = pen
+        self._instance = instance
+        self._writer = Writer(pen, first=_tidy)
+        self._ask, self._write = reader.ask, self._writer.run
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        *,
+        sealer: Sealer,
+        clock: Clock,
+        synchronous: Synchronous = "FULL",
+        patience: timedelta = limits.STORE_LOCKED,
+    ) -> SqliteStore:
+        """Return the store at `path`, made or migrated if need be; `patience` is how long writes wait for others.
+
+        Raises:
+            StoreError: it cannot be read and written, belongs to another program or to a newer version, or was made
+                with another sealing key.
+        """
+        path, seconds = path.absolute(), patience.total_seconds()
+        lock = WriteLock(path, patience=seconds)
+        try:
+            prepare(path)
+            connect = partial(_connect, path, synchronous, seconds)
+            instance = InstanceLock(path, ids.new_id("i"))
+            make = partial(Transactions, DatabaseFile(path), clock=clock, sealer=sealer, instance=instance.name)
+            pen = FilePen(make(connect), lock)
+            try:
+                _make_ready(pen, lock, connect)
+            except BaseException:
+                pen.close()
+                instance.close()
+                raise
+        except (sqlite3.Error, OSError, StoreError) as fault:
+            raise store_error(fault, path) from fault
+        instance.sweep()
+        return cls(Reader(make(partial(_connect_reader, connect))), pen, instance)
+
+    async def aclose(self) -> None:
+        """What waited is written; connections, locks and thread are gone."""
+        await self._writer.aclose()
+        self._reader.close()
+        self._pen.close()
+        self._instance.close()
+
+    # Registry
+
+    async def agent(self, name: AgentName) -> Agent | None:
+        return self._ask(lambda tx: registry.agent(tx, name))
+
+    async def agents(self) -> tuple[Agent, ...]:
+        return self._ask(registry.agents)
+
+    async def add_agent(self, agent: Agent, key: Key | None, event: Event) -> None:
+        await self._write(lambda tx: registry.add_agent(tx, agent, key, event))
+
+    async def update_agent(self, agent: Agent, event: Event) -> None:
+        await self._write(lambda tx: registry.update_agent(tx, agent, event))
+
+    async def key(self, thumbprint: Thumbprint) -> Key | None:
+        return self._ask(lambda tx: registry.key(tx, thumbprint))
+
+    async def keys_of(self, holder: str) -> tuple[Key, ...]:
+        return self._ask(lambda tx: registry.keys_of(tx, holder))
+
+    async def add_key(self, key: Key, event: Event, *, retire_others_at: datetime | None) -> None:
+        await self._write(lambda tx: registry.add_key(tx, key, event, retire_others_at=retire_others_at))
+
+    async def person(self, name: PersonName) -> Person | None:
+        return self._ask(lambda tx: registry.person(tx, name))
+
+    async def people(self) -> tuple[Person, ...]:
+        return self._ask(registry.people)
+
+    async def add_person(self, person: Person, event: Event) -> None:
+        await self._write(lambda tx: registry.add_person(tx, person, event))
+
+    async def grant(self, grant: GrantId) -> Grant | None:
+        return self._ask(lambda tx: registry.grant(tx, grant))
+
+    async def grants(self, *, agent: AgentName | None = None) -> tuple[Grant, ...]:
+        return self._ask(lambda tx: registry.grants(tx, agent))
+
+    async def add_grant(self, grant: Grant, event: Event) -> None:
+        await self._write(lambda tx: registry.add_grant(tx, grant, event))
+
+    async def session(self, session: SessionId) -> Session | None:
+        return self._ask(lambda tx: registry.session(tx, session))
+
+    async def sessions(self) -> tuple[Session, ...]:
+        return self._ask(registry.sessions)
+
+    async def open_session(self, session: Session, root: Link, event: Event) -> None:
+        await self._write(lambda tx: registry.open_session(tx, session, root, event))
+
+    async def link(self, link: LinkId) -> Link | None:
+        return self._ask(lambda tx: registry.link(tx, link))
+
+    async def links(self, session: SessionId) -> tuple[Link, ...]:
+        return self._ask(lambda tx: registry.links(tx, session))
+
+    async def add_link(self, link: Link, event: Event) -> None:
+        await self._write(lambda tx: registry.add_link(tx, link, event))
+
+    async def open_links(self, agent: AgentName, at: datetime) -> tuple[tuple[Session, Link], ...]:
+        return self._ask(lambda tx: registry.open_links(tx, agent, micros(at)))
+
+    async def standing(
+        self, *, agent: AgentName, key: Thumbprint, person: PersonName | None, link: LinkId | None
+    ) -> Standing:
+        return self._ask(lambda tx: registry.standing(tx, agent, key, person, link))
+
+    async def revoke(self, kind: RevocableKind, name: str, event: Event) -> tuple[HoldId, ...]:
+        return await self._write(lambda tx: revoke.revoke(tx, kind, name, event))
+
+    # Holds
+
+    async def hold(self, hold: HoldId) -> HeldCall | None:
+        return self._ask(lambda tx: holds.hold(tx, hold))
+
+    async def holds(self, *, states: Sequence[HoldState] | None = None) -> tuple[HeldCall, ...]:
+        return self._ask(lambda tx: holds.holds(tx, states))
+
+    async def find_hold(self, *, digest: bytes, session: SessionId, actor: AgentName) -> HeldCall | None:
+        return self._ask(lambda tx: holds.find_hold(tx, digest=digest, session=session, actor=actor))
+
+    async def open_hold(self, held: HeldCall, event: Event, *, per_session: int, per_agent: int) -> HeldCall:
+        room = holds.Room(per_session=per_session, per_agent=per_agent)
+        return await self._write(lambda tx: holds.open_hold(tx, held, event, room))
+
+    async def give_verdict(self, verdict: Verdict, *, after: int, to: HoldState, event: Event) -> HeldCall:
+        return await self._write(lambda tx: holds.give_verdict(tx, verdict, after=after, to=to, event=event))
+
+    async def move_hold(
+        self,
+        hold: HoldId,
+        *,
+        come_from: HoldState,
+        to: HoldState,
+        event: Event | None,
+        result: Mapping[str, Any] | None = None,
+    ) -> bool:
+        move = holds.Move(hold=hold, come_from=come_from, to=to, result=result)
+        return await self._write(lambda tx: holds.move_hold(tx, move, event))
+
+    async def recover(self, event_for: Callable[[HeldCall], Event]) -> tuple[HoldId, ...]:
+        gone = self._instance.gone(self._ask(holds.claimants))
+        if not gone:
+            return ()
+        return await self._write(lambda tx: holds.give_up(tx, event_for, gone))
+
+    # Log
+
+    async def append(self, event: Event) -> Record:
+        return await self._write(lambda tx: records.append(tx, event))
+
+    async def records(
+        self, *, after: int = 0, limit: int = 1000, call: str | None = None, kind: str | None = None
+    ) -> tuple[Record, ...]:
+        return self._ask(lambda tx: records.records(tx, after=after, limit=limit, call=call, kind=kind))
+
+    async def head(self) -> tuple[int, bytes]:
+        return self._ask(records.head)
+
+    # Pins
+
+    async def pins(self) -> tuple[Pin, ...]:
+        return self._ask(pins.pins)
+
+    async def pin_first(self, pins_: Sequence[Pin], event: Event) -> None:
+        await self._write(lambda tx: pins.pin_first(tx, pins_, event))
+
+    async def quarantine(self, pin: Pin, event: Event) -> None:
+        await self._write(lambda tx: pins.quarantine(tx, pin, event))
+
+    async def release(self, server: str, tool: str, event: Event) -> None:
+        await self._write(lambda tx: pins.release(tx, server, tool, event))
+
+    async def accept(self, server: str, tool: str, expect: bytes, event: Event) -> None:
+        await self._write(lambda tx: pins.accept(tx, server, tool, expect, event))
+
+    # What may happen once
+
+    async def remember(self, once: Once) -> bool:
+        return await self._write(lambda tx: admission.remember(tx, once))
+
+    async def admit(self, asked: Admission) -> int | Lost:
+        try:
+            return await self._write(lambda tx: admission.admit(tx, asked))
+        except admission.NotAdmitted as refusal:
+            return refusal.lost
+
+    async def secret(self, name: str, make: Callable[[], bytes]) -> bytes:
+        known = self._ask(lambda tx: known_secret(tx, name))
+        return known if known is not None else await self._write(lambda tx: secret(tx, name, make))
+
+
+def _tidy(tx: Transaction) -> None:
+    holds.expire_due(tx)
+    admission.forget(tx)
+
+
+def _connect(path: Path, synchronous: Synchronous, seconds: float) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        f"{path.as_uri()}?mode=rw",  # a file that is gone is not made anew
+        uri=True,
+        timeout=seconds,
+        isolation_level=None,  # transactions begin where they are written
+        check_same_thread=False,  # made by one thread, used by another, never by two
+        cached_statements=256,
+    )
+    try:
+        db = Database(connection, execute_plugins=False)  # an installed plugin would run inside the gateway
+        db.enable_wal()
+        if db.journal_mode != "wal":
+            raise StoreError(f"store `{path}`: its file system cannot share memory; put it on a local disk")
+        for pragma in (
+            f"synchronous = {synchronous}",
+            "foreign_keys = ON",
+            "cell_size_check = ON",
+        ):
+            db.execute(f"PRAGMA {pragma}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _connect_reader(connect: Callable[[], sqlite3.Connection]) -> sqlite3.Connection:
+    connection = connect()
+    connection.execute("PRAGMA query_only = ON")
+    return connection
+
+
+def _make_ready(pen: FilePen, lock: WriteLock, connect: Callable[[], sqlite3.Connection]) -> None:
+    """The tables are there, the file can be written, and the sealing key is the one that it was made with."""
+    lock.take()
+    with closing(connect()) as db:
+        migrate(db)
+    lock.release()
+    secret(pen.begin(), "sealing-key-check", lambda: random_bytes(16))
+    pen.commit()
