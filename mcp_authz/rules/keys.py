@@ -33,7 +33,7 @@ _SPKI: Final = bytes.fromhex("302a300506032b6570032100")  # RFC 8410 section 4, 
 _PKCS8: Final = bytes.fromhex("302e020100300506032b657004220420")  # RFC 8410 section 7, before the seed
 _KEY_TEXT_BYTES: Final = 4096
 _PRIVATE_MEMBERS: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})  # RFC 7518 section 6
-_JOSE_NAMES: Final = frozenset({"EdDSA", "Ed25519"})
+_JOSE_NAMES: Final = ("EdDSA", "Ed25519")
 
 
 def b64url(data: bytes) -> str:
@@ -95,6 +95,8 @@ class PublicKey:
         Raises:
             KeyRefused: another key type, curve or use, a private member, or a point that is no key.
         """
+        if not isinstance(jwk, Mapping):
+            raise KeyRefused("the JWK is not a JSON object")
         if not _PRIVATE_MEMBERS.isdisjoint(jwk):
             raise KeyRefused("the JWK has a private member; send the public key only")
         if jwk.get("kty") != "OKP" or jwk.get("crv") != "Ed25519":
