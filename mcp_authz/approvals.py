@@ -44,9 +44,7 @@ class Approvals:
         self._clock = clock
         self._gateway_key = gateway_key
 
-    async def open(
-        self, call: ToolCall, caller: Caller, decision: Hold, record: Callable[[HoldId], Event]
-    ) -> HeldCall:
+    async def open(self, call: ToolCall, caller: Caller, decision: Hold, record: Callable[[HoldId], Event]) -> HeldCall:
         """The call waits for a person: a new hold, or the identical one that waits already; recorded either way.
 
         Raises:
@@ -152,7 +150,9 @@ class Approvals:
             raise Conflict(f"hold `{held.id}` is {held.state.value}, it cannot be answered any more")
         if not any(is_eligible(who, held, rule) for rule in held.rules):
             raise Conflict(f"`{who.name}` may not answer hold `{held.id}`: no rule of it names them")
-        if verdict.approve and not any(verdict.assurance >= r.assurance for r in held.rules if is_eligible(who, held, r)):
+        if verdict.approve and not any(
+            verdict.assurance >= r.assurance for r in held.rules if is_eligible(who, held, r)
+        ):
             raise Conflict(f"hold `{held.id}` needs a stronger proof than `{verdict.assurance.label}`")
         if verdict.approve and any(r.reason for r in held.rules) and not verdict.reason.strip():
             raise Conflict(f"hold `{held.id}` needs a reason with the approval")

@@ -104,7 +104,14 @@ def decision_event(call_id: str, at: datetime, *parts: Mapping[str, Any]) -> Eve
 
 
 def outcome_event(
-    call_id: str, *, started: datetime, ended: datetime, outcome: str, caller: Caller, call: ToolCall, result: str | None
+    call_id: str,
+    *,
+    started: datetime,
+    ended: datetime,
+    outcome: str,
+    caller: Caller,
+    call: ToolCall,
+    result: str | None,
 ) -> Event:
     """The outcome record of one forwarded call: `done`, `tool-error`, `error` or `unknown`, and how long it took."""
     fields: dict[str, Any] = {
@@ -125,7 +132,9 @@ def sentence(event: Event) -> str:
         case "decision":
             return _decision_sentence(f)
         case "outcome":
-            return f"{_bare(f.get('actor'))}'s call of {f.get('tool')}: {f.get('outcome')} in {f.get('milliseconds')} ms"
+            return (
+                f"{_bare(f.get('actor'))}'s call of {f.get('tool')}: {f.get('outcome')} in {f.get('milliseconds')} ms"
+            )
         case "approval":
             verb = "approved" if f.get("verdict") == "approve" else "denied"
             return (
@@ -133,9 +142,13 @@ def sentence(event: Event) -> str:
                 f"({f.get('assurance')}): now {f.get('state')}"
             )
         case "refusals":
-            return f"{f.get('count')} requests from {f.get('source')} refused before identity was known: {f.get('reason')}"
+            return (
+                f"{f.get('count')} requests from {f.get('source')} refused before identity was known: {f.get('reason')}"
+            )
         case _:
-            said = f.get("summary") or ", ".join(f"{key} {_bare(value)}" for key, value in f.items() if _is_short(value))
+            said = f.get("summary") or ", ".join(
+                f"{key} {_bare(value)}" for key, value in f.items() if _is_short(value)
+            )
             return f"{event.kind}: {said}"
 
 

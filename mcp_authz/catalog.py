@@ -1,4 +1,4 @@
-"""The catalogue: every tool of every server, its pinned definition, its classification, and whether it is in quarantine."""
+"""The catalogue: every tool of every server, with its pinned definition, its classification, and its quarantine."""
 
 from __future__ import annotations
 
@@ -86,7 +86,9 @@ class Catalog:
         elif digest != pin.changed_digest:
             log.warning("tool `%s` of server `%s` changed its definition: in quarantine", pin.tool, pin.server)
             changed = replace(pin, changed=definition, changed_digest=digest)
-            await self._store.quarantine(changed, Event(kind="pin", at=now, fields={**fields, "outcome": "quarantined"}))
+            await self._store.quarantine(
+                changed, Event(kind="pin", at=now, fields={**fields, "outcome": "quarantined"})
+            )
 
     def _tool(self, pin: Pin) -> Tool:
         rules = self._rules[pin.server]

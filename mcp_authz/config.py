@@ -159,7 +159,7 @@ def user_data_dir() -> Path:
 
 
 def find_config(explicit: Path | None) -> Path:
-    """Return the configuration file to read: `--config`, `$MCP_AUTHZ_CONFIG`, the user's own; never the working directory.
+    """Return the file to read: `--config`, `$MCP_AUTHZ_CONFIG`, the user's own; never one in the working directory.
 
     Raises:
         ConfigError: the one that was named, or any at all, does not exist.

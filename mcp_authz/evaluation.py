@@ -43,9 +43,7 @@ class Evaluator:
         """The digest of the policy set that decides."""
         return self._engine.digest
 
-    async def evaluate(
-        self, caller: Caller, call: ToolCall, *, approval: Approval | None, at: datetime
-    ) -> Evaluation:
+    async def evaluate(self, caller: Caller, call: ToolCall, *, approval: Approval | None, at: datetime) -> Evaluation:
         """Return what is decided about this call; an approval is evidence and nothing is skipped because of it."""
         tool, classification = call.tool, call.tool.classification
         if tool.quarantined:  # step 7
@@ -80,7 +78,13 @@ class Evaluator:
             chain=caller.chain.agents,
         )
         document = policy_input(
-            caller=caller, call=call, scope=_effective(caller), resource=resource, approval=approval, at=at
+            caller=caller,
+            call=call,
+            scope=caller.token.scope,  # step 10 has seen that every link and the ceiling cover what the call needs
+            resource=resource,
+            approval=approval,
+            at=at,
+            agents=caller.holders,
         )
         answer = await self._engine.evaluate(document)  # step 12
         decision = decide(call_digest=digest, tool=tool, answer=answer, approval=approval, floor=self._floor)  # step 13
@@ -105,11 +109,6 @@ def _scope_denial(caller: Caller, needed: tuple[Scope, ...]) -> Deny | None:
         everything = tuple(sorted({*caller.token.scope, *needed}))
         return Deny(code="insufficient_scope", because=(RuleId("token"),), detail="token", missing=everything)
     return None
-
-
-def _effective(caller: Caller) -> frozenset[Scope]:
-    """The scopes of the token; step 10 has seen that link and ceiling cover what the call needs."""
-    return caller.token.scope
 
 
 def _denied(code: str, rule: str, *, detail: str = "", resource: Mapping[str, Any] | None = None) -> Evaluation:

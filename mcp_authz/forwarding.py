@@ -37,6 +37,7 @@ class Forwarding:
     async def run(self, *, digest: bytes, resume: RequestState | None) -> Outcome:
         """Return what became of the call; the outcome is on durable storage by then."""
         try:
+            await self._channel.decided()
             return await self._run(digest, self._admitted.permit.approval or _continued(resume))
         finally:
             if not self._recorded:
@@ -84,7 +85,9 @@ class Forwarding:
             }
         except (DownstreamRefusal, KeyError, TypeError) as error:
             await self._record("error", HoldState.FAILED, hold, None)
-            return self._broken(INTERNAL_ERROR, f"the tool server asked what it may not ask: {error}", None, may_have_run=True)
+            return self._broken(
+                INTERNAL_ERROR, f"the tool server asked what it may not ask: {error}", None, may_have_run=True
+            )
         own = result.get("requestState")
         state = RequestState(
             id=new_id("q"),

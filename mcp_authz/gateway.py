@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+import anyio
+
 from mcp_authz import audit
-from mcp_authz.catalog import Catalog, could_ever_use, known_to
-from mcp_authz.downstream import Downstream
+from mcp_authz.catalog import could_ever_use, known_to
 from mcp_authz.errors import SignatureRefused
-from mcp_authz.evaluation import Evaluation, Evaluator
+from mcp_authz.evaluation import Evaluation
 from mcp_authz.forwarding import Forwarding
-from mcp_authz.holding import Holding, Waiting, once
+from mcp_authz.holding import Waiting, once
 from mcp_authz.ids import new_id
 from mcp_authz.model import Admitted, Approval, Caller, Deny, Hold, HoldState, Permit, RuleId, Tool, ToolCall
 from mcp_authz.outcome import Held, Outcome, Refused, Replayed
@@ -34,6 +34,7 @@ _LOST: Mapping[LostReason, str] = {
 }
 """Which reason code a lost race is told with."""
 
+
 class Gateway:
     """The policy enforcement point."""
 
@@ -43,6 +44,14 @@ class Gateway:
     def list_tools(self, caller: Caller) -> tuple[Tool, ...]:
         """The tools this caller could use with some arguments; listing grants nothing."""
         return tuple(tool for tool in self._parts.catalog.tools if could_ever_use(caller, tool))
+
+    def why_nothing(self, caller: Caller) -> str:
+        """Why `list_tools` is empty for this caller."""
+        if not self._parts.catalog.tools:
+            return "no tool server is configured, or none could be reached."
+        if caller.session is None:
+            return "your agent's ceiling covers none of the tools, and you have no open session with a person."
+        return "your delegation and your agent's ceiling have no tool in common."
 
     async def call(self, caller: Caller, message: Message, channel: Channel) -> Outcome:
         """Steps 7 to 16 for one `tools/call` of an identified caller."""
@@ -68,13 +77,15 @@ class Ride:
         self._call_id = new_id("c")
 
     async def through(self, call: ToolCall) -> Outcome:
-        """Evaluate, hold if need be, admit, forward; again from step 7 when something changed, a bounded number of times."""
+        """Evaluate, hold if need be, admit, forward; again from step 7 when something changed, a few times at most."""
         approval: Approval | None = None
         for _ in range(4):
             tool = self._parts.catalog.find(call.tool.name)
             if tool is None:
                 return await self.refuse_unknown()
             call = ToolCall(tool=tool, arguments=call.arguments)
+            if (why := self._channel.disagreement(tool.definition.get("inputSchema"), call.arguments)) is not None:
+                return await self.refuse(call, _deny("header_mismatch", detail=why))  # 7
             verdict = await self._parts.evaluator.evaluate(
                 self._caller, call, approval=approval, at=self._parts.clock()
             )  # 7 - 12
@@ -144,7 +155,7 @@ class Ride:
         approval: Approval | None,
         resume: RequestState | None,
     ) -> Admitted | Lost:
-        """Step 14: the decision is durable and everything it rests on still held in the same transaction, or it is lost."""
+        """Step 14: the decision is durable, and all that it rests on held in the same transaction; or it is lost."""
         caller = self._caller
         assert caller.session is not None and caller.chain is not None and caller.grant is not None  # noqa: S101
         continued = resume is not None and resume.kind == "downstream"
@@ -163,10 +174,10 @@ class Ride:
             once=(once(resume),) if resume is not None and continued else (),
             claim=None if continued else permit.approval,
         )
-        admitted = await self._store.admit(admission)
+        with anyio.CancelScope(shield=True):  # a caller that leaves now must not leave a permit without an outcome
+            admitted = await self._store.admit(admission)
         if isinstance(admitted, Lost):
             return admitted
-        await self._channel.decided()
         return Admitted(
             call_id=self._call_id,
             call=call,
@@ -177,7 +188,7 @@ class Ride:
         )
 
     def _extra(self, resume: RequestState | None) -> Mapping[str, Any]:
-        """The members beside name and arguments that a retry takes on to the tool server: its own state, the answers."""
+        """What a retry takes on to the tool server beside name and arguments: its own state, and the answers."""
         if resume is None or resume.kind != "downstream":
             return {}
         _, responses = split_retry(self._message.params)

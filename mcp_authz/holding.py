@@ -55,10 +55,12 @@ class Holding:
         self._sealer = sealer
         self._clock = clock
 
-    async def answer(self, waiting: Waiting, *, too_little: Approval | None) -> Approval | Held | Replayed | Asked | Refused:
+    async def answer(
+        self, waiting: Waiting, *, too_little: Approval | None
+    ) -> Approval | Held | Replayed | Asked | Refused:
         """Return the evidence that the rules of this hold are met, or what the caller is told instead.
 
-        `too_little` is an approval that met fewer rules than are asked for now: its hold is cancelled and a new one opens.
+        `too_little` is an approval that met fewer rules than are asked for now: its hold is cancelled, another opens.
         """
         if too_little is not None:
             await self._cancel(too_little, waiting)
@@ -162,9 +164,7 @@ class Holding:
     async def _cancel(self, approval: Approval, waiting: Waiting) -> None:
         fields = {"hold": approval.hold, "state": "cancelled", "summary": "more approval is needed than was given"}
         event = Event(kind="approval", at=self._clock(), call=waiting.call_id, fields=fields)
-        await self._store.move_hold(
-            approval.hold, come_from=HoldState.APPROVED, to=HoldState.CANCELLED, event=event
-        )
+        await self._store.move_hold(approval.hold, come_from=HoldState.APPROVED, to=HoldState.CANCELLED, event=event)
 
     def _refused(self, waiting: Waiting, code: str, rule: str) -> Refused:
         return Refused(call_id=waiting.call_id, deny=Deny(code=code, because=(RuleId(rule),)))

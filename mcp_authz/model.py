@@ -199,6 +199,8 @@ class Caller:
     grant: Grant | None = None
     session: Session | None = None
     chain: Chain | None = None
+    session_over: bool = False  # the token names a session, and it has ended
+    holders: Mapping[AgentName, Agent] = field(default_factory=dict)  # every agent of the chain, as registered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -325,7 +327,9 @@ class Admitted:
     call: ToolCall
     permit: Permit
     at: datetime
-    meta: Mapping[str, Any] = field(default_factory=dict)  # the caller's own `_meta`, our prefix and the envelope removed
+    meta: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # the caller's own `_meta`, our prefix and the envelope removed
     extra: Mapping[str, Any] = field(default_factory=dict)  # members beside name and arguments, as `inputResponses`
 
     @property

@@ -23,6 +23,9 @@ class Channel(Protocol):
     def can_be_asked(self) -> bool:
         """Whether the client can be asked during the call; if not, it is asked by the result and calls again."""
 
+    def disagreement(self, schema: Any, arguments: Mapping[str, Any]) -> str | None:
+        """How the transport's own fields contradict the arguments (`Mcp-Param-*`); None when they agree."""
+
     async def decided(self) -> None:
         """Called once the decision stands: the edge may commit its status and headers from here on."""
 
@@ -38,7 +41,7 @@ class Channel(Protocol):
 
 
 class GovernedRelay:
-    """The `Relay` of one call: questions only of allowed kinds, marked with the server's name, `_meta` of ours removed."""
+    """The `Relay` of one call: only allowed questions, marked with the server's name, and no `_meta` of ours."""
 
     def __init__(self, *, server: str, channel: Channel, elicitation: bool) -> None:
         self._server = server

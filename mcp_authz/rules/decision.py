@@ -53,6 +53,7 @@ REASONS: Final[dict[str, str]] = {
     "revoked": "Your authority for this call was withdrawn.",
     "changed": "The rules changed while this call was decided. Call again.",
     "replayed": "This proof has been used before.",
+    "header_mismatch": "A header of the request contradicts an argument of the call.",
     "request_state": "The requestState is not valid for you and this call. Call again without it.",
 }
 """Reason codes and the fixed text that a caller sees for each; a model must be able to act on it."""

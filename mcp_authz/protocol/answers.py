@@ -1,0 +1,113 @@
+"""How an outcome reads on the wire: a tool result a model can act on, a JSON-RPC error, or an HTTP challenge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from mcp_authz.model import Deny, HeldCall, HoldState
+from mcp_authz.outcome import Asked, Broken, Forwarded, Held, Outcome, Refused, Replayed
+from mcp_authz.rules.decision import REASONS
+from mcp_authz.rules.message import OWN_META
+from mcp_authz.rules.token import MINIMAL_SCOPE
+
+UNAUTHENTICATED: Final = 40100  # what HTTP says with 401; outside JSON-RPC's reserved range
+FORBIDDEN: Final = 40300  # what HTTP says with 403
+INVALID_PARAMS: Final = -32602
+HEADER_MISMATCH: Final = -32020
+ENVELOPE: Final = f"{OWN_META}outcome"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """A JSON-RPC result."""
+
+    result: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Error:
+    """A JSON-RPC error; over HTTP with a status and perhaps a challenge, while the headers are still open."""
+
+    code: int
+    message: str
+    data: Any = None
+    status: int = 200
+    challenge: str | None = None
+
+
+Answer = Result | Error
+
+
+def answer(outcome: Outcome, *, tool: str, resource_metadata: str) -> Answer:
+    """Return what the caller is told. `resource_metadata` is the URL that challenges point to (RFC 9728)."""
+    match outcome:
+        case Forwarded(result=result) | Asked(result=result):
+            return Result(result=result)
+        case Replayed(call_id=call_id, held=held):
+            return _replayed(call_id, held)
+        case Held(call_id=call_id, held=held):
+            return _said(_held_text(held), {"outcome": "held", "call": call_id, "hold": held.id})
+        case Broken(call_id=call_id, rpc_code=code, message=message, data=data, may_have_run=may_have_run):
+            text = f"{message}; it may have run, look before you call again" if may_have_run else message
+            return Error(code=code, message=text, data=data)
+        case Refused(deny=Deny(code="unknown_tool")):
+            return Error(code=INVALID_PARAMS, message=f"Unknown tool: {tool}", status=400)
+        case Refused(deny=Deny(code="header_mismatch", detail=detail)):
+            return Error(code=HEADER_MISMATCH, message=detail, status=400)
+        case Refused(deny=Deny(code="insufficient_scope", missing=missing) as deny) if missing:
+            scopes = " ".join(missing)
+            return Error(
+                code=FORBIDDEN,
+                message=f"insufficient scope: this call needs {scopes}",
+                data={"error": "insufficient_scope", "scope": scopes},
+                status=403,
+                challenge=f'Bearer error="insufficient_scope", scope="{scopes}", '
+                f'resource_metadata="{resource_metadata}"',
+            )
+        case Refused(call_id=call_id, deny=deny):
+            envelope = {"outcome": "denied", "reason": deny.code, "because": list(deny.because), "call": call_id}
+            return _said(f"Denied: {_reason(deny)}", envelope)
+
+
+def denial_of(error: Error) -> Result:
+    """The error as a tool result, for when the HTTP status is committed already."""
+    return _said(f"Denied: {error.message}", {"outcome": "denied", "reason": "insufficient_scope"})
+
+
+def unauthorized_challenge(*, resource_metadata: str, error: str | None, description: str) -> str:
+    """The `WWW-Authenticate` value of a 401: always the same minimal scope, whatever was asked (RFC 6750, RFC 9728)."""
+    parts = [f'resource_metadata="{resource_metadata}"', f'scope="{MINIMAL_SCOPE}"']
+    if error is not None:
+        parts = [f'error="{error}"', f'error_description="{description}"', *parts]
+    return f"Bearer {', '.join(parts)}"
+
+
+def _reason(deny: Deny) -> str:
+    # What is wrong with the arguments is the one detail a caller needs; it names arguments and rules, never values.
+    return f"{REASONS[deny.code]} ({deny.detail})" if deny.code == "arguments" and deny.detail else REASONS[deny.code]
+
+
+def _held_text(held: HeldCall) -> str:
+    if held.state is HoldState.CLAIMED:
+        return f"Running: this call was approved and is running now (hold {held.id}). Call again for its result."
+    return (
+        f"Held, not executed: this call waits for a person's approval (hold {held.id}). "
+        "Make exactly the same call again later to run it once it is approved; do not try to get around the wait."
+    )
+
+
+def _replayed(call_id: str, held: HeldCall) -> Answer:
+    envelope = {"outcome": "replayed", "call": call_id, "hold": held.id, "state": held.state.value}
+    if held.state is HoldState.DONE and held.result is not None:
+        meta = held.result.get("_meta")
+        return Result(result={**held.result, "_meta": {**(meta if isinstance(meta, dict) else {}), ENVELOPE: envelope}})
+    words = "failed" if held.state is HoldState.FAILED else "was interrupted: nobody can say whether it ran"
+    return _said(f"Not run again: this call was approved for one run, and that run {words}.", envelope)
+
+
+def _said(text: str, envelope: Mapping[str, Any]) -> Result:
+    return Result(
+        result={"content": [{"type": "text", "text": text}], "isError": True, "_meta": {ENVELOPE: dict(envelope)}}
+    )

@@ -1,0 +1,92 @@
+"""The ASGI application: the MCP endpoint, the authorization server beside it, and health."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+import anyio
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from mcp.server.transport_security import TransportSecuritySettings
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import BaseRoute, Route
+
+from mcp_authz import limits
+from mcp_authz.errors import StoreError
+from mcp_authz.gateway import Gateway
+from mcp_authz.identity import Identifier
+from mcp_authz.protocol.endpoint import Endpoint
+from mcp_authz.protocol.server import FrontServer
+from mcp_authz.protocol.throttle import Refusals
+from mcp_authz.store.ports import Clock, Event, Store
+
+log = logging.getLogger(__name__)
+
+FLUSH_SECONDS = 60.0
+
+
+class App:
+    """Everything that listens on the public URL, and the tasks it needs while it does."""
+
+    def __init__(
+        self,
+        *,
+        gateway: Gateway,
+        identifier: Identifier,
+        store: Store,
+        clock: Clock,
+        public_url: str,
+        routes: Sequence[BaseRoute],
+        refusals: Refusals,
+    ) -> None:
+        metadata = f"{public_url}/.well-known/oauth-protected-resource/mcp"
+        self.front = FrontServer(gateway, version=version("mcp-authz"), resource_metadata=metadata)
+        self._store, self._clock, self._refusals = store, clock, refusals
+        self._manager = StreamableHTTPSessionManager(
+            self.front,
+            # Host and Origin are checked at the endpoint, for every request alike.
+            security_settings=TransportSecuritySettings(enable_dns_rebinding_protection=False),
+            max_request_body_size=limits.BODY_BYTES,
+        )
+        endpoint = Endpoint(
+            gateway=gateway,
+            identifier=identifier,
+            manager=self._manager,
+            public_url=public_url,
+            resource_metadata=metadata,
+            server_info=self.front.server_info_stamp,
+            refusals=refusals,
+        )
+        self.asgi = Starlette(
+            routes=[Route("/mcp", endpoint), Route("/healthz", self._health), *routes], lifespan=self._lifespan
+        )
+
+    @asynccontextmanager
+    async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:
+        async with self._manager.run(), anyio.create_task_group() as group:
+            group.start_soon(self._flush_refusals)
+            yield
+            group.cancel_scope.cancel()
+        await self._write_refusals()
+
+    async def _flush_refusals(self) -> None:
+        while True:
+            await anyio.sleep(FLUSH_SECONDS)
+            await self._write_refusals()
+
+    async def _write_refusals(self) -> None:
+        """What was refused before its sender was known, one record for each reason and source."""
+        for reason, source, count in self._refusals.take():
+            fields = {"reason": reason, "source": source, "count": count}
+            try:
+                await self._store.append(Event(kind="refusals", at=self._clock(), fields=fields))
+            except StoreError as error:
+                log.error("counted refusals could not be recorded: %s", error)
+                return
+
+    async def _health(self, _: Request) -> JSONResponse:
+        return JSONResponse({"status": "ok"})

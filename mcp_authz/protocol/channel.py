@@ -1,0 +1,121 @@
+"""The way back to a caller: one class for each era, the same few verbs for the road."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+from mcp.server.connection import allowed_log_levels
+from mcp.server.context import ServerRequestContext
+from mcp.shared.dispatcher import DispatchContext
+from mcp.shared.exceptions import MCPError, NoBackChannelError
+
+from mcp_authz.errors import DownstreamRefusal
+from mcp_authz.protocol.reading import Read, parameter_headers
+
+LOG: Final = "notifications/message"
+PROGRESS: Final = "notifications/progress"
+_LOG_LEVEL_KEY: Final = "io.modelcontextprotocol/logLevel"
+
+Emit = Callable[[Mapping[str, Any]], Awaitable[None]]
+
+
+def elicitation_modes(capabilities: Mapping[str, Any] | None) -> frozenset[str]:
+    """The modes a client declared; an empty object means `form`, as in the revision that introduced elicitation."""
+    declared = (capabilities or {}).get("elicitation")
+    if not isinstance(declared, dict):
+        return frozenset()
+    return frozenset({"form", "url"} & declared.keys()) or frozenset({"form"})
+
+
+class ModernChannel:
+    """2026-07-28: notifications ride the response stream; nobody can be asked during a call."""
+
+    can_be_asked = False
+
+    def __init__(self, read: Read, *, emit: Emit, commit: Callable[[], Awaitable[None]]) -> None:
+        message = read.message
+        self._headers = read.headers
+        self.can_elicit = elicitation_modes(read.capabilities)
+        self._token = message.meta.get("progressToken")
+        level = message.meta.get(_LOG_LEVEL_KEY)
+        self._levels = allowed_log_levels("2026-07-28", {_LOG_LEVEL_KEY: level} if isinstance(level, str) else {})
+        self._emit = emit
+        self._commit = commit
+
+    def disagreement(self, schema: Any, arguments: Mapping[str, Any]) -> str | None:
+        """How `Mcp-Param-*` headers contradict the arguments; None when they agree."""
+        return parameter_headers(schema, arguments, self._headers)
+
+    async def decided(self) -> None:
+        """Commit the response's status and headers."""
+        await self._commit()
+
+    async def notify(self, method: str, params: Mapping[str, Any]) -> None:
+        """Send a notification on the response stream: progress if a token was given, log entries if asked for."""
+        if method == PROGRESS:
+            if self._token is None:
+                return
+            params = {**params, "progressToken": self._token}
+        if method == LOG and params.get("level") not in self._levels:
+            return
+        await self._emit({"jsonrpc": "2.0", "method": method, "params": params})
+
+    async def ask(self, method: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
+        """There is no way to ask during a call in this era."""
+        raise DownstreamRefusal(-32601, f"{method} is not possible during a call")
+
+
+class LegacyChannel:
+    """2025-11-25 and before: notifications and questions ride the stream of the request they belong to."""
+
+    def __init__(self, ctx: ServerRequestContext[Any, Any], *, commit: Callable[[], Awaitable[None]]) -> None:
+        capabilities = ctx.session.client_capabilities
+        declared = capabilities.model_dump(by_alias=True, mode="json", exclude_none=True) if capabilities else {}
+        self.can_be_asked = ctx.session.can_send_request
+        self.can_elicit = elicitation_modes(declared) if self.can_be_asked else frozenset()
+        self._outbound = request_outbound(ctx)
+        self._commit = commit
+        meta = (ctx.params or {}).get("_meta")
+        self._token = meta.get("progressToken") if isinstance(meta, Mapping) else None
+
+    def disagreement(self, schema: Any, arguments: Mapping[str, Any]) -> str | None:
+        """Nothing: this era has no headers that repeat arguments."""
+        return None
+
+    async def decided(self) -> None:
+        """Let the response's status and headers go out."""
+        await self._commit()
+
+    async def notify(self, method: str, params: Mapping[str, Any]) -> None:
+        """Send a notification on the request's stream: progress only if a token was given."""
+        if method == PROGRESS:
+            if self._token is None:
+                return
+            params = {**params, "progressToken": self._token}
+        await self._outbound.notify(method, params)
+
+    async def ask(self, method: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the client's answer, exactly as it sent it."""
+        try:
+            return await self._outbound.send_raw_request(method, params)
+        except NoBackChannelError:
+            raise DownstreamRefusal(-32601, "the caller cannot be asked during a call") from None
+        except MCPError as error:
+            raise DownstreamRefusal(error.error.code, error.error.message, error.error.data) from None
+
+
+def request_outbound(ctx: ServerRequestContext[Any, Any]) -> DispatchContext[Any]:
+    """The request-scoped raw channel of the SDK's session: its typed helpers would drop members they do not know."""
+    return ctx.session._request_outbound
+
+
+def dump(message: Mapping[str, Any]) -> bytes:
+    """One JSON-RPC message as UTF-8 bytes; every member kept, no number changed."""
+    return json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def sse(message: Mapping[str, Any]) -> bytes:
+    """One JSON-RPC message as a server-sent event."""
+    return b"event: message\r\ndata: " + dump(message) + b"\r\n\r\n"

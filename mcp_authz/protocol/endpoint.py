@@ -1,0 +1,237 @@
+"""The MCP endpoint: every HTTP request is bounded, read and identified here, then led to the road."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
+from mcp.server.auth.provider import AccessToken
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from starlette.types import Message, Receive, Scope, Send
+
+from mcp_authz import limits
+from mcp_authz.errors import StoreError
+from mcp_authz.gateway import Gateway
+from mcp_authz.identity import Identifier, Unidentified
+from mcp_authz.model import Caller, Request
+from mcp_authz.protocol.answers import UNAUTHENTICATED, unauthorized_challenge
+from mcp_authz.protocol.channel import dump
+from mcp_authz.protocol.deferred import Deferred
+from mcp_authz.protocol.modern import Exchange, serve_call
+from mcp_authz.protocol.reading import INVALID_REQUEST, Read, Unreadable, check_headers, read
+from mcp_authz.protocol.server import CALLER, DEFERRED
+from mcp_authz.protocol.throttle import Refusals, Throttle
+
+log = logging.getLogger(__name__)
+
+INTERNAL_ERROR: Final = -32603
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Visit:
+    """One HTTP request on its way in, and the way back."""
+
+    scope: Scope
+    receive: Receive
+    send: Send
+    lines: tuple[tuple[str, str], ...]  # header lines as received, names in lower case
+    headers: Mapping[str, str]  # the same, the last of each name
+    peer: str
+
+
+class Endpoint:
+    """The ASGI application at the resource's path."""
+
+    def __init__(
+        self,
+        *,
+        gateway: Gateway,
+        identifier: Identifier,
+        manager: StreamableHTTPSessionManager,
+        public_url: str,
+        resource_metadata: str,
+        server_info: Mapping[str, Any],
+        refusals: Refusals,
+    ) -> None:
+        self._gateway = gateway
+        self._identifier = identifier
+        self._manager = manager
+        self._resource_metadata = resource_metadata
+        self._server_info = server_info
+        self._refusals = refusals
+        self._throttle = Throttle()
+        parts = urlsplit(public_url)
+        self._hosts = allowed_hosts(public_url)
+        self._origins = {f"{parts.scheme}://{host}" for host in self._hosts}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; whatever the store cannot do is a 503, and nothing was forwarded."""
+        try:
+            await self._serve(scope, receive, send)
+        except StoreError as error:
+            log.error("request refused, the store cannot be used: %s", error)
+            await _write(send, 503, INTERNAL_ERROR, "the gateway cannot record this now, nothing was done; try again")
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        visit = _visit(scope, receive, send)
+        if not self._throttle.allows(visit.peer, time.monotonic()):
+            text = "too many refused requests from here; slow down"
+            await self._refuse(visit, Unreadable(status=429, code=INVALID_REQUEST, message=text), "rate-limited")
+            return
+        if (wrong := self._wrong_site(visit.headers)) is not None:
+            await self._refuse(visit, wrong, "host-or-origin")
+            return
+        if scope["method"] != "POST":
+            await self._serve_stream(visit)
+            return
+        body = await _body(visit)
+        if body is None:
+            text = f"the body is larger than {limits.BODY_BYTES} bytes"
+            await self._refuse(visit, Unreadable(status=413, code=INVALID_REQUEST, message=text), "too-large")
+            return
+        message = read(Request(raw=body, headers=visit.lines, peer=visit.peer))  # 1, 2
+        if isinstance(message, Unreadable):
+            await self._refuse(visit, message, "unreadable")
+            return
+        caller = await self._identify(visit, message.message.id)  # 3 - 6
+        if caller is not None:
+            await self._lead(visit, caller, message)  # 7 - 16
+
+    async def _serve_stream(self, visit: Visit) -> None:
+        """GET and DELETE of handshake sessions: the caller is identified, the rest is the SDK's."""
+        if (bad := check_headers(visit.lines)) is not None:
+            await self._refuse(visit, bad, "unreadable")
+            return
+        caller = await self._identify(visit, None)
+        if caller is not None:
+            await self._manager.handle_request(_identified(visit.scope, caller), visit.receive, visit.send)
+
+    async def _lead(self, visit: Visit, caller: Caller, message: Read) -> None:
+        if message.capabilities is not None and message.message.method == "tools/call":
+            if not _accepts(message.headers):
+                await _write(visit.send, 406, INVALID_REQUEST, "accept application/json", message.message.id)
+                return
+            exchange = Exchange(message, visit.send, server_info=self._server_info)
+            await serve_call(self._gateway, caller, exchange, visit.receive, resource_metadata=self._resource_metadata)
+            return
+        inner = _identified(visit.scope, caller)
+        send = visit.send
+        if message.message.method == "tools/call" and message.message.is_request:
+            send = inner[DEFERRED] = Deferred(visit.send)
+        await self._manager.handle_request(inner, _replay(message.raw, visit.receive), send)
+
+    async def _identify(self, visit: Visit, message_id: str | int | None) -> Caller | None:
+        try:
+            return await self._identifier.identify(visit.headers.get("authorization"))
+        except Unidentified as refused:
+            challenge = unauthorized_challenge(
+                resource_metadata=self._resource_metadata, error=refused.error, description=refused.description
+            )
+            self._refusals.count(str(refused), visit.peer)
+            if refused.error is not None:  # a client that has no token yet is no attack
+                self._throttle.charge(visit.peer, time.monotonic())
+            await _write(visit.send, 401, UNAUTHENTICATED, refused.description, message_id, challenge=challenge)
+            return None
+
+    async def _refuse(self, visit: Visit, bad: Unreadable, reason: str) -> None:
+        self._refusals.count(reason, visit.peer)
+        self._throttle.charge(visit.peer, time.monotonic())
+        await _write(visit.send, bad.status, bad.code, bad.message, bad.id, data=bad.data)
+
+    def _wrong_site(self, headers: Mapping[str, str]) -> Unreadable | None:
+        """DNS rebinding and cross-site requests: the host must be ours, an origin, if there is one, too."""
+        if headers.get("host") not in self._hosts:
+            return Unreadable(status=421, code=INVALID_REQUEST, message="this gateway does not answer for that Host")
+        if "origin" in headers and headers["origin"] not in self._origins:
+            return Unreadable(status=403, code=INVALID_REQUEST, message="this Origin may not use the gateway")
+        return None
+
+
+def allowed_hosts(public_url: str) -> frozenset[str]:
+    """The Host values that are ours: that of the public URL; for localhost also its addresses, at the same port."""
+    parts = urlsplit(public_url)
+    port = f":{parts.port}" if parts.port is not None else ""
+    names = {"localhost", "127.0.0.1", "[::1]"} if parts.hostname == "localhost" else {parts.netloc.removesuffix(port)}
+    return frozenset(f"{name}{port}" for name in names)
+
+
+def _accepts(headers: Mapping[str, str]) -> bool:
+    accept = headers.get("accept", "*/*")
+    return any(kind in accept for kind in ("application/json", "application/*", "*/*"))
+
+
+def _identified(scope: Scope, caller: Caller) -> dict[str, Any]:
+    """The scope as the SDK sees it: a handshake session belongs to this client, subject and leaf link for good."""
+    link = caller.chain.leaf.id if caller.chain is not None else ""
+    token = AccessToken(
+        token="",
+        client_id=f"{caller.token.client_id} {link}",
+        scopes=[],
+        subject=caller.token.subject,
+        claims={},
+    )
+    headers = [(name, value) for name, value in scope["headers"] if name.lower() != b"authorization"]
+    return {**scope, "headers": headers, "user": AuthenticatedUser(token), CALLER: caller}
+
+
+def _visit(scope: Scope, receive: Receive, send: Send) -> Visit:
+    lines = tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"])
+    peer = scope["client"][0] if scope.get("client") else "unknown"
+    return Visit(scope=scope, receive=receive, send=send, lines=lines, headers=dict(lines), peer=peer)
+
+
+async def _body(visit: Visit) -> bytes | None:
+    declared = visit.headers.get("content-length", "0")
+    if not declared.isdecimal() or int(declared) > limits.BODY_BYTES:
+        return None
+    chunks, size = [], 0
+    while True:
+        message = await visit.receive()
+        if message["type"] == "http.disconnect":
+            return b""
+        chunks.append(message.get("body", b""))
+        size += len(chunks[-1])
+        if size > limits.BODY_BYTES:
+            return None
+        if not message.get("more_body", False):
+            return b"".join(chunks)
+
+
+def _replay(raw: bytes, receive: Receive) -> Receive:
+    """The body as it was written again, once; after that whatever the client does (it may go away)."""
+    given = False
+
+    async def replay() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": raw, "more_body": False}
+
+    return replay
+
+
+async def _write(
+    send: Send,
+    status: int,
+    code: int,
+    text: str,
+    message_id: str | int | None = None,
+    *,
+    data: Any = None,
+    challenge: str | None = None,
+) -> None:
+    error: dict[str, Any] = {"code": code, "message": text}
+    if data is not None:
+        error["data"] = data
+    headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
+    if challenge is not None:
+        headers.append((b"www-authenticate", challenge.encode("latin-1")))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    body = dump({"jsonrpc": "2.0", "id": message_id, "error": error})
+    await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -1,0 +1,104 @@
+"""`tools/call` of 2026-07-28, read and answered by ASGI itself: the path that most calls take."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import anyio
+from starlette.types import Receive, Send
+
+from mcp_authz.gateway import Gateway
+from mcp_authz.model import Caller
+from mcp_authz.protocol.answers import Answer, Error, Result, answer, denial_of
+from mcp_authz.protocol.channel import ModernChannel, dump, sse
+from mcp_authz.protocol.reading import Read
+
+SERVER_INFO: Final = "io.modelcontextprotocol/serverInfo"
+PING_SECONDS: Final = 15.0  # a proxy that sees nothing for longer may close the stream
+
+_SSE_HEADERS: Final = [
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-cache, no-transform"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+class Exchange:
+    """One request and its response: JSON until the decision stands, a stream from then on."""
+
+    def __init__(self, read: Read, send: Send, *, server_info: Mapping[str, Any]) -> None:
+        self.read = read
+        self._send = send
+        self._server_info = server_info
+        self._streams = "text/event-stream" in read.headers.get("accept", "")
+        self._committed = False
+        self._lock = anyio.Lock()
+
+    async def commit(self) -> None:
+        """The status is 200 and the client knows it; only a client that takes streams is told before the answer."""
+        if self._streams and not self._committed:
+            self._committed = True
+            await self._send({"type": "http.response.start", "status": 200, "headers": _SSE_HEADERS})
+
+    async def emit(self, message: Mapping[str, Any]) -> None:
+        """Send one message ahead of the answer."""
+        if self._streams:
+            async with self._lock:
+                await self.commit()
+                await self._send({"type": "http.response.body", "body": sse(message), "more_body": True})
+
+    async def keep_alive(self) -> None:
+        """Write a comment now and then while the stream is open and silent."""
+        while True:
+            await anyio.sleep(PING_SECONDS)
+            if self._committed:
+                async with self._lock:
+                    await self._send({"type": "http.response.body", "body": b": ping\r\n\r\n", "more_body": True})
+
+    async def finish(self, said: Answer) -> None:
+        """Send the answer and end the response."""
+        if isinstance(said, Error) and said.status != 200 and self._committed:
+            said = denial_of(said)
+        body = self._body(said)
+        if self._committed:
+            await self._send({"type": "http.response.body", "body": sse(body), "more_body": False})
+            return
+        status = said.status if isinstance(said, Error) else 200
+        headers = [(b"content-type", b"application/json")]
+        if isinstance(said, Error) and said.challenge is not None:
+            headers.append((b"www-authenticate", said.challenge.encode("latin-1")))
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": dump(body), "more_body": False})
+
+    def _body(self, said: Answer) -> dict[str, Any]:
+        envelope: dict[str, Any] = {"jsonrpc": "2.0", "id": self.read.message.id}
+        match said:
+            case Result(result=result):
+                meta = result.get("_meta")
+                stamped = {**(meta if isinstance(meta, dict) else {}), SERVER_INFO: self._server_info}
+                return {**envelope, "result": {"resultType": "complete", **result, "_meta": stamped}}
+            case Error(code=code, message=message, data=data):
+                error = {"code": code, "message": message}
+                return {**envelope, "error": error if data is None else {**error, "data": data}}
+
+
+async def serve_call(
+    gateway: Gateway, caller: Caller, exchange: Exchange, receive: Receive, *, resource_metadata: str
+) -> None:
+    """One `tools/call` is answered; when the client goes away, the call is cancelled."""
+    message = exchange.read.message
+    channel = ModernChannel(exchange.read, emit=exchange.emit, commit=exchange.commit)
+    async with anyio.create_task_group() as group:
+        group.start_soon(_watch, receive, group.cancel_scope)
+        group.start_soon(exchange.keep_alive)
+        outcome = await gateway.call(caller, message, channel)
+        name = str(message.params.get("name"))
+        await exchange.finish(answer(outcome, tool=name, resource_metadata=resource_metadata))
+        group.cancel_scope.cancel()
+
+
+async def _watch(receive: Receive, scope: anyio.CancelScope) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    scope.cancel()

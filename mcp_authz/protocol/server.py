@@ -1,0 +1,145 @@
+"""The SDK's server in front of the road: handshake, sessions, listing and streams are its, every call is the road's."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Final
+
+import mcp_types as types
+from mcp.server import Server
+from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+from mcp.server.lowlevel.server import NotificationOptions
+from mcp.server.models import InitializationOptions
+from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, ToolsListChanged
+from mcp.shared.exceptions import MCPError
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+
+from mcp_authz.errors import StoreError
+from mcp_authz.gateway import Gateway
+from mcp_authz.model import Caller, Tool
+from mcp_authz.protocol.answers import Answer, Error, Result, answer, denial_of
+from mcp_authz.protocol.channel import LegacyChannel
+from mcp_authz.protocol.deferred import Deferred
+from mcp_authz.rules.message import CLOSED_TABLE, Message
+
+log = logging.getLogger(__name__)
+
+CALLER: Final = "mcp_authz.caller"  # where the guard leaves the verified caller in the ASGI scope
+DEFERRED: Final = "mcp_authz.deferred"  # and where it leaves the response that waits for the decision
+INTERNAL_ERROR: Final = -32603
+METHOD_NOT_FOUND: Final = -32601
+LIST_TTL_MS: Final = 5_000  # what a caller may use can change with every delegation and revocation
+
+INSTRUCTIONS: Final = (
+    "An authorization gateway stands in front of these tools. You see the tools that your identity and delegation "
+    "could use. A call may be denied, with what to do instead, or held until a person approves it: then make exactly "
+    "the same call again later. Do not try to get around a denial."
+)
+
+
+class FrontServer(Server[Any]):
+    """The SDK's low-level server with list changes announced and every message led through the closed table."""
+
+    def __init__(self, gateway: Gateway, *, version: str, resource_metadata: str) -> None:
+        self._gateway = gateway
+        self._resource_metadata = resource_metadata
+        self._bus = InMemorySubscriptionBus()
+        self._watching: dict[str, Any] = {}  # MCP session id -> connection of the handshake era
+        super().__init__(
+            "mcp-authz",
+            version=version,
+            title="mcp-authz gateway",
+            instructions=INSTRUCTIONS,
+            on_list_tools=_unreachable,
+            on_call_tool=_unreachable,
+            on_subscriptions_listen=ListenHandler(self._bus),
+            get_tool_input_schema=lambda _: None,  # header agreement is step 7 of the road, with the caller's view
+        )
+        self.middleware.append(self._lead)
+
+    def create_initialization_options(self, *args: Any, **kwargs: Any) -> InitializationOptions:
+        """The options of the handshake: tool lists announce their changes."""
+        kwargs["notification_options"] = NotificationOptions(tools_changed=True)
+        return super().create_initialization_options(**kwargs)
+
+    async def tools_changed(self) -> None:
+        """Everybody who listens is told that the list of tools may have changed for them."""
+        await self._bus.publish(ToolsListChanged())
+        for session, connection in list(self._watching.items()):
+            try:
+                await connection.send_tool_list_changed()
+            except Exception:  # noqa: BLE001 - a client that is gone must not keep the others from hearing
+                self._watching.pop(session, None)
+
+    async def _lead(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
+        if ctx.request_id is None:  # notifications end here; the SDK's own bookkeeping is behind `call_next`
+            return await call_next(ctx)
+        if ctx.method not in CLOSED_TABLE:
+            raise MCPError(code=METHOD_NOT_FOUND, message="Method not found", data=ctx.method)
+        match ctx.method:
+            case "tools/list":
+                return self._list(ctx)
+            case "tools/call":
+                return await self._call(ctx)
+            case "initialize" | "server/discover":
+                return self._introduce(ctx, await call_next(ctx))
+            case _:
+                return await call_next(ctx)
+
+    def _introduce(self, ctx: ServerRequestContext[Any, Any], result: HandlerResult) -> HandlerResult:
+        if not isinstance(result, dict):
+            return result
+        tools = self._gateway.list_tools(_caller(ctx))
+        nothing = "" if tools else f" Your list is empty: {self._gateway.why_nothing(_caller(ctx))}"
+        return {**result, "instructions": INSTRUCTIONS + nothing}
+
+    def _list(self, ctx: ServerRequestContext[Any, Any]) -> dict[str, Any]:
+        if (ctx.params or {}).get("cursor") is not None:
+            raise MCPError(code=types.INVALID_PARAMS, message="there is one page; list without a cursor")
+        self._watch(ctx)
+        listed = {"tools": [shown(tool) for tool in self._gateway.list_tools(_caller(ctx))]}
+        if ctx.protocol_version not in MODERN_PROTOCOL_VERSIONS:
+            return listed
+        meta = {types.SERVER_INFO_META_KEY: self.server_info_stamp}
+        return {"resultType": "complete", **listed, "ttlMs": LIST_TTL_MS, "cacheScope": "private", "_meta": meta}
+
+    def _watch(self, ctx: ServerRequestContext[Any, Any]) -> None:
+        session = ctx.request.headers.get("mcp-session-id") if ctx.request is not None else None
+        if session is not None:
+            self._watching[session] = ctx.session._connection
+
+    async def _call(self, ctx: ServerRequestContext[Any, Any]) -> dict[str, Any]:
+        deferred: Deferred = ctx.request.scope[DEFERRED]  # type: ignore[union-attr]
+        message = Message(id=ctx.request_id, method=ctx.method, params=dict(ctx.params or {}), body={})
+        try:
+            outcome = await self._gateway.call(_caller(ctx), message, LegacyChannel(ctx, commit=deferred.release))
+            said = answer(outcome, tool=str(message.params.get("name")), resource_metadata=self._resource_metadata)
+        except StoreError as error:
+            log.error("call refused, the store cannot be used: %s", error)
+            said = Error(code=INTERNAL_ERROR, message="the gateway cannot record this call now; try again", status=503)
+        return await self._say(said, deferred, ctx)
+
+    async def _say(self, said: Answer, deferred: Deferred, ctx: ServerRequestContext[Any, Any]) -> dict[str, Any]:
+        wants_status = isinstance(said, Error) and said.status in {403, 503}
+        if isinstance(said, Error) and wants_status and not deferred.refuse(said, request_id=ctx.request_id):
+            said = denial_of(said)
+        await deferred.release()
+        match said:
+            case Result(result=result):
+                return {key: value for key, value in result.items() if key != "resultType"}
+            case Error(code=code, message=message, data=data):
+                raise MCPError(code=code, message=message, data=data)
+
+
+def shown(tool: Tool) -> dict[str, Any]:
+    """The pinned definition under the gateway's name, every other member as its server wrote it."""
+    return {**tool.definition, "name": tool.name}
+
+
+def _caller(ctx: ServerRequestContext[Any, Any]) -> Caller:
+    caller: Caller = ctx.request.scope[CALLER]  # type: ignore[union-attr]
+    return caller
+
+
+async def _unreachable(ctx: ServerRequestContext[Any, Any], params: Any) -> Any:
+    raise MCPError(code=INTERNAL_ERROR, message="Internal server error")

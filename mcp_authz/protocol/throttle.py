@@ -1,0 +1,51 @@
+"""Sources that nobody has identified yet: how many requests they may make, and how often they were refused."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+
+from mcp_authz import limits
+
+
+class Throttle:
+    """A token bucket for each source; the oldest source is forgotten when there are too many."""
+
+    def __init__(self, *, burst: float = limits.SOURCE_BURST, per_second: float = limits.SOURCE_PER_SECOND) -> None:
+        self._burst = burst
+        self._per_second = per_second
+        self._sources: OrderedDict[str, tuple[float, float]] = OrderedDict()  # tokens left, and when that was true
+
+    def allows(self, source: str, now: float) -> bool:
+        """Whether this source may still make a request at `now` (monotonic seconds): it has not spent its failures."""
+        return self._left(source, now) >= 1.0
+
+    def charge(self, source: str, now: float) -> None:
+        """One more request of this source was refused before its sender was known."""
+        self._sources[source] = (max(0.0, self._left(source, now) - 1.0), now)
+        self._sources.move_to_end(source)
+        while len(self._sources) > limits.SOURCES:
+            self._sources.popitem(last=False)
+
+    def _left(self, source: str, now: float) -> float:
+        left, then = self._sources.get(source, (self._burst, now))
+        return min(self._burst, left + (now - then) * self._per_second)
+
+
+class Refusals:
+    """Refusals before identity, counted by reason and source; a bounded table, emptied into the log once a minute."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[tuple[str, str]] = Counter()
+
+    def count(self, reason: str, source: str) -> None:
+        """One more; when the table is full, new sources are counted together."""
+        key = (reason, source)
+        if key not in self._counts and len(self._counts) >= limits.REFUSAL_KINDS:
+            key = (reason, "many sources")
+        self._counts[key] += 1
+
+    def take(self) -> list[tuple[str, str, int]]:
+        """What was counted since the last time, as (reason, source, count)."""
+        taken = [(reason, source, count) for (reason, source), count in sorted(self._counts.items())]
+        self._counts.clear()
+        return taken
