@@ -60,18 +60,15 @@ class Child:
         except (OSError, ValueError) as error:
             raise DownstreamError(f"`{program}` cannot be started: {error}") from None
         self._stdin, self._stdout, self._stderr = self._pipes = _opened(self._process)
-        self._guard = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _GUARD, str(self._process.pid)],
-            env={},
-            cwd="/",
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        self._pidfd = os.pidfd_open(self._process.pid) if sys.platform == "linux" else None
         for pipe in self._pipes:
             os.set_blocking(pipe.fileno(), False)
+        try:
+            self._guard = _guard(self._process.pid)
+            self._pidfd = os.pidfd_open(self._process.pid) if sys.platform == "linux" else None
+        except OSError as error:
+            self.signal(signal.SIGKILL)
+            self._process.wait()
+            raise DownstreamError(f"`{program}` cannot be guarded: {error}") from None
 
     @property
     def pid(self) -> int:
@@ -153,6 +150,19 @@ class Child:
                 pipe.close()
 
 
+def _guard(group: int) -> subprocess.Popen[bytes]:
+    """Start the process that kills the group as soon as this one is gone, however it went."""
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", _GUARD, str(group)],
+        env={},
+        cwd="/",
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
 def _opened(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes], IO[bytes]]:
     assert process.stdin is not None and process.stdout is not None and process.stderr is not None  # noqa: S101
     return process.stdin, process.stdout, process.stderr
@@ -201,9 +211,10 @@ class Lines:
             self._buffer += chunk
 
     def _take(self, end: int) -> Line:
-        too_long = self._too_long or end > self._longest
-        line = Line(raw=bytes(self._buffer[:end].rstrip(b"\r")), too_long=too_long)
+        raw = bytes(self._buffer[:end])
         del self._buffer[: end + 1]
+        too_long = self._too_long or end > self._longest
+        line = Line(raw=raw[:_ENDS] + raw[-_ENDS:] if too_long else raw.rstrip(b"\r"), too_long=too_long)
         self._seen, self._too_long = 0, False
         return line
 

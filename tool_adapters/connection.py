@@ -78,13 +78,16 @@ class ConnectedDownstream(ABC):
         """Connect and stay connected; entered once the first attempt has succeeded or failed."""
         self._stop = anyio.Event()
         tried = anyio.Event()
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._supervise, tried)
-            try:
-                await tried.wait()
-                yield
-            finally:
-                self._stop.set()  # an orderly end, unless this task is being cancelled: then _supervise is, too
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._supervise, tried)
+                try:
+                    await tried.wait()
+                    yield
+                finally:
+                    self._stop.set()  # an orderly end, unless this task is being cancelled: then _supervise is, too
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None  # the body's own; _supervise raises none
 
     async def list_tools(self) -> tuple[Mapping[str, Any], ...]:
         """Return every tool definition exactly as the server lists it.

@@ -72,13 +72,12 @@ class _Guard(httpx2.AsyncBaseTransport):
         await self._inner.aclose()
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        call = CURRENT.get()
-        answered = request.method == "GET" or _REQUEST.match(request.content) is not None
+        if request.method != "GET" and _REQUEST.match(request.content) is None:
+            call, bound = None, NOTICE_TIMEOUT.total_seconds()  # a cancellation outlives its call, but not by much
+        else:
+            call, bound = CURRENT.get(), None
         try:
-            with (
-                call.lasting() if call is not None else nullcontext(),
-                nullcontext() if answered else anyio.fail_after(NOTICE_TIMEOUT.total_seconds()),
-            ):
+            with call.lasting() if call is not None else nullcontext(), anyio.fail_after(bound):
                 return await self._exchange(request, call)
         except _NOT_SENT as error:
             return _instead(f"it cannot be reached ({type(error).__name__})", sent=False, outage=True)

@@ -198,7 +198,7 @@ async def connect(
     """Open a session in the era that the server speaks; form and URL elicitation are declared, nothing else.
 
     Raises:
-        Broken, MCPError, TimeoutError: the server is none, or none that can be understood.
+        Broken, TimeoutError: the server is none, or none that can be understood.
     """
     wire = _Wire(streams, listener)
     client_info = Implementation(name="mcp-authz", version=version("mcp-authz"))
@@ -206,7 +206,11 @@ async def connect(
         dispatcher=wire, client_info=client_info, elicitation_callback=_declare_elicitation
     ) as client:
         with anyio.fail_after(start_timeout):
-            await negotiate_auto(client)
+            try:
+                await negotiate_auto(client)
+            except MCPError as error:
+                said = f"it refused the handshake: {error.error.message[:200]!r}"
+                raise _broken(error.error) or Broken(said, sent=False) from None
         yield Session(client, wire)
 
 

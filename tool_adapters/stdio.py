@@ -26,7 +26,6 @@ from tool_adapters.sdk import Streams, broken_answer
 
 logger = logging.getLogger(__name__)
 
-_NO_INTERPRETER: Final = 127  # what env(1) and shells exit with when the program they were to run does not exist
 _ID_FIRST: Final = re.compile(rb'\{\s*"jsonrpc"\s*:\s*"2\.0"\s*,\s*"id"\s*:\s*(\d{1,18})\s*,\s*"(?:result|error)"')
 _ID_LAST: Final = re.compile(rb'\}\s*,\s*"jsonrpc"\s*:\s*"2\.0"\s*,\s*"id"\s*:\s*(\d{1,18})\s*\}\s*$')
 
@@ -38,7 +37,7 @@ class StdioDownstream(ConnectedDownstream):
     is `env` and nothing else: a program that looks for an interpreter or a home needs `PATH` or `HOME` there.
     """
 
-    def __init__(  # noqa: PLR0913 - the settings of a server, one by one
+    def __init__(
         self,
         name: str,
         command: tuple[str, ...],
@@ -52,12 +51,12 @@ class StdioDownstream(ConnectedDownstream):
         self._command = command
         self._env = dict(env or {})
         self._cwd = cwd
-        self._child: Child | None = None
+        self._death: int | None = None  # the exit code of the last child, if it ended by itself
 
     @asynccontextmanager
     async def _open(self) -> AsyncIterator[Streams]:
-        self._child = None
-        self._child = child = Child(self._command, self._env, self._cwd)
+        self._death = None
+        child = Child(self._command, self._env, self._cwd)
         write, unwritten = anyio.create_memory_object_stream[SessionMessage](0)
         read = _Messages(child.stdout(ANSWER_BYTES))
         try:
@@ -68,22 +67,27 @@ class StdioDownstream(ConnectedDownstream):
                 try:
                     yield read, write
                 finally:
+                    died = read.ended or child.exit_code is not None
                     await child.end()
+                    self._death = child.exit_code if died else None
                     tasks.cancel_scope.cancel()
         finally:
             write.close()
             unwritten.close()
 
     def _post_mortem(self) -> str:
-        if self._child is None or self._child.exit_code is None:
-            return ""
-        code = self._child.exit_code
-        if code < 0:
-            return f"it was ended by {signal.Signals(-code).name}"
         given = ", ".join(sorted(self._env)) or "nothing"
-        if code == _NO_INTERPRETER:
-            return f"it exited with code 127: a program it needs was not found; its environment has {given}, set PATH"
-        return f"it exited with code {code}; its environment has {given}, its log lines say more"
+        match self._death:
+            case None:
+                return ""
+            case 127:  # what env(1) and shells exit with when the program they were to run does not exist
+                return (
+                    f"it exited with code 127: a program it needs was not found; its environment has {given}, set PATH"
+                )
+            case code if code < 0:
+                return f"it was ended by {signal.Signals(-code).name}"
+            case code:
+                return f"it exited with code {code}; its environment has {given}, its log lines say more"
 
 
 class _Messages:
@@ -91,6 +95,7 @@ class _Messages:
 
     def __init__(self, lines: Lines) -> None:
         self._lines = lines
+        self.ended = False  # whether the child has closed its end
 
     async def receive(self) -> SessionMessage | Exception:
         """Return the next message.
@@ -102,6 +107,7 @@ class _Messages:
             await anyio.lowlevel.checkpoint()
             if (message := _message(line)) is not None:
                 return message
+        self.ended = True
         raise anyio.EndOfStream
 
     def close(self) -> None:
@@ -173,7 +179,7 @@ async def _bury(child: Child, read: _Messages) -> None:
 async def _log(name: str, lines: Lines) -> None:
     """Write what a server says on standard error to the log, under its name and as single printable lines."""
     async for line in lines:
-        text = line.raw.decode("utf-8", "replace")
+        text = line.raw.decode("utf-8", "replace") + (" [shortened]" if line.too_long else "")
         logger.info(
             "%s: %s", name, "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
         )
