@@ -117,6 +117,13 @@ def test_a_signature_counts_for_its_message_and_its_key_only() -> None:
         other.public.verify(b"a", signature)
 
 
+def test_bytes_cannot_be_moved_from_the_message_into_the_signature() -> None:
+    key = PrivateKey.from_seed(SEED)
+    signature = key.sign(b"not deploy")
+    with pytest.raises(SignatureRefused):
+        key.public.verify(b"deploy", signature + b"not ")
+
+
 @pytest.mark.parametrize("length", [0, 1, 63, 65, 128])
 def test_a_signature_of_another_length_is_refused(length: int) -> None:
     key = PrivateKey.from_seed(SEED)
@@ -149,6 +156,7 @@ def test_a_public_key_is_read_from_jwk_base64url_and_pem(text: str) -> None:
         PUBLIC_PEM.replace("Ro=", "Rp="),
         PUBLIC_PEM.replace("MCow", "MC*w"),
         PUBLIC_PEM + PUBLIC_PEM,
+        PUBLIC_PEM.replace("Ro=", "RoA"),  # one byte more
         "-----BEGIN PUBLIC KEY-----",
         "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINdamAGCsQq31Uv+08lkBzoO4XLz2qYjJa8CGmj3B1Ea",
         "A" * 100_000,

@@ -270,3 +270,9 @@ def test_a_template_could_match_exactly_when_some_filling_is_covered(
 @pytest.mark.parametrize("held", ["pr:write:..", "pr:write:a/b", "pr:write:{owner}", "pr:write:a:b:c", "pr:read"])
 def test_a_template_could_not_match_what_no_argument_can_say(held: str) -> None:
     assert not TEMPLATE.could_match([parse_scope(held)])
+
+
+def test_an_argument_that_stands_twice_has_one_value() -> None:
+    twice = ScopeTemplate.parse("{x}:to:{x}")
+    assert twice.could_match([parse_scope("a:to:a")]) and twice.could_match([parse_scope("a:*:*")])
+    assert not twice.could_match([parse_scope("a:to:b")])

@@ -158,3 +158,8 @@ def test_json_is_written_compact_and_unescaped() -> None:
         strict_json.dump({"b": [1, 2.5, None, True], "a": "é\u2028\n"})
         == '{"b":[1,2.5,null,true],"a":"é\u2028\\n"}'.encode()
     )
+
+
+def test_a_byte_order_mark_is_named_as_what_it_is() -> None:
+    with pytest.raises(InputError, match="byte order mark"):
+        strict_json.parse_object(b"\xef\xbb\xbf{}")
