@@ -91,7 +91,7 @@ class Writer:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[T] = loop.create_future()
         with self._wake:
-            if self._closed:
+            if self._closed or not self._thread.is_alive():
                 raise StoreError("the store is closed")
             if len(self._waiting) >= _QUEUE:
                 raise StoreError(f"{_QUEUE} writes wait for the disk already; try again in a moment")
