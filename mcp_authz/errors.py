@@ -32,6 +32,12 @@ class SignatureRefused(AuthzError):
     code = "signature_refused"
 
 
+class TokenRefused(AuthzError):
+    """An access token that was issued here, but what it stands on has ended or was revoked: a new one may help."""
+
+    code = "invalid_token"
+
+
 class ScopeError(AuthzError):
     """Text that is not a scope, or a template that the arguments cannot fill."""
 

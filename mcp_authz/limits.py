@@ -19,6 +19,9 @@ ASSERTION_LIFETIME: Final = timedelta(minutes=10)  # stock clients sign for five
 SESSION_LIFETIME: Final = timedelta(hours=12)
 SESSION_IDLE: Final = timedelta(hours=2)
 GRANT_LIFETIME: Final = timedelta(days=90)
+DELEGATION_LIFETIME: Final = timedelta(hours=1)  # of a link for which the delegator names no lifetime
+OWN_NAME_TOKEN_LIFETIME: Final = timedelta(minutes=1)  # so that a session which a person starts is soon found
+KEY_OVERLAP: Final = timedelta(days=1)  # how long a rotated key may still stand behind what was issued before
 REPLAY_WINDOW: Final = timedelta(minutes=2)  # an identical call gets the recorded outcome again
 REQUEST_STATE_LIFETIME: Final = timedelta(minutes=15)
 
@@ -32,6 +35,10 @@ TOOL_NAME: Final = 48  # characters of `server__tool`; hosts prefix it again
 SCOPE_CHARACTERS: Final = 256
 SCOPES: Final = 128  # scopes in one list
 TOKEN_BYTES: Final = 16 * 1024
+NAME: Final = 63  # characters of an agent's or a person's name
+PURPOSE: Final = 256  # characters that say why: of a session's purpose, a delegation's reason
+FORM_BYTES: Final = 64 * 1024  # one request to the token endpoint: an assertion, a token and a tools map
+ID_CHARACTERS: Final = 256  # of the id that a client gives its assertion
 
 # Holds.
 HOLDS_PER_SESSION: Final = 20  # pending at once; a flood is refused, not queued

@@ -1,0 +1,156 @@
+"""Access tokens (RFC 9068) and statements of a delegation: what they say, and when they are believed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final
+
+from mcp_authz import limits
+from mcp_authz.errors import InputError, ScopeError, SignatureRefused
+from mcp_authz.model import AccessToken, AgentName, Link, LinkId, SessionId, Thumbprint
+from mcp_authz.rules import jose
+from mcp_authz.rules.keys import PublicKey
+from mcp_authz.rules.scope import Scope, parse_scopes
+
+ACCESS_TOKEN: Final = "at+jwt"  # noqa: S105 - a media type (RFC 9068 section 2.1)
+DELEGATION: Final = "aat+jwt"
+
+MINIMAL_SCOPE: Final = Scope("mcp:connect")
+"""What every access token has: leave to connect, list and ask; no tool needs it, so it permits no call."""
+
+ACTOR_PROFILE: Final = "ai_agent"
+
+Keys = Mapping[str, PublicKey]  # kid -> key
+
+
+def access_claims(
+    token: AccessToken, *, issuer: str, audience: str, chain: tuple[AgentName, ...] = ()
+) -> dict[str, Any]:
+    """Return the claims of an access token; `chain` is the holders, root first, and empty in the agent's own name.
+
+    `sid`, `lnk` (leaf link) and `akt` (thumbprint of the agent key that logged in) are ours; `act` renders the chain
+    with the current actor outermost (RFC 8693 section 4.1).
+    """
+    claims: dict[str, Any] = {
+        "iss": issuer,
+        "aud": audience,
+        "sub": token.subject,
+        "client_id": token.client_id,
+        "akt": token.key,
+        "scope": " ".join(sorted(token.scope)),
+        "iat": int(token.issued_at.timestamp()),
+        "exp": int(token.expires_at.timestamp()),
+        "jti": token.id,
+    }
+    if token.link is not None:
+        claims |= {"sid": token.session, "lnk": token.link, "act": _act(chain, issuer)}
+    return claims
+
+
+def read_access_token(token: str, *, keys: Keys, issuer: str, audience: str, now: datetime) -> AccessToken:
+    """Return the token's claims, once it is known to be one of ours, for this resource, and in time (step 3).
+
+    Raises:
+        SignatureRefused: it is not: another type, key, issuer or audience, out of time, or a claim is missing.
+        InputError: a claim is there and cannot be what it stands for.
+    """
+    claims = _read(token, typ=ACCESS_TOKEN, keys=keys, issuer=issuer)
+    if claims.get("aud") != audience:  # RFC 9068 section 4; ours have one audience, so a list is not one of ours
+        raise SignatureRefused("the token is for another audience")
+    issued_at, expires_at = jose.require_times(
+        claims, now=now, skew=limits.CLOCK_SKEW, max_lifetime=limits.ACCESS_TOKEN_LIFETIME
+    )
+    client_id, subject = jose.require_text(claims, "client_id"), jose.require_text(claims, "sub")
+    if "cnf" in claims:  # a proof of possession would have to be demanded; no token of ours has one yet
+        raise SignatureRefused("the token is bound to a key whose proof cannot be checked here")
+    return AccessToken(
+        id=jose.require_text(claims, "jti"),
+        client_id=client_id,
+        actor=_actor(claims, subject, client_id, issuer),
+        key=Thumbprint(jose.require_text(claims, "akt")),
+        subject=subject,
+        session=SessionId(jose.require_text(claims, "sid")) if "sid" in claims else None,
+        link=LinkId(jose.require_text(claims, "lnk")) if "lnk" in claims else None,
+        scope=_scopes(claims),
+        issued_at=issued_at,
+        expires_at=expires_at,
+    )
+
+
+def delegation_claims(link: Link, *, issuer: str, subject: str, holder_key: Thumbprint) -> dict[str, Any]:
+    """Return what the issuer states of a delegation: that `holder_key`'s holder has the link `jti`.
+
+    The statement is no authority: who presents it must log in with that key, and the store has the link.
+    """
+    return {
+        "iss": issuer,
+        "sub": subject,
+        "sid": link.session,
+        "cnf": {"jkt": holder_key},
+        "scope": " ".join(sorted(link.scope)),
+        "del_depth": link.depth,
+        "del_max_depth": link.max_depth,
+        "par": link.parent,
+        "iat": int(link.issued_at.timestamp()),
+        "exp": int(link.expires_at.timestamp()),
+        "jti": link.id,
+    }
+
+
+def read_delegation(statement: str, *, keys: Keys, issuer: str, now: datetime) -> tuple[LinkId, Thumbprint]:
+    """Return the link that a statement names and the key it is for, once the statement is known to be ours.
+
+    Raises:
+        SignatureRefused: another type, key or issuer, out of time, or a claim is missing.
+    """
+    claims = _read(statement, typ=DELEGATION, keys=keys, issuer=issuer)
+    jose.require_times(claims, now=now, skew=limits.CLOCK_SKEW, max_lifetime=limits.SESSION_LIFETIME)
+    confirmation = claims.get("cnf")
+    if not isinstance(confirmation, dict):
+        raise SignatureRefused("claim `cnf` is missing or not an object")
+    return LinkId(jose.require_text(claims, "jti")), Thumbprint(jose.require_text(confirmation, "jkt"))
+
+
+def _read(token: str, *, typ: str, keys: Keys, issuer: str) -> dict[str, Any]:
+    """The claims, once signed by one of these keys as an object of this type for this issuer."""
+    unverified = jose.read(token)
+    key = keys.get(unverified.kid or "")
+    if key is None:
+        raise SignatureRefused("the token's `kid` is not one of our keys")
+    claims = unverified.verify(key, typ=typ)
+    if claims.get("iss") != issuer:
+        raise SignatureRefused("the token is from another issuer")
+    return claims
+
+
+def _act(chain: tuple[AgentName, ...], issuer: str) -> dict[str, Any]:
+    act: dict[str, Any] = {}
+    for name in chain:  # the root's holder innermost
+        outer: dict[str, Any] = {"sub": f"agent:{name}", "iss": issuer, "sub_profile": ACTOR_PROFILE}
+        act = {**outer, "act": act} if act else outer
+    return act
+
+
+def _actor(claims: Mapping[str, Any], subject: str, client_id: str, issuer: str) -> AgentName:
+    """The agent that acts: the outermost `act`, or the subject itself in the agent's own name; always the client."""
+    delegated = [name for name in ("act", "sid", "lnk") if name in claims]
+    if not delegated:
+        actor = subject
+    elif len(delegated) == 3 and subject.startswith("user:"):
+        act = claims["act"]
+        if not isinstance(act, dict) or act.get("iss") != issuer:
+            raise SignatureRefused("claim `act` does not name an agent of this issuer")
+        actor = jose.require_text(act, "sub")
+    else:
+        raise SignatureRefused("the token names some of actor, session and link, and not all, or no person")
+    if actor != f"agent:{client_id}":
+        raise SignatureRefused("the token's actor is not its client")
+    return AgentName(client_id)
+
+
+def _scopes(claims: Mapping[str, Any]) -> frozenset[Scope]:
+    try:
+        return parse_scopes(jose.require_text(claims, "scope", limits.TOKEN_BYTES))
+    except ScopeError as error:
+        raise InputError(f"claim `scope` cannot be read: {error}") from None

@@ -1,0 +1,398 @@
+"""Grants, sessions and delegation: how authority comes to an agent, and whether it still has it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import anyio
+
+from mcp_authz import limits
+from mcp_authz.errors import Conflict, DelegationError, InputError, NotFound, TokenRefused
+from mcp_authz.ids import new_id
+from mcp_authz.model import (
+    AccessToken,
+    Agent,
+    AgentName,
+    Caller,
+    Chain,
+    Grant,
+    GrantId,
+    Link,
+    LinkId,
+    Mode,
+    PersonName,
+    Proof,
+    Session,
+    SessionId,
+)
+from mcp_authz.rules.constraint import ToolsMap
+from mcp_authz.rules.delegation import check_narrows, check_root, verify_chain
+from mcp_authz.rules.scope import Scope, common, narrow
+from mcp_authz.store.ports import Clock, Event, EventKind, Standing, Store
+
+
+class Sessions:
+    """Gives authority step by step, each step no more than the one before, and reads it back at every request."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._starting = anyio.Lock()  # two sign-ins at once must not open two sessions: neither could be told apart
+
+    async def grant(
+        self,
+        subject: str,
+        agent: str,
+        *,
+        scope: frozenset[Scope],
+        tools: ToolsMap | None = None,
+        lifetime: timedelta = limits.GRANT_LIFETIME,
+        by: str,
+    ) -> Grant:
+        """The person has agreed that the agent may do this for them, until `lifetime` has passed.
+
+        Raises:
+            NotFound: the person or the agent is not registered, or revoked.
+            DelegationError: the scope is more than the agent's ceiling.
+            InputError: the lifetime is not positive, or longer than `limits.GRANT_LIFETIME`.
+        """
+        _require_lifetime(lifetime, limits.GRANT_LIFETIME)
+        holder = await self._active_agent(AgentName(agent))
+        person = PersonName(subject)
+        await self._require_person(person)
+        now = self._clock()
+        grant = Grant(
+            id=GrantId(new_id("g")),
+            subject=person,
+            agent=holder.name,
+            scope=narrow(holder.ceiling, scope),
+            tools=tools,
+            granted_at=now,
+            expires_at=now + lifetime,
+        )
+        fields = {
+            "grant": grant.id,
+            "subject": f"user:{person}",
+            "agent": f"agent:{agent}",
+            "scope": sorted(scope),
+            "expires_at": grant.expires_at.isoformat(),
+        }
+        await self._store.add_grant(grant, _event("grant", now, by, f"{agent} may act for {person}", fields))
+        return grant
+
+    async def only_grant(self, subject: str, agent: str) -> Grant:
+        """Return the one active grant between the two.
+
+        Raises:
+            NotFound: there is none, or more than one.
+        """
+        found = [grant for grant in await self._active_grants(AgentName(agent)) if grant.subject == subject]
+        if len(found) != 1:
+            raise NotFound(f"there are {len(found)} active grants of `{subject}` to `{agent}`; name the grant")
+        return found[0]
+
+    async def start(
+        self,
+        grant: Grant,
+        *,
+        purpose: str,
+        scope: frozenset[Scope] | None = None,
+        tools: ToolsMap | None = None,
+        lifetime: timedelta = limits.SESSION_LIFETIME,
+        max_calls: int | None = None,
+        by: str,
+    ) -> tuple[Session, Link]:
+        """A session of the grant is open, with its root link; without `scope` or `tools` it has those of the grant.
+
+        The session ends with its grant at the latest.
+
+        Raises:
+            NotFound: the person or the agent is not registered, or revoked.
+            DelegationError: more is asked than the grant gives.
+            Conflict: the grant is not active any more.
+            InputError: the purpose is empty or too long, or the lifetime or the budget is not possible.
+        """
+        _require_lifetime(lifetime, limits.SESSION_LIFETIME)
+        _require_budget(max_calls)
+        _require_purpose(purpose)
+        holder = await self._active_agent(grant.agent)
+        await self._require_person(grant.subject)
+        now = self._clock()
+        session = Session(
+            id=SessionId(new_id("s")),
+            grant=grant.id,
+            subject=grant.subject,
+            agent=grant.agent,
+            mode=Mode.DELEGATED,
+            purpose=purpose,
+            started_at=now,
+            expires_at=min(now + lifetime, grant.expires_at),
+            last_used_at=now,
+            max_calls=max_calls,
+        )
+        root = Link(
+            id=LinkId(new_id("l")),
+            session=session.id,
+            parent=None,
+            holder=grant.agent,
+            scope=grant.scope if scope is None else scope,
+            tools=grant.tools if tools is None else tools,
+            depth=0,
+            max_depth=holder.depth,
+            issued_at=now,
+            expires_at=session.expires_at,
+            max_calls=max_calls,
+        )
+        check_root(root, session, grant)
+        fields = {**_link_fields(session, root), "purpose": purpose, "grant": grant.id}
+        event = _event("session", now, by, f"{grant.agent} works for {grant.subject}: {purpose}", fields)
+        await self._store.open_session(session, root, event)
+        return session, root
+
+    async def delegate(
+        self,
+        chain: Chain,
+        session: Session,
+        *,
+        to: AgentName,
+        scope: frozenset[Scope] | None = None,
+        tools: ToolsMap | None = None,
+        lifetime: timedelta = limits.DELEGATION_LIFETIME,
+        max_calls: int | None = None,
+        max_depth: int | None = None,
+        reason: str = "",
+    ) -> Link:
+        """The agent `to` has a link under the chain's leaf; a refused delegation changes nothing, and is recorded.
+
+        What is not asked for is inherited: scope (as far as the delegate's ceiling goes), tools and budget of the
+        leaf, and as much depth as both sides have. The link ends with the leaf at the latest.
+
+        Raises:
+            DelegationError: the delegator may not delegate to this agent, it is not active, or authority would grow.
+            Conflict: the leaf, or what it descends from, is not active any more.
+            InputError: the lifetime, the budget or the reason is not possible.
+        """
+        leaf, now = chain.leaf, self._clock()
+        link = Link(
+            id=LinkId(new_id("l")),
+            session=session.id,
+            parent=leaf.id,
+            holder=to,
+            scope=leaf.scope if scope is None else scope,
+            tools=leaf.tools if tools is None else tools,
+            depth=leaf.depth + 1,
+            max_depth=leaf.max_depth if max_depth is None else max_depth,
+            issued_at=now,
+            expires_at=min(now + lifetime, leaf.expires_at),
+            max_calls=leaf.max_calls if max_calls is None else max_calls,
+            reason=reason,
+        )
+        by = f"agent:{leaf.holder}"
+        fields = {**_link_fields(session, link), "from": by, "reason": reason[: limits.PURPOSE]}
+        try:
+            _require_lifetime(lifetime, limits.SESSION_LIFETIME)
+            _require_budget(max_calls)
+            if len(reason) > limits.PURPOSE:
+                raise InputError(f"the reason of a delegation is at most {limits.PURPOSE} characters long")
+            delegate = await self._delegate_of(chain, to)
+            link = _fitted(link, delegate, any_scope=scope is None, any_depth=max_depth is None)
+            check_narrows(leaf, link)
+            fields |= _link_fields(session, link)
+            summary = f"{leaf.holder} delegated to {to} for {session.subject}"
+            await self._store.add_link(link, _event("delegation", now, by, summary, {**fields, "decision": "permit"}))
+        except (DelegationError, Conflict, InputError) as error:
+            refused = {**fields, "decision": "deny", "reason_code": error.code, "detail": str(error)}
+            summary = f"{leaf.holder} may not delegate this to {to}"
+            await self._store.append(_event("delegation", now, by, summary, refused))
+            raise
+        return link
+
+    async def which(
+        self, agent: AgentName, *, session: str | None = None, delegation: str | None = None
+    ) -> tuple[Session, Link] | None:
+        """Return the session and link that a sign-in of the agent is for; None is the agent's own name.
+
+        In order (DESIGN section 6): what the signed assertion names; the agent's only open link; a new session from
+        its only active grant. Several and no claim, or a claim that names nothing open: never a guess.
+        """
+        found = await self._open(agent, session, delegation)
+        if found or session is not None or delegation is not None:
+            return found[0] if len(found) == 1 else None
+        async with self._starting:
+            found = await self._open(agent, None, None)
+            if found:
+                return found[0] if len(found) == 1 else None
+            return await self._from_only_grant(agent)
+
+    async def identify(self, token: AccessToken, proof: Proof) -> Caller:
+        """Return who presents this token, after one read of everything it stands on (steps 5 and 6).
+
+        A session that has ended, expired or was idle for too long is no refusal: the caller comes back without it.
+
+        Raises:
+            TokenRefused: the agent, its key, the person, the grant or a link is not what the token says, or has ended.
+        """
+        person = PersonName(token.subject.removeprefix("user:")) if token.subject.startswith("user:") else None
+        standing = await self._store.standing(agent=token.actor, key=token.key, person=person, link=token.link)
+        return _caller(standing, token, proof, self._clock())
+
+    async def _open(self, agent: AgentName, session: str | None, delegation: str | None) -> list[tuple[Session, Link]]:
+        """The open links of the agent that the claims of its assertion leave over."""
+        return [
+            (found, link)
+            for found, link in await self._store.open_links(agent, self._clock())
+            if session in (None, found.id) and delegation in (None, link.id)
+        ]
+
+    async def _from_only_grant(self, agent: AgentName) -> tuple[Session, Link] | None:
+        """A new session of the agent's only active grant.
+
+        When the newest session of the grant was revoked, nothing comes after it by itself: who ended it starts the
+        next one. When it still runs and its budget is used up, it stays the session: a sign-in is no new budget.
+        """
+        grants = await self._active_grants(agent)
+        if len(grants) != 1:
+            return None
+        (grant,) = grants
+        before = [session for session in await self._store.sessions() if session.grant == grant.id]
+        if before:
+            newest = before[-1]
+            root = (await self._store.links(newest.id))[0]
+            if newest.status != "active" or root.status != "active":
+                return None
+            if not _is_over(newest, self._clock()):
+                return newest, root
+        try:
+            return await self.start(grant, purpose="started at sign-in", by=f"agent:{agent}")
+        except (Conflict, NotFound):  # the grant, the agent or the person was revoked in between
+            return None
+
+    async def _active_grants(self, agent: AgentName) -> list[Grant]:
+        now = self._clock()
+        grants = await self._store.grants(agent=agent)
+        active = [grant for grant in grants if grant.status == "active" and now < grant.expires_at]
+        return [grant for grant in active if await self._is_active(grant.subject)]
+
+    async def _delegate_of(self, chain: Chain, to: AgentName) -> Agent:
+        """The agent `to`, once the chain's leaf is known to be allowed to delegate to it."""
+        delegator = await self._store.agent(chain.leaf.holder)
+        if delegator is None or delegator.status != "active" or to not in delegator.delegates_to:
+            raise DelegationError(f"agent `{chain.leaf.holder}` may not delegate to `{to}`")
+        if to in chain.agents:
+            raise DelegationError(f"agent `{to}` is in the chain already")
+        delegate = await self._store.agent(to)
+        if delegate is None or delegate.status != "active":
+            raise DelegationError(f"agent `{to}` is not active")
+        return delegate
+
+    async def _active_agent(self, name: AgentName) -> Agent:
+        agent = await self._store.agent(name)
+        if agent is None or agent.status != "active":
+            raise NotFound(f"there is no active agent `{name}`")
+        return agent
+
+    async def _require_person(self, name: PersonName) -> None:
+        if not await self._is_active(name):
+            raise NotFound(f"there is no active person `{name}`")
+
+    async def _is_active(self, name: PersonName) -> bool:
+        person = await self._store.person(name)
+        return person is not None and person.status == "active"
+
+
+def _fitted(link: Link, delegate: Agent, *, any_scope: bool, any_depth: bool) -> Link:
+    """The link within the delegate's own bounds: what was asked must fit, what was inherited is cut to fit."""
+    depth = link.depth + delegate.depth
+    if not any_depth and not link.depth <= link.max_depth <= depth:
+        raise DelegationError(f"agent `{delegate.name}` stands at depth {link.depth} and may reach {depth}")
+    scope = common(link.scope, delegate.ceiling) if any_scope else narrow(delegate.ceiling, link.scope)
+    if not scope:
+        raise DelegationError(f"the ceiling of agent `{delegate.name}` covers none of what its delegator has")
+    return replace(link, scope=scope, max_depth=min(link.max_depth, depth))
+
+
+def _caller(standing: Standing, token: AccessToken, proof: Proof, at: datetime) -> Caller:
+    """Steps 5 and 6, refusals first."""
+    agent, key = standing.agent, standing.key
+    if agent is None or agent.name != token.actor or agent.status != "active":
+        raise TokenRefused("the agent is not active")
+    if key is None or key.thumbprint != token.key or key.holder != f"agent:{agent.name}" or key.status != "active":
+        raise TokenRefused("the key that logged in is not an active key of the agent")
+    if key.retires_at is not None and at >= key.retires_at:  # a retiring key cannot log in: the token is older
+        raise TokenRefused("the key that logged in has been replaced")
+    if token.link is None:
+        if token.session is not None or token.subject != f"agent:{agent.name}":
+            raise TokenRefused("the token names a person or a session, and no link")
+        return Caller(agent=agent, key=key.thumbprint, proof=proof, token=token)
+    return _delegated_caller(standing, agent, token, proof, at)
+
+
+def _delegated_caller(standing: Standing, agent: Agent, token: AccessToken, proof: Proof, at: datetime) -> Caller:
+    person, grant, session = standing.person, standing.grant, standing.session
+    if person is None or person.status != "active" or token.subject != f"user:{person.name}":
+        raise TokenRefused("the person is not active")
+    if session is None or session.id != token.session or session.subject != person.name or not standing.links:
+        raise TokenRefused("the token's link is not one of its session and person")
+    if grant is None or grant.id != session.grant or grant.status != "active" or at >= grant.expires_at:
+        raise TokenRefused("the grant has ended")
+    leaf = standing.links[-1]
+    if leaf.id != token.link or leaf.holder != agent.name:
+        raise TokenRefused("the token's link is not the actor's")
+    if _is_over(session, at):  # before the links, which end with it
+        return Caller(agent=agent, key=token.key, proof=proof, token=token, session_over=True)
+    try:
+        chain = verify_chain(standing.links, session=session, grant=grant, holders=standing.holders, at=at)
+    except DelegationError as error:
+        raise TokenRefused(str(error)) from None
+    return Caller(
+        agent=agent,
+        key=token.key,
+        proof=proof,
+        token=token,
+        person=person,
+        grant=grant,
+        session=session,
+        chain=chain,
+        holders=standing.holders,
+    )
+
+
+def _is_over(session: Session, at: datetime) -> bool:
+    idle = at - session.last_used_at >= limits.SESSION_IDLE
+    return session.status != "active" or at >= session.expires_at or idle
+
+
+def _require_lifetime(lifetime: timedelta, longest: timedelta) -> None:
+    if not timedelta(0) < lifetime <= longest:
+        raise InputError(f"a lifetime here is at least one second and at most {int(longest.total_seconds())}")
+
+
+def _require_budget(max_calls: int | None) -> None:
+    if max_calls is not None and max_calls < 1:
+        raise InputError("a budget is at least one call")
+
+
+def _require_purpose(purpose: str) -> None:
+    if not purpose.strip() or len(purpose) > limits.PURPOSE:
+        raise InputError(f"a session has a purpose of 1 to {limits.PURPOSE} characters")
+
+
+def _link_fields(session: Session, link: Link) -> dict[str, Any]:
+    return {
+        "session": session.id,
+        "subject": f"user:{session.subject}",
+        "link": link.id,
+        "holder": f"agent:{link.holder}",
+        "scope": sorted(link.scope),
+        "depth": link.depth,
+        "max_depth": link.max_depth,
+        "max_calls": link.max_calls,
+        "expires_at": link.expires_at.isoformat(),
+    }
+
+
+def _event(kind: EventKind, at: datetime, by: str, summary: str, fields: Mapping[str, Any]) -> Event:
+    return Event(kind=kind, at=at, fields={"summary": summary, "by": by, **fields})
