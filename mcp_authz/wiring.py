@@ -6,10 +6,11 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -57,6 +58,27 @@ class Running:
     sessions: Sessions
     agents: Agents
     unreachable: tuple[str, ...]  # servers that could not be listed at the start
+
+    async def follow_changes(self, tell: Callable[[], Awaitable[None]]) -> None:
+        """List a server again whenever it says that its tools changed or it is back; `tell` whoever listens. Endless."""
+        changed: set[str] = set(self.unreachable)
+        wake = anyio.Event()
+        if changed:
+            wake.set()
+
+        def note(name: str) -> None:
+            changed.add(name)
+            wake.set()
+
+        for name, downstream in self.parts.downstreams.items():
+            downstream.on_tools_changed(partial(note, name))
+        while True:
+            await wake.wait()
+            wake = anyio.Event()
+            names, changed = changed, set()
+            for name in sorted(names):
+                await self.catalog.refresh(self.parts.downstreams[name])
+            await tell()
 
 
 @asynccontextmanager

@@ -1,0 +1,100 @@
+"""`mcp-authz serve`: the gateway on its port until it is told to stop."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import uvicorn
+
+from mcp_authz.config import Config
+from mcp_authz.errors import ConfigError
+from mcp_authz.identity import Identifier
+from mcp_authz.installation import utc_now
+from mcp_authz.oauth.keys import IssuerKeys
+from mcp_authz.oauth.server import OAuthServer, oauth_routes
+from mcp_authz.protocol.app import App
+from mcp_authz.protocol.throttle import Refusals
+from mcp_authz.store.ports import Clock
+from mcp_authz.wiring import Running, run_gateway
+
+
+@asynccontextmanager
+async def open_app(config: Config, *, clock: Clock = utc_now) -> AsyncIterator[tuple[App, Running]]:
+    """The application over a running gateway; list changes of its tool servers reach those who listen."""
+    async with run_gateway(config, clock=clock) as running:
+        store, refusals = running.installation.store, Refusals()
+        signing = await IssuerKeys.open(store)
+        oauth = OAuthServer(
+            store=store,
+            agents=running.agents,
+            sessions=running.sessions,
+            issuer=config.public_url,
+            resource=config.resource,
+            signing=signing,
+            clock=clock,
+            count_refusal=refusals.count,
+        )
+        app = App(
+            gateway=running.gateway,
+            identifier=Identifier(
+                keys=signing.public,
+                issuer=config.public_url,
+                resource=config.resource,
+                sessions=running.sessions,
+                clock=clock,
+            ),
+            store=store,
+            clock=clock,
+            public_url=config.public_url,
+            routes=oauth_routes(oauth),
+            refusals=refusals,
+        )
+        async with anyio.create_task_group() as group:
+            group.start_soon(running.follow_changes, app.front.tools_changed)
+            yield app, running
+            group.cancel_scope.cancel()
+
+
+async def serve(config: Config) -> None:
+    """The gateway answers at its public URL; returns when the process is asked to stop.
+
+    Raises:
+        ConfigError: the port is taken, or cannot be bound.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    async with open_app(config) as (app, running):
+        server = uvicorn.Server(
+            uvicorn.Config(
+                app.asgi,
+                host=config.host,
+                port=config.listen_port,
+                log_level="warning",
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=5,
+                # No proxy headers: the peer is who connects, never who a header names.
+                proxy_headers=False,
+            )
+        )
+        _say_hello(config, running)
+        try:
+            await server.serve()
+        except SystemExit:  # how uvicorn says that it could not bind
+            raise ConfigError(
+                f"cannot listen on {config.host}:{config.listen_port}; is a gateway running already? set `port`"
+            ) from None
+
+
+def _say_hello(config: Config, running: Running) -> None:
+    tools = running.catalog.tools
+    servers = len({tool.server for tool in tools})
+    quarantined = sum(tool.quarantined for tool in tools)
+    print(f"mcp-authz gateway at {config.resource}", flush=True)  # noqa: T201 - this is what a person reads
+    print(f"  {len(tools)} tools of {servers} servers" + (f", {quarantined} in quarantine" if quarantined else ""))
+    for name in running.unreachable:
+        print(f"  tool server `{name}` cannot be reached yet; it is tried again", file=sys.stderr)
+    print("  stop with Ctrl-C", flush=True)

@@ -1,0 +1,154 @@
+"""Imports run one way, and each library has one door."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SOURCES = sorted([*ROOT.glob("mcp_authz/**/*.py"), *ROOT.glob("tool_adapters/**/*.py")])
+
+# Lower layers first; a module may import from its own layer and from lower ones.
+LAYERS = [
+    # Vocabulary: the nouns, and the value types that carry their own rule (a scope, a constraint, a key).
+    {
+        "mcp_authz",
+        "mcp_authz.errors",
+        "mcp_authz.limits",
+        "mcp_authz.model",
+        "mcp_authz.rules",
+        "mcp_authz.rules.scope",
+        "mcp_authz.rules.constraint",
+        "mcp_authz.rules.constraint_kinds",
+        "mcp_authz.rules.strict_json",
+        "mcp_authz.rules.canonical",
+        "mcp_authz.rules.keys",
+    },
+    {"mcp_authz.rules.*", "mcp_authz.policy.engine", "mcp_authz.policy.document"},
+    {"mcp_authz.downstream", "mcp_authz.store.ports", "mcp_authz.store", "mcp_authz.policy"},
+    {
+        "mcp_authz.ids",
+        "mcp_authz.audit",
+        "mcp_authz.agents",
+        "mcp_authz.delegating",
+        "mcp_authz.sessions",
+        "mcp_authz.catalog",
+        "mcp_authz.approvals",
+        "mcp_authz.outcome",
+        "mcp_authz.relay",
+        "mcp_authz.evaluation",
+        "mcp_authz.holding",
+        "mcp_authz.parts",
+        "mcp_authz.forwarding",
+        "mcp_authz.canary",
+        "mcp_authz.identity",
+        "mcp_authz.gateway",
+    },
+    {
+        "mcp_authz.store.*",
+        "mcp_authz.policy.*",
+        "mcp_authz.oauth",
+        "mcp_authz.oauth.*",
+        "mcp_authz.protocol",
+        "mcp_authz.protocol.*",
+        "tool_adapters",
+        "tool_adapters.*",
+    },
+    {"mcp_authz.config", "mcp_authz.installation", "mcp_authz.wiring", "mcp_authz.cli", "mcp_authz.cli.*"},
+]
+
+DOORS = {
+    "nacl": {"mcp_authz.rules.keys"},
+    "rfc8785": {"mcp_authz.rules.canonical"},
+    "jsonschema": {"mcp_authz.rules.schema"},
+    "referencing": {"mcp_authz.rules.schema"},
+    "authlib": {"mcp_authz.oauth.*"},
+    "sqlite_utils": {"mcp_authz.store.*"},
+    "sqlite3": {"mcp_authz.store.*"},
+    "mcp": {"mcp_authz.protocol.*", "tool_adapters.*"},
+    "mcp_types": {"mcp_authz.protocol.*", "tool_adapters.*"},
+    "cedarpy": {"mcp_authz.policy.*"},
+    "starlette": {"mcp_authz.protocol.*", "mcp_authz.oauth.*"},
+    "uvicorn": {"mcp_authz.cli.serve"},
+    "httpx2": {"tool_adapters.*"},
+    "typer": {"mcp_authz.cli.*"},
+    "rich": {"mcp_authz.cli.*"},
+    "pydantic": {"mcp_authz.config", "tool_adapters.*"},
+}
+
+IMPURE = {"anyio", "asyncio", "logging", "os", "random", "secrets", "socket", "threading", "time", "subprocess"}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            own = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if (ROOT / f"{name.replace('.', '/')}.py").exists() else node.module for name in own}
+    return found
+
+
+def fits(name: str, patterns: set[str]) -> bool:
+    return name in patterns or any(p.endswith(".*") and name.startswith(p[:-1]) for p in patterns)
+
+
+def layer(name: str) -> int:
+    for number, patterns in enumerate(LAYERS):
+        if name in patterns:
+            return number
+    for number, patterns in enumerate(LAYERS):
+        if fits(name, patterns):
+            return number
+    raise AssertionError(f"{name} stands in no layer; say where it belongs")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_name)
+def test_a_module_imports_only_from_its_own_layer_and_below(path: Path) -> None:
+    name = module_name(path)
+    ours = {other for other in imports(path) if other.split(".")[0] in {"mcp_authz", "tool_adapters"}}
+    above = sorted(other for other in ours if layer(other) > layer(name))
+    assert not above, f"{name} imports from above: {above}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_name)
+def test_a_library_is_used_behind_its_one_door(path: Path) -> None:
+    name = module_name(path)
+    outside = sorted(
+        library
+        for library in {other.split(".")[0] for other in imports(path)}
+        if library in DOORS and not fits(name, DOORS[library])
+    )
+    assert not outside, f"{name} is no door to {outside}"
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if "rules" in p.parts], ids=module_name)
+def test_rules_are_pure(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    impure = {other.split(".")[0] for other in imports(path)} & IMPURE
+    clocks = [n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and n.attr in {"now", "utcnow", "today"}]
+    assert not impure and not clocks and not any(isinstance(n, ast.AsyncFunctionDef | ast.Await) for n in ast.walk(tree))
+
+
+def test_adapters_know_only_vocabulary_rules_and_their_port() -> None:
+    for path in ROOT.glob("tool_adapters/*.py"):
+        ours = {other for other in imports(path) if other.startswith("mcp_authz")}
+        assert all(layer(other) <= layer("mcp_authz.downstream") for other in ours), path
+
+
+def test_only_step_14_makes_an_admitted_call() -> None:
+    makers = [
+        module_name(path)
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Admitted"
+    ]
+    assert makers == ["mcp_authz.gateway"]
