@@ -26,6 +26,7 @@ import json
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -37,8 +38,9 @@ from mcp_authz.policy.cedar_request import CedarRequest
 from mcp_authz.policy.cedar_schema import names_read, schema
 from mcp_authz.policy.engine import PolicyAnswer, PolicyInput
 
+_KEPT: Final = 2048  # characters of entities that are kept parsed; a thousand of them are a few megabytes
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")  # of a policy or an approval rule
-_MISSING: Final = re.compile(r"error while evaluating policy `([^`]+)`: .* does not have the attribute `(\w+)`", re.S)
+_MISSING: Final = re.compile(r"error while evaluating policy `([^`]+)`: .*? does not have the attribute `(\w+)`", re.S)
 _FAILED: Final = re.compile(r"error while evaluating policy `([^`]+)`: ")
 
 
@@ -120,7 +122,7 @@ class CedarEngine:
         return frozenset(self.approvals[policy] for policy in policies if policy in self.approvals)
 
     def _judge(self, request: CedarRequest, approval: Mapping[str, Any] | None) -> _Judgement:
-        result = cedarpy.is_authorized(request.with_approval(approval), self.policies, request.entities)
+        result = cedarpy.is_authorized(request.with_approval(approval), self.policies, _entities(request.entities))
         errors = tuple(_without_values(error) for error in result.diagnostics.errors)
         if result.decision is cedarpy.Decision.NoDecision and not errors:
             errors = ("cedar came to no decision",)
@@ -161,6 +163,19 @@ class _Policy:
     place: str  # file, line and id, for people
     approval: str | None
     body: Mapping[str, Any]
+
+
+def _entities(text: str) -> cedarpy.Entities:
+    """Return the parsed entities; most calls are of the same few agents and resources, so short ones are kept."""
+    try:
+        return _parsed_entities(text) if len(text) <= _KEPT else _parsed_entities.__wrapped__(text)
+    except ValueError:
+        raise PolicyError("cedar could not read the input") from None
+
+
+@lru_cache(maxsize=1024)
+def _parsed_entities(text: str) -> cedarpy.Entities:
+    return cedarpy.Entities.from_json_str(text)
 
 
 def _without_values(error: str) -> str:

@@ -10,7 +10,7 @@ from mcp_authz.model import Agent, AgentName, Approval, Caller, Link, Person, Se
 from mcp_authz.rules.scope import Scope
 
 
-def policy_input(  # noqa: PLR0913 - one argument for each part of the document
+def policy_input(
     *,
     caller: Caller,
     call: ToolCall,
