@@ -76,6 +76,17 @@ async def test_an_error_that_only_an_approval_uncovers_is_a_denial_and_not_a_hol
         assert (answer.permit, answer.obligations, bool(answer.errors)) == (False, (), True)
 
 
+async def test_an_error_that_an_approval_would_hide_is_a_denial_and_not_a_hold() -> None:
+    policies = (
+        '@id("p") @approval("x") permit (principal, action, resource) '
+        'when { context has approval && context.approval.rules.contains("x") };'
+    ) + forbid("!(context has approval) && context.arguments has amount && context.arguments.amount > 100")
+
+    answer = await ask(policies, document(arguments={"amount": "x"}))
+
+    assert (answer.permit, answer.obligations, bool(answer.errors)) == (False, (), True)
+
+
 async def test_a_document_without_what_every_document_has_is_a_denial() -> None:
     reads_roles = forbid('principal.roles.contains("banned")')
     incomplete = document()

@@ -243,6 +243,36 @@ async def test_a_document_with_a_part_missing_or_of_another_kind_is_denied_with_
     assert (answer.permit, len(answer.errors)) == (False, 1)
 
 
+OTHER_SPELLINGS = ["yesterday", "2026-10-19", "2026-10-19T09:30:00+0200", "2026-10-19T09:30:00.000z"]
+
+
+@pytest.mark.parametrize("at", OTHER_SPELLINGS)
+async def test_a_time_in_another_spelling_is_denied_with_an_error(at: str) -> None:
+    reads_time = permit_when('context.time > datetime("2020-01-01")')
+
+    assert (await ask(reads_time, document(time=at))).errors
+    assert (await ask(reads_time, document(approval=approved("x", at=at)))).errors
+
+
+async def test_a_time_that_never_comes_is_denied_with_an_error() -> None:
+    reads_time = permit_when('context.time > datetime("2020-01-01")')
+
+    assert (await ask(reads_time, document(time="2026-02-30T09:30:00Z"))).errors == ("cedar could not read the input",)
+
+
+async def test_a_name_that_is_not_unicode_is_denied_with_an_error() -> None:
+    plain = document()
+    for part in ({"action": "\ud800"}, {"actor": {**plain["actor"], "id": "\ud800"}}):
+        assert (await ask(PERMIT, document(**part))).errors
+    assert (await ask(PERMIT, document(resource={**plain["resource"], "tool": "\ud800"}))).errors
+
+
+async def test_an_approval_that_meets_no_rule_is_denied_with_an_error() -> None:
+    policy = permit_when("context has approval")
+
+    assert (await ask(policy, document(approval={**approved("x"), "rules": []}))).errors
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(["__extn", "agent"]),
     lambda inner: (
@@ -328,6 +358,15 @@ def test_an_argument_has_one_type_in_all_files() -> None:
     other = permit_when('context.arguments has n && context.arguments.n like "*"').replace("it", "other", 1)
 
     assert "1.cedar:1: policy `other`" in refusal(one, other)
+
+
+def test_what_one_policy_says_of_a_type_counts_for_all_whatever_their_order() -> None:
+    both = "context.arguments has a && context.arguments has b && "
+    equal = permit_when(both + "context.arguments.a == context.arguments.b")
+    number = permit_when(both + "context.arguments.a > 1").replace("it", "other", 1)
+
+    CedarEngine.load({"a.cedar": equal, "b.cedar": number})
+    CedarEngine.load({"a.cedar": number, "b.cedar": equal})
 
 
 def test_a_misspelt_action_is_refused_when_the_actions_are_known() -> None:
