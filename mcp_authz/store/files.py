@@ -39,6 +39,16 @@ def prepare(path: Path) -> None:
         path.chmod(0o600)
 
 
+def free_siblings(path: Path) -> None:
+    """The files that SQLite keeps beside the database can be written.
+
+    It made them with the mode that the database had then; one that was read-only for a while left them so.
+    """
+    for suffix in ("-wal", "-shm"):
+        with suppress(FileNotFoundError, PermissionError):
+            path.with_name(path.name + suffix).chmod(0o600)
+
+
 class DatabaseFile:
     """The file that was opened; a path can later lead to another one, or to none."""
 
@@ -112,12 +122,14 @@ class InstanceLock:
         self.name = instance
         self._database = path
         self._path = _lock_path(path, instance)
-        while True:
-            self._file = os.open(self._path, _OPEN, 0o600)
+        self._file: int | None = None
+        while self._file is None:
+            file = os.open(self._path, _OPEN, 0o600)
             # Somebody who looks for instances that are gone may have taken and removed the file in between.
-            if _locked(self._file) and _is_at(self._file, self._path):
-                break
-            os.close(self._file)
+            if _locked(file) and _is_at(file, self._path):
+                self._file = file
+            else:
+                os.close(file)
 
     def gone(self, instances: Iterable[str]) -> frozenset[str]:
         """Those of `instances` that no living process holds open; what they left behind is removed."""
@@ -130,9 +142,10 @@ class InstanceLock:
 
     def close(self) -> None:
         """The instance is gone."""
-        with suppress(FileNotFoundError):
-            self._path.unlink()
-        os.close(self._file)
+        if self._file is not None:
+            self._path.unlink(missing_ok=True)
+            os.close(self._file)
+            self._file = None
 
 
 def _lock_path(path: Path, instance: str) -> Path:

@@ -40,7 +40,7 @@ from mcp_authz.rules.keys import Sealer, random_bytes
 from mcp_authz.store import admission, holds, pins, records, registry, revoke
 from mcp_authz.store.connections import FilePen, Reader, Transactions
 from mcp_authz.store.faults import store_error
-from mcp_authz.store.files import DatabaseFile, InstanceLock, WriteLock, prepare
+from mcp_authz.store.files import DatabaseFile, InstanceLock, WriteLock, free_siblings, prepare
 from mcp_authz.store.ports import Admission, Clock, Event, Lost, Once, Pin, Record, RevocableKind, Standing
 from mcp_authz.store.rows import micros
 from mcp_authz.store.schema import migrate
@@ -264,6 +264,7 @@ def _tidy(tx: Transaction) -> None:
 
 
 def _connect(path: Path, synchronous: Synchronous, seconds: float) -> sqlite3.Connection:
+    free_siblings(path)
     connection = sqlite3.connect(
         f"{path.as_uri()}?mode=rw",  # a file that is gone is not made anew
         uri=True,
@@ -301,5 +302,7 @@ def _make_ready(pen: FilePen, lock: WriteLock, connect: Callable[[], sqlite3.Con
     with closing(connect()) as db:
         migrate(db)
     lock.release()
-    secret(pen.begin(), "sealing-key-check", lambda: random_bytes(16))
+    tx = pen.begin()
+    tx.db.execute("UPDATE log_head SET one = one")  # on a read-only file SQLite begins, and complains here
+    secret(tx, "sealing-key-check", lambda: random_bytes(16))
     pen.commit()
