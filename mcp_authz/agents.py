@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -39,6 +39,11 @@ def person_name(text: str) -> PersonName:
     if not _PERSON.fullmatch(text):
         raise InputError(f"a person's name is 1 to {limits.NAME} of a-z, 0-9, `.`, `_` and `-`, letter or digit first")
     return PersonName(text)
+
+
+def current_keys(keys: Iterable[Key]) -> tuple[Key, ...]:
+    """Those with which their holder can log in now: neither revoked nor replaced by a rotation."""
+    return tuple(key for key in keys if key.status == "active" and key.retires_at is None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,6 +39,7 @@ NAME: Final = 63  # characters of an agent's or a person's name
 PURPOSE: Final = 256  # characters that say why: of a session's purpose, a delegation's reason
 FORM_BYTES: Final = 64 * 1024  # one request to the token endpoint: an assertion, a token and a tools map
 ID_CHARACTERS: Final = 256  # of the id that a client gives its assertion
+SIGN_INS: Final = 16  # token requests under way at once, each in a worker thread; later ones wait
 
 # Holds.
 HOLDS_PER_SESSION: Final = 20  # pending at once; a flood is refused, not queued

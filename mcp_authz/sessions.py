@@ -10,6 +10,7 @@ from typing import Any
 import anyio
 
 from mcp_authz import limits
+from mcp_authz.agents import current_keys
 from mcp_authz.errors import Conflict, DelegationError, InputError, NotFound, TokenRefused
 from mcp_authz.ids import new_id
 from mcp_authz.model import (
@@ -286,6 +287,8 @@ class Sessions:
         delegate = await self._store.agent(to)
         if delegate is None or delegate.status != "active":
             raise DelegationError(f"agent `{to}` is not active")
+        if not current_keys(await self._store.keys_of(f"agent:{to}")):
+            raise DelegationError(f"agent `{to}` has no key to log in with")
         return delegate
 
     async def _active_agent(self, name: AgentName) -> Agent:

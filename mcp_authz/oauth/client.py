@@ -1,0 +1,123 @@
+"""Client authentication by `private_key_jwt` (RFC 7523 sections 2.2 and 3, RFC 7523bis): an agent proves its key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from mcp_authz import limits
+from mcp_authz.agents import current_keys
+from mcp_authz.errors import SignatureRefused
+from mcp_authz.model import Agent, AgentName, Key, Thumbprint
+from mcp_authz.oauth.form import Form
+from mcp_authz.oauth.refusal import invalid_client
+from mcp_authz.rules import jose
+from mcp_authz.rules.jose import UnverifiedJws
+from mcp_authz.rules.keys import PublicKey
+from mcp_authz.store.ports import Clock, Once, Store
+
+METHOD: Final = "private_key_jwt"
+_ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+_TYP: Final = "client-authentication+jwt"  # RFC 7523bis; stock clients send `JWT`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Client:
+    """An agent that has just proved its key, as Authlib's grants want to see a client."""
+
+    agent: Agent
+    key: Thumbprint
+    session: str | None  # what the assertion names, if anything
+    delegation: str | None
+
+    def check_endpoint_auth_method(self, method: str, endpoint: str) -> bool:
+        """Whether the client may authenticate like this: only by its key, everywhere."""
+        return method == METHOD
+
+    def check_grant_type(self, grant_type: str) -> bool:
+        """Whether the client may use the grant; what an agent may not have, no grant gives it."""
+        return True
+
+
+class ClientDoor:
+    """Lets in agents that prove their current key by a fresh assertion; each assertion counts once."""
+
+    def __init__(self, *, store: Store, issuer: str, clock: Clock) -> None:
+        self._store = store
+        self._issuer = issuer
+        self._clock = clock
+
+    async def enter(self, form: Form, authorization: str | None) -> Client:
+        """Return the client that signed the form's assertion; unknown, revoked and forged are answered alike.
+
+        Raises:
+            Refusal: there is no assertion, or it does not prove a current key of an active agent.
+        """
+        if authorization is not None or "client_secret" in form:
+            raise invalid_client("another authentication method")
+        if form.get("client_assertion_type") != _ASSERTION_TYPE or "client_assertion" not in form:
+            raise invalid_client("no client assertion")
+        try:
+            return await self._proved(jose.read(form["client_assertion"]), form.get("client_id"))
+        except SignatureRefused as error:
+            raise invalid_client(f"assertion: {error}") from None
+
+    async def _proved(self, assertion: UnverifiedJws, client_id: str | None) -> Client:
+        name = jose.require_text(assertion.claims, "sub", limits.NAME)
+        agent = await self._store.agent(AgentName(name))
+        if agent is None:
+            raise invalid_client("no such agent")
+        key = _signer(assertion, await self._store.keys_of(f"agent:{name}"))
+        claims = assertion.claims
+        if claims.get("iss") != name or client_id not in (None, name):
+            raise invalid_client("issuer, subject and client are not the same")
+        if claims.get("aud") not in (self._issuer, [self._issuer]):
+            raise invalid_client("the assertion is for another audience")
+        expires_at = _require_times(claims, self._clock())
+        if agent.status != "active":
+            raise invalid_client("the agent is revoked")
+        once = Once(
+            kind="assertion",
+            id=f"{name}:{jose.require_text(claims, 'jti', limits.ID_CHARACTERS)}",
+            expires_at=expires_at + limits.CLOCK_SKEW,
+        )
+        client = Client(
+            agent=agent,
+            key=key.thumbprint,
+            session=_optional_text(claims, "session"),
+            delegation=_optional_text(claims, "delegation"),
+        )
+        if not await self._store.remember(once):
+            raise invalid_client("the assertion was used before")
+        return client
+
+
+def _signer(assertion: UnverifiedJws, keys: tuple[Key, ...]) -> Key:
+    """The current key of the agent that signed; one that a rotation retires signs nothing new."""
+    typ = _TYP if str(assertion.header.get("typ")).lower().removeprefix("application/") == _TYP else None
+    for key in current_keys(keys):
+        try:
+            assertion.verify(PublicKey.from_raw(key.raw), typ=typ)
+        except SignatureRefused:
+            continue
+        return key
+    raise invalid_client("not signed by a current key of the agent")
+
+
+def _require_times(claims: Mapping[str, Any], now: datetime) -> datetime:
+    """Like `jose.require_times`, but `iat` may be left out (RFC 7523 section 3)."""
+    expires_at = jose.require_time(claims, "exp")
+    if expires_at <= now - limits.CLOCK_SKEW:
+        raise SignatureRefused("it has expired")
+    if expires_at > now + limits.ASSERTION_LIFETIME + limits.CLOCK_SKEW:
+        raise SignatureRefused("it lives too long")
+    for name in ("iat", "nbf"):
+        if name in claims and jose.require_time(claims, name) > now + limits.CLOCK_SKEW:
+            raise SignatureRefused(f"its `{name}` is in the future")
+    return expires_at
+
+
+def _optional_text(claims: Mapping[str, Any], name: str) -> str | None:
+    return jose.require_text(claims, name, limits.ID_CHARACTERS) if name in claims else None

@@ -1,0 +1,129 @@
+"""Authlib's authorization server over our parts: which grants there are, and who hears of a refusal."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import anyio.from_thread
+from authlib.oauth2 import AuthorizationServer, OAuth2Error, OAuth2Request  # type: ignore[import-untyped]
+from authlib.oauth2.rfc6749.requests import BasicOAuth2Payload  # type: ignore[import-untyped]
+
+from mcp_authz.oauth.client import METHOD, Client, ClientDoor
+from mcp_authz.oauth.form import Form
+from mcp_authz.oauth.issuing import Issuer
+from mcp_authz.oauth.refusal import Refusal
+from mcp_authz.sessions import Sessions
+from mcp_authz.store.ports import Event
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Posted:
+    """One request to an endpoint, as the edge read it."""
+
+    url: str  # of the endpoint, from configuration
+    form: Form
+    authorization: str | None
+    peer: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """The answer of an endpoint, for the edge to write."""
+
+    status: int
+    body: dict[str, Any]
+    headers: tuple[tuple[str, str], ...]
+
+
+class TokenRequest(OAuth2Request):  # type: ignore[misc]
+    """A request in Authlib's shape; `form` is what its grants and endpoints read."""
+
+    def __init__(self, posted: Posted) -> None:
+        super().__init__("POST", posted.url)
+        self.posted = posted
+        self.payload = BasicOAuth2Payload(posted.form)
+
+    @property
+    def form(self) -> Form:
+        """The parameters, each with one value."""
+        return self.posted.form
+
+
+class Core(AuthorizationServer):  # type: ignore[misc]
+    """The synchronous core; it runs in a worker thread of the event loop that the store belongs to."""
+
+    def __init__(
+        self, *, door: ClientDoor, issuer: Issuer, sessions: Sessions, count_refusal: Callable[[str, str], None]
+    ) -> None:
+        super().__init__()
+        self.door = door
+        self.issuer = issuer
+        self.sessions = sessions
+        self._count_refusal = count_refusal
+        self.register_client_auth_method(METHOD, self._authenticate)
+
+    def ask(self, function: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T:
+        """Return what the coroutine function returns on the event loop; the worker thread waits for it."""
+
+        async def run() -> T:
+            return await function(*args, **kwargs)
+
+        return anyio.from_thread.run(run)
+
+    def token(self, posted: Posted) -> Answered:
+        """Answer one request to the token endpoint (RFC 6749 section 3.2)."""
+        request = TokenRequest(posted)
+        if "grant_type" not in posted.form:
+            return self._refused(request, Refusal("invalid_request", "name a grant_type"))
+        answered: Answered = self.create_token_response(request)
+        return answered
+
+    def endpoint(self, name: str, posted: Posted) -> Answered:
+        """Answer one request to another endpoint of this server."""
+        answered: Answered = self.create_endpoint_response(name, TokenRequest(posted))
+        return answered
+
+    def create_oauth2_request(self, request: TokenRequest) -> TokenRequest:
+        """The request is in Authlib's shape already."""
+        return request
+
+    def handle_response(self, status: int, body: dict[str, Any], headers: list[tuple[str, str]]) -> Answered:
+        """The answer as a value; the edge writes it."""
+        return Answered(status=status, body=body, headers=tuple(headers))
+
+    def handle_error_response(self, request: TokenRequest, error: OAuth2Error) -> Answered:
+        """A refusal of a client that proved itself is recorded, any other is counted."""
+        return self._refused(request, error)
+
+    def send_signal(self, name: str, *args: Any, **kwargs: Any) -> None:
+        """Nobody listens to Authlib's signals."""
+
+    def query_client(self, client_id: str) -> None:
+        """Clients are not looked up by name; `ClientDoor` knows those that proved themselves."""
+
+    def _authenticate(self, _query_client: object, request: TokenRequest) -> Client:
+        client = self.ask(self.door.enter, request.form, request.posted.authorization)
+        request.client = client
+        return client
+
+    def _refused(self, request: TokenRequest, error: OAuth2Error) -> Answered:
+        reason = error.reason if isinstance(error, Refusal) else str(error.error)
+        client: Client | None = request.client
+        if client is None:
+            anyio.from_thread.run_sync(self._count_refusal, reason, request.posted.peer)
+        elif not (isinstance(error, Refusal) and error.recorded):
+            fields = {
+                "summary": f"{client.agent.name} was refused at the authorization server",
+                "actor": f"agent:{client.agent.name}",
+                "key": client.key,
+                "grant_type": request.form.get("grant_type", "")[:128],
+                "peer": request.posted.peer,
+                "decision": "deny",
+                "reason": reason,
+            }
+            self.ask(self.issuer.store.append, Event(kind="sign-in", at=self.issuer.clock(), fields=fields))
+        return self.handle_response(*error())

@@ -1,0 +1,67 @@
+"""Revocation (RFC 7009) with the meaning of lineage: a link ends with everything that descends from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from authlib.consts import default_json_headers  # type: ignore[import-untyped]
+from authlib.oauth2.rfc6749.endpoint import Endpoint, EndpointRequest  # type: ignore[import-untyped]
+
+from mcp_authz import limits
+from mcp_authz.model import AgentName, LinkId
+from mcp_authz.oauth.client import METHOD, Client
+from mcp_authz.oauth.core import Core, TokenRequest
+from mcp_authz.oauth.refusal import Refusal
+from mcp_authz.store.ports import Event
+
+REVOCATION: Final = "revocation"
+
+
+@dataclass
+class Revocation(EndpointRequest):  # type: ignore[misc]
+    """What a client wants revoked; None when it names no link of ours."""
+
+    link: LinkId | None = None
+
+
+class RevocationEndpoint(Endpoint):  # type: ignore[misc]
+    """An agent ends a link that it holds, or one below it; anything else answers the same and changes nothing."""
+
+    ENDPOINT_NAME = REVOCATION
+
+    def validate_request(self, request: TokenRequest) -> Revocation:
+        """The client has proved its key, and names a token."""
+        core: Core = self.server
+        client = core.authenticate_client(request, (METHOD,), REVOCATION)
+        if "token" not in request.form:
+            raise Refusal("invalid_request", "name the token to revoke")
+        return Revocation(request=request, client=client, link=core.issuer.link_of(request.form["token"]))
+
+    def create_response(self, validated_request: Revocation) -> tuple[int, dict[str, Any], list[tuple[str, str]]]:
+        """200, also for what is unknown or somebody else's: nobody learns which links there are (section 2.2)."""
+        core: Core = self.server
+        if validated_request.link is not None:
+            core.ask(_revoke, core, validated_request.client, validated_request.link)
+        return 200, {}, default_json_headers
+
+
+async def _revoke(core: Core, client: Client, link: LinkId) -> None:
+    if not await _holds(core, client.agent.name, link):
+        return
+    by = f"agent:{client.agent.name}"
+    fields = {"summary": f"{client.agent.name} ended a delegation", "by": by, "link": link, "kind": "link"}
+    await core.issuer.store.revoke("link", link, Event(kind="revocation", at=core.issuer.clock(), fields=fields))
+
+
+async def _holds(core: Core, agent: AgentName, link: LinkId) -> bool:
+    """Whether the agent holds the link, or one that it descends from."""
+    above: LinkId | None = link
+    for _ in range(limits.CHAIN_LINKS):
+        found = None if above is None else await core.issuer.store.link(above)
+        if found is None:
+            return False
+        if found.holder == agent:
+            return True
+        above = found.parent
+    return False

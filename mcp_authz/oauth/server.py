@@ -1,0 +1,180 @@
+"""The authorization server's endpoints on Starlette: metadata, keys, sign-in, exchange, revocation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import anyio
+import anyio.to_thread
+from authlib.oauth2.rfc8414 import AuthorizationServerMetadata  # type: ignore[import-untyped]
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from mcp_authz import limits
+from mcp_authz.errors import ConfigError, StoreError
+from mcp_authz.oauth.client import METHOD, ClientDoor
+from mcp_authz.oauth.core import Answered, Core, Posted
+from mcp_authz.oauth.exchange import GRANT_TYPE as TOKEN_EXCHANGE
+from mcp_authz.oauth.exchange import TokenExchange
+from mcp_authz.oauth.form import read_form
+from mcp_authz.oauth.grants import ClientCredentials
+from mcp_authz.oauth.issuer_keys import IssuerKeys
+from mcp_authz.oauth.issuing import Issuer
+from mcp_authz.oauth.refusal import Refusal
+from mcp_authz.oauth.revocation import REVOCATION, RevocationEndpoint
+from mcp_authz.rules.strict_json import dump
+from mcp_authz.rules.token import MINIMAL_SCOPE
+from mcp_authz.sessions import Sessions
+from mcp_authz.store.ports import Clock, Store
+
+_ALGORITHMS: Final = ["EdDSA", "Ed25519"]
+_NO_STORE: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
+_CACHED: Final = {"Cache-Control": "public, max-age=300"}
+
+
+class OAuthServer:
+    """One issuer for one resource; `oauth_routes` puts it on the network.
+
+    `count_refusal(reason, peer)` hears of every refusal of somebody who did not prove to be an agent.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        sessions: Sessions,
+        issuer: str,
+        resource: str,
+        signing: IssuerKeys,
+        clock: Clock,
+        count_refusal: Callable[[str, str], None],
+    ) -> None:
+        self._issuer = issuer
+        self._resource = resource
+        self._keys = signing
+        self._count_refusal = count_refusal
+        self._threads = anyio.CapacityLimiter(limits.SIGN_INS)
+        self._core = Core(
+            door=ClientDoor(store=store, issuer=issuer, clock=clock),
+            issuer=Issuer(store=store, issuer=issuer, resource=resource, keys=signing, clock=clock),
+            sessions=sessions,
+            count_refusal=count_refusal,
+        )
+        self._core.register_grant(ClientCredentials)
+        self._core.register_grant(TokenExchange)
+        self._core.register_endpoint(RevocationEndpoint)
+        try:
+            AuthorizationServerMetadata(self.metadata).validate()
+        except ValueError as error:
+            raise ConfigError(f"`public_url` is no issuer (RFC 8414): {error}; use https, or localhost") from None
+
+    @property
+    def issuer(self) -> str:
+        """The issuer identifier, exactly as tokens and metadata have it."""
+        return self._issuer
+
+    @property
+    def resource(self) -> str:
+        """The resource URI that tokens are for."""
+        return self._resource
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The metadata of this authorization server (RFC 8414 section 2).
+
+        Stock clients refuse metadata without `authorization_endpoint`, also when they never go there.
+        """
+        return {
+            "issuer": self._issuer,
+            "authorization_endpoint": f"{self._issuer}/authorize",
+            "token_endpoint": f"{self._issuer}/token",
+            "revocation_endpoint": f"{self._issuer}/revoke",
+            "jwks_uri": f"{self._issuer}/jwks.json",
+            "scopes_supported": [MINIMAL_SCOPE],
+            "response_types_supported": ["code"],
+            "grant_types_supported": ["client_credentials", TOKEN_EXCHANGE],
+            "token_endpoint_auth_methods_supported": [METHOD],
+            "token_endpoint_auth_signing_alg_values_supported": _ALGORITHMS,
+            "revocation_endpoint_auth_methods_supported": [METHOD],
+            "revocation_endpoint_auth_signing_alg_values_supported": _ALGORITHMS,
+        }
+
+    @property
+    def resource_metadata(self) -> dict[str, Any]:
+        """The metadata of the protected resource (RFC 9728 section 2)."""
+        return {
+            "resource": self._resource,
+            "authorization_servers": [self._issuer],
+            "scopes_supported": [MINIMAL_SCOPE],
+            "bearer_methods_supported": ["header"],
+        }
+
+    @property
+    def jwks(self) -> dict[str, Any]:
+        """The keys that verify what this server signs."""
+        return self._keys.jwks
+
+    async def token(self, request: Request) -> Response:
+        """Answer the token endpoint."""
+        return await self._answer(request, "/token", self._core.token)
+
+    async def revoke(self, request: Request) -> Response:
+        """Answer the revocation endpoint."""
+        return await self._answer(request, "/revoke", partial(self._core.endpoint, REVOCATION))
+
+    async def _answer(self, request: Request, path: str, core: Callable[[Posted], Answered]) -> Response:
+        peer = request.client.host if request.client is not None else ""
+        try:
+            posted = Posted(
+                url=f"{self._issuer}{path}",
+                form=await read_form(request),
+                authorization=request.headers.get("authorization"),
+                peer=peer,
+            )
+            answered = await anyio.to_thread.run_sync(core, posted, limiter=self._threads)
+        except Refusal as error:  # before anything was believed
+            self._count_refusal(error.reason, peer)
+            status, body, headers = error()
+            answered = Answered(status=status, body=body, headers=tuple(headers))
+        except StoreError:
+            return _json({"error": "temporarily_unavailable"}, status=503)
+        return Response(dump(answered.body), status_code=answered.status, headers=dict(answered.headers))
+
+
+def oauth_routes(server: OAuthServer) -> list[Route]:
+    """Return every route of the authorization server, and the metadata of the resource beside it.
+
+    Clients look for metadata at the root, and with the path of the issuer or of the resource inserted.
+    """
+    base, below = urlsplit(server.issuer).path.rstrip("/"), urlsplit(server.resource).path.rstrip("/")
+    paths = sorted({"", base, below})
+    return [
+        *(_static(f"/.well-known/oauth-authorization-server{path}", server.metadata) for path in paths),
+        *(_static(f"/.well-known/oauth-protected-resource{path}", server.resource_metadata) for path in paths),
+        _static(f"{base}/jwks.json", server.jwks),
+        Route(f"{base}/token", server.token, methods=["POST"]),
+        Route(f"{base}/revoke", server.revoke, methods=["POST"]),
+        Route(f"{base}/authorize", _authorize, methods=["GET", "POST"]),
+    ]
+
+
+def _static(path: str, body: dict[str, Any]) -> Route:
+    response = partial(Response, dump(body), media_type="application/json", headers=_CACHED)
+
+    async def answer(_: Request) -> Response:
+        return response()
+
+    return Route(path, answer, methods=["GET"])
+
+
+async def _authorize(_: Request) -> Response:
+    text = "people cannot sign in here yet; agents authenticate at the token endpoint with private_key_jwt"
+    return _json({"error": "unsupported_response_type", "error_description": text}, status=400)
+
+
+def _json(body: dict[str, Any], *, status: int) -> Response:
+    return Response(dump(body), status_code=status, media_type="application/json", headers=_NO_STORE)

@@ -1,0 +1,248 @@
+"""An authorization server on a free port, with a real store and one protected resource; only the clock is ours."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx2
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from mcp_authz.agents import Agents, People
+from mcp_authz.errors import AuthzError
+from mcp_authz.ids import new_id
+from mcp_authz.model import AccessToken, AgentName, Caller, Grant, Link, Proof, Session
+from mcp_authz.oauth import IssuerKeys, OAuthServer, oauth_routes
+from mcp_authz.rules import jose
+from mcp_authz.rules.constraint import ToolsMap
+from mcp_authz.rules.keys import PrivateKey, Sealer
+from mcp_authz.rules.scope import covered, parse_scopes
+from mcp_authz.rules.token import MINIMAL_SCOPE, read_access_token
+from mcp_authz.sessions import Sessions
+from mcp_authz.store.ports import Event
+from mcp_authz.store.sqlite import SqliteStore
+
+OPERATOR = "user:operator"
+ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
+TOKEN, JWT = (f"urn:ietf:params:oauth:token-type:{kind}" for kind in ("access_token", "jwt"))
+
+
+class Clock:
+    """The real time, moved on by tests."""
+
+    def __init__(self) -> None:
+        self.ahead = timedelta()
+
+    def __call__(self) -> datetime:
+        return datetime.now(UTC) + self.ahead
+
+    def advance(self, **by: float) -> None:
+        """Let time pass."""
+        self.ahead += timedelta(**by)
+
+
+@dataclass(frozen=True)
+class Actor:
+    """An enrolled agent with its private key."""
+
+    name: AgentName
+    key: PrivateKey
+
+
+@dataclass
+class House:
+    """Everything a test does with the authorization server."""
+
+    issuer: str
+    store: SqliteStore
+    sessions: Sessions
+    agents: Agents
+    people: People
+    keys: IssuerKeys
+    clock: Clock
+    http: httpx2.AsyncClient
+    refusals: Counter[str] = field(default_factory=Counter)
+    calls: list[Caller] = field(default_factory=list)  # whom the protected resource has served
+
+    @property
+    def resource(self) -> str:
+        return f"{self.issuer}/mcp"
+
+    async def person(self, name: str) -> str:
+        """A registered person."""
+        await self.people.add(name, by=OPERATOR)
+        return name
+
+    async def agent(self, name: str, ceiling: str = "pr secret:read", *, owner: str = "alice", **more: Any) -> Actor:
+        """An enrolled agent; its owner is registered if need be."""
+        if owner not in {person.name for person in await self.people.list()}:
+            await self.person(owner)
+        actor = Actor(AgentName(name), PrivateKey.generate())
+        await self.agents.add(
+            name, owner=owner, key=actor.key.public, ceiling=parse_scopes(ceiling), by=OPERATOR, **more
+        )
+        return actor
+
+    async def grant(self, agent: Actor, scope: str = "pr", *, subject: str = "alice", **more: Any) -> Grant:
+        """What a person agreed to."""
+        return await self.sessions.grant(subject, agent.name, scope=parse_scopes(scope), by=OPERATOR, **more)
+
+    async def start(
+        self, agent: Actor, scope: str = "pr", *, subject: str = "alice", tools: ToolsMap | None = None, **more: Any
+    ) -> tuple[Session, Link]:
+        """An open session of a new grant."""
+        grant = await self.grant(agent, scope, subject=subject, tools=tools)
+        return await self.sessions.start(grant, purpose="test", by=OPERATOR, **more)
+
+    async def family(self, **more: Any) -> tuple[Actor, Actor, Session, Link]:
+        """A planner with a session for alice, and a coder it may delegate to."""
+        planner = await self.agent("planner", depth=3, delegates_to=frozenset({AgentName("coder")}))
+        coder = await self.agent("coder", depth=0)
+        session, root = await self.start(planner, **more)
+        return planner, coder, session, root
+
+    def assertion(self, actor: Actor, *, typ: str = "JWT", key: PrivateKey | None = None, **claims: Any) -> str:
+        """A client assertion of the agent; a claim given as None is left out."""
+        now = int(self.clock().timestamp())
+        base = {"iss": actor.name, "sub": actor.name, "aud": self.issuer, "iat": now, "exp": now + 60}
+        claims = {**base, "jti": new_id("j"), **claims}
+        kept = {name: value for name, value in claims.items() if value is not None}
+        return jose.sign(kept, typ=typ, key=key or actor.key)
+
+    async def post(self, actor: Actor, path: str = "/token", **form: str) -> httpx2.Response:
+        """One authenticated request of the agent; `form` may bring an assertion of its own."""
+        base = {"client_assertion_type": ASSERTION_TYPE, "client_assertion": self.assertion(actor)}
+        return await self.http.post(f"{self.issuer}{path}", data={**base, **form})
+
+    async def sign_in(self, actor: Actor, *, claims: Mapping[str, Any] | None = None, **form: str) -> dict[str, Any]:
+        """The token response of a sign-in."""
+        own = {"client_assertion": self.assertion(actor, **claims)} if claims else {}
+        return expect(await self.post(actor, grant_type="client_credentials", **own, **form))
+
+    async def token(self, actor: Actor, **form: str) -> str:
+        """An access token."""
+        token: str = (await self.sign_in(actor, **form))["access_token"]
+        return token
+
+    async def exchange(self, actor: Actor, subject_token: str, kind: str = TOKEN, **form: str) -> httpx2.Response:
+        """One token exchange."""
+        return await self.post(actor, grant_type=EXCHANGE, subject_token=subject_token, subject_token_type=kind, **form)
+
+    async def delegate(self, actor: Actor, to: Actor, **form: str) -> str:
+        """A delegation statement from the agent's fresh token."""
+        answer = await self.exchange(actor, await self.token(actor), requested_actor=f"agent:{to.name}", **form)
+        statement: str = expect(answer)["access_token"]
+        return statement
+
+    def read(self, token: str) -> AccessToken:
+        """The claims of an access token, as the gateway reads them."""
+        return read_access_token(
+            token, keys=self.keys.public, issuer=self.issuer, audience=self.resource, now=self.clock()
+        )
+
+    async def caller(self, token: str) -> Caller:
+        """Who presents this token, as the gateway sees it."""
+        return await self.sessions.identify(self.read(token), Proof.BEARER)
+
+    async def revoke(self, kind: Any, name: str) -> None:
+        """The operator revokes something."""
+        await self.store.revoke(kind, name, Event(kind="revocation", at=self.clock(), fields={"by": OPERATOR}))
+
+    async def events(self, kind: str) -> list[Mapping[str, Any]]:
+        """The fields of the records of one kind."""
+        return [record.event.fields for record in await self.store.records(kind=kind, limit=10_000)]
+
+    async def serve(self, request: Request) -> Response:
+        """The protected resource: challenges as the gateway does, and remembers whom it served."""
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        try:
+            caller = await self.caller(token)
+        except AuthzError:
+            return self._challenge(401, "invalid_token", MINIMAL_SCOPE)
+        asked = json.loads(await request.body())
+        needed = parse_scopes(asked.get("needs", ""))
+        if scheme != "Bearer" or not all(covered(scope, caller.token.scope) for scope in needed):
+            return self._challenge(403, "insufficient_scope", " ".join(sorted({*caller.token.scope, *needed})))
+        self.calls.append(caller)
+        return JSONResponse({"actor": caller.agent.name, "scope": sorted(caller.token.scope)})
+
+    def _challenge(self, status: int, error: str, scope: str) -> Response:
+        where = f"{self.issuer}/.well-known/oauth-protected-resource/mcp"
+        value = f'Bearer error="{error}", scope="{scope}", resource_metadata="{where}"'
+        return Response(status_code=status, headers={"WWW-Authenticate": value})
+
+
+def expect(answer: httpx2.Response, status: int = 200) -> dict[str, Any]:
+    """The JSON body of an answer that has this status."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["cache-control"] == "no-store"
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+def refused(answer: httpx2.Response, code: str, status: int = 400) -> None:
+    """The answer is an OAuth error of this code and gives nothing else away."""
+    body = expect(answer, status)
+    assert body["error"] == code, body
+    assert body.keys() <= {"error", "error_description"}
+
+
+def claims_of(token: str) -> dict[str, Any]:
+    """The claims of a token, not verified."""
+    return jose.read(token).claims
+
+
+@asynccontextmanager
+async def house(directory: Path) -> AsyncIterator[House]:
+    """An authorization server that serves."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(64)
+        issuer = f"http://localhost:{listener.getsockname()[1]}"
+        clock = Clock()
+        store = SqliteStore.open(directory / "store.db", sealer=Sealer(bytes(32)), clock=clock)
+        async with httpx2.AsyncClient(timeout=10) as http:
+            sessions = Sessions(store, clock)
+            keys = await IssuerKeys.load(store)
+            own = House(
+                issuer=issuer,
+                store=store,
+                sessions=sessions,
+                agents=Agents(store, clock),
+                people=People(store, clock),
+                keys=keys,
+                clock=clock,
+                http=http,
+            )
+            server = OAuthServer(
+                store=store,
+                sessions=sessions,
+                issuer=issuer,
+                resource=own.resource,
+                signing=keys,
+                clock=clock,
+                count_refusal=lambda reason, _peer: own.refusals.update([reason]),
+            )
+            app = Starlette(routes=[*oauth_routes(server), Route("/mcp", own.serve, methods=["POST"])])
+            web = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False, timeout_graceful_shutdown=1))
+            async with anyio.create_task_group() as group:
+                group.start_soon(web.serve, [listener])
+                with anyio.fail_after(10):
+                    while not web.started:  # uvicorn has no event for this
+                        await anyio.sleep(0.005)
+                yield own
+                web.should_exit = True
+        await store.aclose()
