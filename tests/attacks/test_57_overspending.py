@@ -1,0 +1,41 @@
+"""Attack 57: parallel calls overspend a budget; two processes take one proof."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from mcp_authz.store.ports import Lost
+from tests.store.conftest import Stores, stores  # noqa: F401 - the fixture
+from tests.store.world import LEAF, SESSION, admission, once, settle
+
+
+@pytest.mark.parametrize("budget", [{"session_calls": 10}, {"link_calls": 10}])
+async def test_fifty_parallel_calls_get_the_ten_that_the_budget_has(
+    stores: Stores,  # noqa: F811
+    budget: dict[str, int],
+) -> None:
+    async with stores.open() as one, stores.open() as other:
+        await settle(one, **budget)
+
+        answers = await asyncio.gather(*((one, other)[n % 2].admit(admission(f"c_{n}")) for n in range(50)))
+
+        assert sum(isinstance(answer, int) for answer in answers) == 10
+        assert [answer for answer in answers if not isinstance(answer, int)] == [Lost(reason="budget")] * 40
+        session, leaf = await one.session(SESSION), await one.link(LEAF)
+        assert session is not None and leaf is not None
+        assert (session.calls_made, leaf.calls_made) == (10, 10)
+        assert len(await one.records(kind="decision")) == 10
+
+
+async def test_one_proof_shown_to_two_processes_fifty_times_admits_one_call(stores: Stores) -> None:  # noqa: F811
+    async with stores.open() as one, stores.open() as other:
+        await settle(one)
+        asked = [admission(f"c_{n}", once=(once("the same proof"),)) for n in range(50)]
+
+        answers = await asyncio.gather(*((one, other)[n % 2].admit(call) for n, call in enumerate(asked)))
+
+        assert sum(isinstance(answer, int) for answer in answers) == 1
+        assert [answer for answer in answers if not isinstance(answer, int)] == [Lost(reason="replayed")] * 49
+        assert len(await one.records(kind="decision")) == 1

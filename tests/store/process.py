@@ -1,0 +1,55 @@
+"""A process of its own that works on a store: `python -m tests.store.process WHAT PATH NAME COUNT`.
+
+It prints a line for each answer that it got, so that a test knows what was promised before it was killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+from mcp_authz.model import HoldId, HoldState
+from mcp_authz.store.sqlite import SqliteStore
+from tests.store.conftest import SEALER
+from tests.store.world import Time, admission, event, open_hold
+
+
+async def append(store: SqliteStore, name: str, count: int) -> None:
+    """Append records, one after the other."""
+    for number in range(count):
+        record = await store.append(event(by=name, number=number))
+        print(record.sequence, flush=True)
+
+
+async def admit(store: SqliteStore, name: str, count: int) -> None:
+    """Sixteen callers admit calls at once, each as fast as it can."""
+
+    async def caller(number: int) -> None:
+        for turn in range(count):
+            call = f"{name}-{number}-{turn}"
+            answer = await store.admit(admission(call))
+            print(call if isinstance(answer, int) else answer.reason, flush=True)
+
+    await asyncio.gather(*map(caller, range(16)))
+
+
+async def claim(store: SqliteStore, name: str, count: int) -> None:
+    """Claim an approved hold, say so, and wait to be killed."""
+    await open_hold(store)
+    for come_from, to in ((HoldState.PENDING, HoldState.APPROVED), (HoldState.APPROVED, HoldState.CLAIMED)):
+        await store.move_hold(HoldId("h_1"), come_from=come_from, to=to, event=None)
+    print("claimed", flush=True)
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+
+
+async def main(what: str, path: str, name: str, count: str) -> None:
+    store = SqliteStore.open(Path(path), sealer=SEALER, clock=Time())
+    try:
+        await {"append": append, "admit": admit, "claim": claim}[what](store, name, int(count))
+    finally:
+        await store.aclose()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))
