@@ -174,6 +174,8 @@ def _decision_sentence(f: Mapping[str, Any]) -> str:
             verdict = f"held for {', '.join(f.get('rules', []))}"
         case "replay":
             verdict = "not run again, the recorded outcome was given"
+        case "deny" if f.get("missing"):
+            verdict = f"sent back to sign in for more ({' '.join(f['missing'])})"
         case _:
             verdict = f"denied ({f.get('reason')}: {', '.join(f.get('because', [])) or 'no rule permits it'})"
     return f"{told}{asked}: {verdict}"

@@ -18,7 +18,7 @@ from mcp_authz.rules.constraint import permits_call
 from mcp_authz.rules.decision import ApprovalFloor, decide
 from mcp_authz.rules.delegation import uncovered
 from mcp_authz.rules.schema import ArgumentSchema
-from mcp_authz.rules.scope import Scope
+from mcp_authz.rules.scope import Scope, common
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +80,7 @@ class Evaluator:
         document = policy_input(
             caller=caller,
             call=call,
-            scope=caller.token.scope,  # step 10 has seen that every link and the ceiling cover what the call needs
+            scope=effective(caller),
             resource=resource,
             approval=approval,
             at=at,
@@ -109,6 +109,14 @@ def _scope_denial(caller: Caller, needed: tuple[Scope, ...]) -> Deny | None:
         everything = tuple(sorted({*caller.token.scope, *needed}))
         return Deny(code="insufficient_scope", because=(RuleId("token"),), detail="token", missing=everything)
     return None
+
+
+def effective(caller: Caller) -> frozenset[Scope]:
+    """What token, every link and the ceiling have in common: the scopes that policy may count on."""
+    scopes = common(caller.token.scope, caller.agent.ceiling)
+    for link in caller.chain.links if caller.chain is not None else ():
+        scopes = common(scopes, link.scope)
+    return scopes
 
 
 def _denied(code: str, rule: str, *, detail: str = "", resource: Mapping[str, Any] | None = None) -> Evaluation:

@@ -30,6 +30,7 @@ from mcp_authz.installation import Installation, open_installation, utc_now
 from mcp_authz.model import ApprovalRule, Assurance, Classification, Hazard, HeldCall, Proof
 from mcp_authz.parts import Parts
 from mcp_authz.policy.cedar import CedarEngine
+from mcp_authz.rules.attributes import parse_template
 from mcp_authz.rules.classify import Classified, ServerRules
 from mcp_authz.rules.decision import ApprovalFloor
 from mcp_authz.rules.keys import PrivateKey, Sealer, random_bytes
@@ -44,6 +45,7 @@ log = logging.getLogger(__name__)
 
 FIRST_LISTING = timedelta(seconds=20)  # how long a start waits for tool servers; slower ones join later
 BUILTIN = "builtin:"
+RESERVED_ATTRIBUTES = frozenset({"server", "tool", "environment", "hazard"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +62,7 @@ class Running:
     unreachable: tuple[str, ...]  # servers that could not be listed at the start
 
     async def follow_changes(self, tell: Callable[[], Awaitable[None]]) -> None:
-        """List a server again whenever it says that its tools changed or it is back; `tell` whoever listens. Endless."""
+        """List a server again whenever its tools changed or it is back, and `tell` whoever listens; without end."""
         changed: set[str] = set(self.unreachable)
         wake = anyio.Event()
         if changed:
@@ -159,7 +161,7 @@ def load_policy(config: Config) -> CedarEngine:
             else (config.directory / entry)
         )
         try:
-            sources[path.name] = path.read_text(encoding="utf-8")
+            sources[entry] = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError):
             known = ", ".join(sorted(f"{BUILTIN}{p.stem}" for p in policies_dir().glob("*.cedar")))
             raise ConfigError(f"`policy`: `{entry}` cannot be read; give a file, or one of: {known}") from None
@@ -212,6 +214,12 @@ def _classification(server: str, tool: str, entry: ToolConfig) -> Classification
         scopes = tuple(ScopeTemplate.parse(scope) for scope in entry.scopes or (f"{server}:{tool}",))
     except ScopeError as error:
         raise ConfigError(f"`servers.{server}.tools.{tool}.scopes`: {error}") from None
+    if reserved := sorted(RESERVED_ATTRIBUTES & entry.resource.keys()):
+        raise ConfigError(
+            f"`servers.{server}.tools.{tool}.resource`: `{reserved[0]}` is the gateway's; name it otherwise"
+        )
+    for template in entry.resource.values():
+        parse_template(template)
     return Classification(
         action=entry.action or f"{server}.{tool}",
         hazard=Hazard(entry.hazard),

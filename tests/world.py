@@ -1,4 +1,4 @@
-"""One gateway with real parts for one test: real store, real HTTP, real tool servers, real clients; only the clock is ours."""
+"""One gateway with real parts for one test: store, HTTP, tool servers and clients are real; only the clock is ours."""
 
 from __future__ import annotations
 
@@ -172,7 +172,9 @@ class World:
         return actor
 
     @asynccontextmanager
-    async def client(self, actor: Actor, mode: str = MODERN, *, claims: Any = None, **more: Any) -> AsyncIterator[Client]:
+    async def client(
+        self, actor: Actor, mode: str = MODERN, *, claims: Any = None, **more: Any
+    ) -> AsyncIterator[Client]:
         """A stock SDK client that logs in with the agent's key; no custom code of ours is in it."""
         auth = stock_auth(self.config, actor, claims)
         async with httpx2.AsyncClient(auth=auth, timeout=30) as http:
@@ -223,7 +225,12 @@ class World:
 
     async def raw_call(self, token: str | None, tool: str, arguments: Any, **more: Any) -> httpx2.Response:
         """One raw 2026-07-28 `tools/call`."""
-        headers = {"mcp_protocol_version": MODERN, "mcp_method": "tools/call", "mcp_name": tool, **more.pop("headers", {})}
+        headers = {
+            "mcp_protocol_version": MODERN,
+            "mcp_method": "tools/call",
+            "mcp_name": tool,
+            **more.pop("headers", {}),
+        }
         return await self.post(modern_call(tool, arguments, **more), token, **headers)
 
     async def answer(self, hold: HoldId, *, by: str, approve: bool = True, reason: str = "") -> None:
@@ -250,7 +257,9 @@ class World:
         return [record.event.fields for record in await self.records("decision")]
 
 
-def modern_call(tool: str, arguments: Any, *, meta: Any = None, capabilities: Any = None, **params: Any) -> dict[str, Any]:
+def modern_call(
+    tool: str, arguments: Any, *, meta: Any = None, capabilities: Any = None, **params: Any
+) -> dict[str, Any]:
     """The body of a 2026-07-28 `tools/call`."""
     envelope = {
         "io.modelcontextprotocol/protocolVersion": MODERN,
@@ -286,6 +295,7 @@ def stock_auth(config: Config, actor: Actor, claims: Any = None) -> PrivateKeyJW
         storage=Memory(),
         client_id=actor.name,
         assertion_provider=signing.create_assertion_provider(),
+        issuer=config.public_url,
     )
 
 
@@ -299,13 +309,22 @@ def incident_server(directory: Path) -> dict[str, Any]:
         "environment": "acme",
         "tools": {
             "list_pull_requests": {
-                "action": "pr.list", "hazard": "read", "scopes": ["pr:read:{owner}:{repo}"], "resource": repo,
+                "action": "pr.list",
+                "hazard": "read",
+                "scopes": ["pr:read:{owner}:{repo}"],
+                "resource": repo,
             },
             "open_pull_request": {
-                "action": "pr.create", "hazard": "write", "scopes": ["pr:write:{owner}:{repo}"], "resource": repo,
+                "action": "pr.create",
+                "hazard": "write",
+                "scopes": ["pr:write:{owner}:{repo}"],
+                "resource": repo,
             },
             "merge_pull_request": {
-                "action": "pr.merge", "hazard": "destructive", "scopes": ["pr:merge:{owner}:{repo}"], "resource": repo,
+                "action": "pr.merge",
+                "hazard": "destructive",
+                "scopes": ["pr:merge:{owner}:{repo}"],
+                "resource": repo,
             },
             "read_secret": {
                 "action": "secret.read",
@@ -317,10 +336,13 @@ def incident_server(directory: Path) -> dict[str, Any]:
                 "action": "deploy.create",
                 "hazard": "destructive",
                 "scopes": ["deploy:{environment}"],
-                "resource": {**repo, "target": "{environment}"},
+                "resource": {**repo, "deploy_environment": "{environment}"},
             },
             "list_deployments": {
-                "action": "deploy.list", "hazard": "read", "scopes": ["deploy:read"], "resource": repo,
+                "action": "deploy.list",
+                "hazard": "read",
+                "scopes": ["deploy:read"],
+                "resource": repo,
             },
         },
     }
@@ -347,7 +369,7 @@ async def world(directory: Path, *, servers: Any = None, **config: Any) -> Async
             async with anyio.create_task_group() as group:
                 group.start_soon(server.serve, [listener])
                 with anyio.fail_after(10):
-                    while not server.started:  # uvicorn has no event for this
+                    while not server.started:  # noqa: ASYNC110 - uvicorn has no event for this
                         await anyio.sleep(0.005)
                 yield World(config=parsed, running=running, app=app, clock=clock, directory=directory)
                 server.should_exit = True

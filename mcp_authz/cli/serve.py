@@ -14,7 +14,7 @@ from mcp_authz.config import Config
 from mcp_authz.errors import ConfigError
 from mcp_authz.identity import Identifier
 from mcp_authz.installation import utc_now
-from mcp_authz.oauth.keys import IssuerKeys
+from mcp_authz.oauth.issuer_keys import IssuerKeys
 from mcp_authz.oauth.server import OAuthServer, oauth_routes
 from mcp_authz.protocol.app import App
 from mcp_authz.protocol.throttle import Refusals
@@ -27,10 +27,9 @@ async def open_app(config: Config, *, clock: Clock = utc_now) -> AsyncIterator[t
     """The application over a running gateway; list changes of its tool servers reach those who listen."""
     async with run_gateway(config, clock=clock) as running:
         store, refusals = running.installation.store, Refusals()
-        signing = await IssuerKeys.open(store)
+        signing = await IssuerKeys.load(store)
         oauth = OAuthServer(
             store=store,
-            agents=running.agents,
             sessions=running.sessions,
             issuer=config.public_url,
             resource=config.resource,
@@ -93,7 +92,7 @@ def _say_hello(config: Config, running: Running) -> None:
     tools = running.catalog.tools
     servers = len({tool.server for tool in tools})
     quarantined = sum(tool.quarantined for tool in tools)
-    print(f"mcp-authz gateway at {config.resource}", flush=True)  # noqa: T201 - this is what a person reads
+    print(f"mcp-authz gateway at {config.resource}", flush=True)
     print(f"  {len(tools)} tools of {servers} servers" + (f", {quarantined} in quarantine" if quarantined else ""))
     for name in running.unreachable:
         print(f"  tool server `{name}` cannot be reached yet; it is tried again", file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any, Final
 
 import mcp_types as types
@@ -126,9 +127,18 @@ class FrontServer(Server[Any]):
         await deferred.release()
         match said:
             case Result(result=result):
-                return {key: value for key, value in result.items() if key != "resultType"}
+                return as_handshake_era(result)
             case Error(code=code, message=message, data=data):
                 raise MCPError(code=code, message=message, data=data)
+
+
+def as_handshake_era(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The result without the two members that only 2026-07-28 knows; a server's own name does not pass for ours."""
+    older = {key: value for key, value in result.items() if key != "resultType"}
+    meta = older.get("_meta")
+    if isinstance(meta, dict) and types.SERVER_INFO_META_KEY in meta:
+        older["_meta"] = {key: value for key, value in meta.items() if key != types.SERVER_INFO_META_KEY}
+    return older
 
 
 def shown(tool: Tool) -> dict[str, Any]:
