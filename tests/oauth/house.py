@@ -241,7 +241,7 @@ async def house(directory: Path) -> AsyncIterator[House]:
             async with anyio.create_task_group() as group:
                 group.start_soon(web.serve, [listener])
                 with anyio.fail_after(10):
-                    while not web.started:  # uvicorn has no event for this
+                    while not web.started:  # noqa: ASYNC110 - uvicorn has no event for this
                         await anyio.sleep(0.005)
                 yield own
                 web.should_exit = True
