@@ -138,9 +138,11 @@ class Stage:
             assertion_provider=_signing(actor).create_assertion_provider(),
             issuer=self.config.public_url,
         )
-        async with httpx2.AsyncClient(auth=auth, timeout=30) as http:
-            async with Client(streamable_http_client(self.config.resource, http_client=http)) as client:
-                yield client
+        async with (
+            httpx2.AsyncClient(auth=auth, timeout=30) as http,
+            Client(streamable_http_client(self.config.resource, http_client=http)) as client,
+        ):
+            yield client
 
     async def call(self, actor: Actor, tool: str, arguments: dict[str, Any]) -> Said:
         """One call of one of the company's tools."""
