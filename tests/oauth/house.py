@@ -206,43 +206,46 @@ def claims_of(token: str) -> dict[str, Any]:
 
 
 @asynccontextmanager
+async def office(directory: Path, issuer: str = "http://localhost:8642") -> AsyncIterator[House]:
+    """An authorization server with everything but its network."""
+    clock = Clock()
+    store = SqliteStore.open(directory / "store.db", sealer=Sealer(bytes(32)), clock=clock)
+    async with httpx2.AsyncClient(timeout=10) as http:
+        yield House(
+            issuer=issuer,
+            store=store,
+            sessions=Sessions(store, clock),
+            agents=Agents(store, clock),
+            people=People(store, clock),
+            keys=await IssuerKeys.load(store),
+            clock=clock,
+            http=http,
+        )
+    await store.aclose()
+
+
+@asynccontextmanager
 async def house(directory: Path) -> AsyncIterator[House]:
-    """An authorization server that serves."""
+    """An authorization server that serves, with a protected resource beside it."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(64)
-        issuer = f"http://localhost:{listener.getsockname()[1]}"
-        clock = Clock()
-        store = SqliteStore.open(directory / "store.db", sealer=Sealer(bytes(32)), clock=clock)
-        async with httpx2.AsyncClient(timeout=10) as http:
-            sessions = Sessions(store, clock)
-            keys = await IssuerKeys.load(store)
-            own = House(
-                issuer=issuer,
-                store=store,
-                sessions=sessions,
-                agents=Agents(store, clock),
-                people=People(store, clock),
-                keys=keys,
-                clock=clock,
-                http=http,
-            )
+        async with office(directory, f"http://localhost:{listener.getsockname()[1]}") as h:
             server = OAuthServer(
-                store=store,
-                sessions=sessions,
-                issuer=issuer,
-                resource=own.resource,
-                signing=keys,
-                clock=clock,
-                count_refusal=lambda reason, _peer: own.refusals.update([reason]),
+                store=h.store,
+                sessions=h.sessions,
+                issuer=h.issuer,
+                resource=h.resource,
+                signing=h.keys,
+                clock=h.clock,
+                count_refusal=lambda reason, _peer: h.refusals.update([reason]),
             )
-            app = Starlette(routes=[*oauth_routes(server), Route("/mcp", own.serve, methods=["POST"])])
+            app = Starlette(routes=[*oauth_routes(server), Route("/mcp", h.serve, methods=["POST"])])
             web = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False, timeout_graceful_shutdown=1))
             async with anyio.create_task_group() as group:
                 group.start_soon(web.serve, [listener])
                 with anyio.fail_after(10):
                     while not web.started:  # noqa: ASYNC110 - uvicorn has no event for this
                         await anyio.sleep(0.005)
-                yield own
+                yield h
                 web.should_exit = True
-        await store.aclose()
