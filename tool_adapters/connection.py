@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 import anyio
 
@@ -28,6 +28,8 @@ from tool_adapters.calls import Call, Calls, without_ours
 from tool_adapters.sdk import ENVELOPE, Broken, Session, Streams, connect
 
 logger = logging.getLogger(__name__)
+
+_PAGES: Final = 1000  # of one tool list
 
 
 class ConnectedDownstream(ABC):
@@ -98,7 +100,7 @@ class ConnectedDownstream(ABC):
         listed: list[Mapping[str, Any]] = []
         cursor: dict[str, Any] = {}
         session = self._connected()
-        while len(listed) <= TOOLS_LISTED:
+        for _ in range(_PAGES):
             try:
                 page = await self._answer(session, "tools/list", cursor, {})
             except DownstreamRefusal as refusal:
@@ -107,10 +109,12 @@ class ConnectedDownstream(ABC):
             if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
                 raise DownstreamError(f"tool server `{self._name}` lists no tools: its answer has no `tools`")
             listed.extend(tools)
+            if len(listed) > TOOLS_LISTED:
+                break
             if not isinstance(following := page.get("nextCursor"), str):
                 return tuple(listed)
             cursor = {"cursor": following}
-        raise DownstreamError(f"tool server `{self._name}` lists more than {TOOLS_LISTED} tools")
+        raise DownstreamError(f"tool server `{self._name}` lists more than {TOOLS_LISTED} tools, or without end")
 
     async def forward(self, admitted: Admitted, relay: Relay) -> Mapping[str, Any]:
         """Return the server's result as it sent it; cancelling the awaiting task cancels the call at the server.
@@ -271,9 +275,9 @@ def _first_reason(error: Exception) -> str:
     while isinstance(cause, BaseExceptionGroup):
         cause = cause.exceptions[0]
     match cause:
-        case Broken() | DownstreamError() | OSError():
-            return str(cause)
         case TimeoutError():
             return "it did not finish the handshake in time"
+        case Broken() | DownstreamError() | OSError():
+            return str(cause)
         case _:
             return f"the handshake failed ({type(cause).__name__})"

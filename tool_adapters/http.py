@@ -13,7 +13,7 @@ import httpx2
 from mcp_types import METHOD_NOT_FOUND, ErrorData, JSONRPCError, jsonrpc_message_adapter
 from pydantic import ValidationError
 
-from mcp_authz.limits import ANSWER_BYTES, CALL_TIMEOUT, NOTICE_TIMEOUT, START_TIMEOUT
+from mcp_authz.limits import ANSWER_BYTES, CALL_TIMEOUT, NOTICE_TIMEOUT, START_TIMEOUT, STOP_GRACE
 from tool_adapters.calls import CURRENT, Call
 from tool_adapters.connection import ConnectedDownstream
 from tool_adapters.sdk import Streams, Then, broken_answer, http_streams
@@ -72,10 +72,11 @@ class _Guard(httpx2.AsyncBaseTransport):
         await self._inner.aclose()
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        if request.method != "GET" and _REQUEST.match(request.content) is None:
+        call, bound = CURRENT.get(), None
+        if request.method == "DELETE":
+            call, bound = None, STOP_GRACE.total_seconds()
+        elif request.method == "POST" and _REQUEST.match(request.content) is None:
             call, bound = None, NOTICE_TIMEOUT.total_seconds()  # a cancellation outlives its call, but not by much
-        else:
-            call, bound = CURRENT.get(), None
         try:
             with call.lasting() if call is not None else nullcontext(), anyio.fail_after(bound):
                 return await self._exchange(request, call)

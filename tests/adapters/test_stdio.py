@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import sys
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -17,6 +18,7 @@ import pytest
 
 from mcp_authz.errors import DownstreamError, DownstreamRefusal
 from tests.servers.start import PLAIN, SOON, Caller, Changes, admitted
+from tool_adapters.child import Child
 from tool_adapters.stdio import StdioDownstream
 
 VENV = Path(sys.executable).parent
@@ -222,9 +224,15 @@ async def test_a_call_made_while_the_server_is_down_fails_at_once_and_says_so() 
         assert "exited with code 3" in str(failed.value)
 
 
+async def test_a_program_that_never_answers_is_given_up_in_time_and_says_so() -> None:
+    mute = (sys.executable, "-c", "import sys; sys.stdin.read()")
+    server = StdioDownstream("git", mute, start_timeout=timedelta(seconds=0.5))
+    async with server.run():
+        with pytest.raises(DownstreamError, match="it did not finish the handshake in time"):
+            await server.list_tools()
+
+
 async def test_a_program_that_does_not_exist_is_named() -> None:
-    async with StdioDownstream("git", ("no-such-program",)).run() as _:
-        pass
     server = StdioDownstream("git", ("no-such-program",))
     async with server.run():
         with pytest.raises(DownstreamError, match="there is no program `no-such-program` on the gateway's PATH"):
@@ -274,6 +282,19 @@ async def test_an_answer_that_is_too_large_ends_only_its_own_call() -> None:
         assert broken.value.sent
         large = await server.forward(admitted("huge", {"bytes": 5 * 1024 * 1024}), Caller())
     assert len(large["structuredContent"]["value"]) == 5 * 1024 * 1024
+
+
+async def test_a_line_without_an_end_takes_no_more_memory_than_a_line_may() -> None:
+    endless = (sys.executable, "-c", "import sys; [sys.stdout.write('x' * 2**16) for _ in range(256)]; print()")
+    child = Child(endless, {}, None)
+    tracemalloc.start()
+    try:
+        line = await child.stdout(2**18).receive()
+        assert line is not None and line.too_long
+        assert tracemalloc.get_traced_memory()[1] < 2**21
+    finally:
+        tracemalloc.stop()
+        await child.end()
 
 
 async def test_a_hundred_calls_at_once_each_get_their_own_answer() -> None:
