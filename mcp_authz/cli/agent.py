@@ -1,0 +1,229 @@
+"""`mcp-authz agent`: agents as the operator registers them, and their keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import nullcontext
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mcp_authz import limits
+from mcp_authz.agents import Agents, Enrolled
+from mcp_authz.cli import keyfile, views
+from mcp_authz.cli.invocation import advising, asynchronous, command_line, installation, operator
+from mcp_authz.cli.options import Json, duration
+from mcp_authz.cli.output import facts, local, next_step, print_json, say, table
+from mcp_authz.cli.states import shown_words
+from mcp_authz.config import Config
+from mcp_authz.errors import ConfigError, NotFound
+from mcp_authz.installation import Installation
+from mcp_authz.model import AgentName, Key
+from mcp_authz.rules.keys import PrivateKey, PublicKey
+from mcp_authz.rules.scope import Scope, parse_scopes
+
+app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, add_completion=False)
+
+PublicKeyText = Annotated[
+    str | None,
+    typer.Option(metavar="FILE|TEXT", help="Its Ed25519 public key: PEM, JWK or base64url, or a file with one."),
+]
+NewKeyFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Make a key, write its private half to FILE (PEM, only you can read it)."),
+]
+
+
+@app.callback()
+def group() -> None:
+    """Agents: enrol them, look at them, rotate their keys."""
+
+
+@app.command()
+@asynchronous
+async def add(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="a-z, 0-9 and hyphens.")],
+    *,
+    owner: Annotated[str, typer.Option(metavar="PERSON", help="Who answers for it: a registered person.")],
+    public_key: PublicKeyText = None,
+    new_key: NewKeyFile = None,
+    ceiling: Annotated[
+        str, typer.Option(metavar="SCOPES", help="The most it can ever be granted: scopes, separated by spaces.")
+    ] = "",
+    role: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ROLE", help="Add the scopes of [roles] ROLE to the ceiling. Repeatable."),
+    ] = None,
+    label: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="A label that policies can read. Repeatable.")
+    ] = None,
+    depth: Annotated[int, typer.Option(metavar="N", help="How many delegation steps it may start.")] = 0,
+    delegates_to: Annotated[
+        list[str] | None, typer.Option(metavar="AGENT", help="An agent that it may delegate to. Repeatable.")
+    ] = None,
+    interactive: Annotated[
+        bool, typer.Option("--interactive", help="Its person sits at its client, and may be prompted there.")
+    ] = False,
+) -> None:
+    """Enrol an agent, with a key to sign in with."""
+    key, private = _chosen_key(public_key, new_key)
+    async with installation(ctx) as here:
+        scopes = parse_scopes(ceiling) | _scopes_of(role or [], here.config)
+        with (
+            keyfile.written(new_key, private.to_pem()) if new_key and private else nullcontext(),
+            advising(NotFound, f"register them with: {command_line(ctx, 'user', 'add', owner)}"),
+        ):
+            agent = await Agents(here.store, here.clock).add(
+                name,
+                owner=owner,
+                key=key,
+                labels=_labels(label or []),
+                roles=frozenset(role or []),
+                ceiling=scopes,
+                depth=depth,
+                delegates_to=frozenset(AgentName(other) for other in delegates_to or []),
+                interactive=interactive,
+                by=operator(),
+            )
+    say(f"agent {agent.name} is enrolled, owned by {agent.owner}")
+    _say_key(key, new_key)
+    if key is None:
+        say("it has no key yet, so it cannot sign in")
+        next_step(command_line(ctx, "agent", "rotate", agent.name, "--new-key", f"{agent.name}.pem"))
+    else:
+        shown = shown_words(agent.ceiling, "SCOPES")
+        next_step(command_line(ctx, "grant", "add", "--subject", owner, "--agent", agent.name, "--scope", shown))
+
+
+@app.command("list")
+@asynchronous
+async def list_(ctx: typer.Context, json: Json = False) -> None:
+    """List every agent."""
+    async with installation(ctx) as here:
+        agents = await here.store.agents()
+    if json:
+        print_json([views.agent(agent) for agent in agents])
+        return
+    table(
+        ("NAME", "OWNER", "STATUS", "CEILING", "DEPTH", "DELEGATES TO"),
+        (
+            (
+                agent.name,
+                agent.owner,
+                agent.status,
+                shown_words(agent.ceiling),
+                str(agent.depth),
+                shown_words(agent.delegates_to),
+            )
+            for agent in agents
+        ),
+        empty=f"no agents yet; {command_line(ctx, 'agent', 'add', 'NAME', '--owner', 'PERSON')} enrols one",
+    )
+
+
+@app.command()
+@asynchronous
+async def show(ctx: typer.Context, name: Annotated[str, typer.Argument(metavar="NAME")], json: Json = False) -> None:
+    """Show one agent with its keys."""
+    async with installation(ctx) as here:
+        enrolled = await _enrolled(ctx, here, name)
+        now = here.clock()
+    agent = enrolled.agent
+    if json:
+        print_json({**views.agent(agent), "keys": views.keys(enrolled.keys)})
+        return
+    facts(
+        [
+            ("agent", agent.name),
+            ("status", agent.status),
+            ("owner", agent.owner),
+            ("ceiling", shown_words(agent.ceiling, "nothing")),
+            ("roles", shown_words(agent.roles, "none")),
+            ("labels", " ".join(f"{key}={value}" for key, value in sorted(agent.labels.items())) or "none"),
+            ("delegates to", shown_words(agent.delegates_to, "nobody")),
+            ("depth", str(agent.depth)),
+            ("interactive", "yes" if agent.interactive else "no"),
+            *((f"key {number}", key_line(key, now)) for number, key in enumerate(enrolled.keys, 1)),
+        ]
+    )
+
+
+@app.command()
+@asynchronous
+async def rotate(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME")],
+    public_key: PublicKeyText = None,
+    new_key: NewKeyFile = None,
+    overlap: Annotated[
+        timedelta,
+        typer.Option(
+            parser=duration(at_least=timedelta(0), at_most=limits.KEY_OVERLAP),
+            metavar="DURATION",
+            help="How long what was issued to the old key still counts.",
+        ),
+    ] = "10m",  # type: ignore[assignment]  # as it is written on the command line
+) -> None:
+    """Give an agent a new key; the old one cannot sign in any more."""
+    key, private = _chosen_key(public_key, new_key)
+    if key is None:
+        raise typer.BadParameter("give --public-key FILE|TEXT or --new-key FILE")
+    async with installation(ctx) as here:
+        await _enrolled(ctx, here, name)
+        with keyfile.written(new_key, private.to_pem()) if new_key and private else nullcontext():
+            await Agents(here.store, here.clock).rotate(name, key, overlap, by=operator())
+        until = here.clock() + overlap
+    say(f"agent {name} has a new key; what was issued to older keys counts until {local(until)}")
+    _say_key(key, new_key)
+    next_step(command_line(ctx, "agent", "show", name))
+
+
+def key_line(key: Key, now: datetime) -> str:
+    """One key as a person reads it."""
+    state: str = key.status
+    if key.status == "active" and key.retires_at is not None:
+        state = f"{'retired' if key.retires_at <= now else 'retires'} {local(key.retires_at)}"
+    return f"{key.thumbprint}, {state}, added {local(key.added_at)}"
+
+
+async def _enrolled(ctx: typer.Context, here: Installation, name: str) -> Enrolled:
+    with advising(NotFound, f"the agents there are: {command_line(ctx, 'agent', 'list')}"):
+        return await Agents(here.store, here.clock).show(name)
+
+
+def _chosen_key(public_key: str | None, new_key: Path | None) -> tuple[PublicKey | None, PrivateKey | None]:
+    if public_key is not None and new_key is not None:
+        raise typer.BadParameter("give --public-key or --new-key, not both")
+    if new_key is not None:
+        keyfile.require_free(new_key)
+        private = PrivateKey.generate()
+        return private.public, private
+    return (None if public_key is None else keyfile.public_key(public_key)), None
+
+
+def _say_key(key: PublicKey | None, new_key: Path | None) -> None:
+    if key is not None:
+        say(f"key {key.thumbprint}" + ("" if new_key is None else f", private half in {new_key}"))
+
+
+def _scopes_of(roles: Iterable[str], config: Config) -> frozenset[Scope]:
+    scopes: frozenset[Scope] = frozenset()
+    for role in roles:
+        if role not in config.roles:
+            known = ", ".join(sorted(config.roles)) or "none"
+            raise ConfigError(f"there is no role `{role}` in [roles] of the configuration; there are: {known}")
+        scopes |= parse_scopes(config.roles[role])
+    return scopes
+
+
+def _labels(pairs: Iterable[str]) -> dict[str, str]:
+    labels = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not (key and equals):
+            raise typer.BadParameter(f"`{pair}` is no label; write KEY=VALUE")
+        labels[key] = value
+    return labels

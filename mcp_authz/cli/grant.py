@@ -1,0 +1,146 @@
+"""`mcp-authz grant`: what a person lets an agent do for them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated
+
+import typer
+
+from mcp_authz import limits
+from mcp_authz.cli import views
+from mcp_authz.cli.invocation import advising, asynchronous, command_line, installation, operator
+from mcp_authz.cli.options import Json, duration, the_one
+from mcp_authz.cli.output import facts, local, next_step, note, print_json, say, shortener, table
+from mcp_authz.cli.states import grant_state, shown_words
+from mcp_authz.errors import DelegationError, NotFound
+from mcp_authz.model import Grant, GrantId
+from mcp_authz.rules.classify import tool_name
+from mcp_authz.rules.constraint import ToolsMap, parse_tools
+from mcp_authz.rules.scope import parse_scopes
+from mcp_authz.sessions import Sessions
+from mcp_authz.store.ports import Store
+
+app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, add_completion=False)
+
+
+@app.callback()
+def group() -> None:
+    """Grants: what a person lets an agent do for them."""
+
+
+@app.command()
+@asynchronous
+async def add(
+    ctx: typer.Context,
+    *,
+    subject: Annotated[str, typer.Option(metavar="PERSON", help="Who lets it.")],
+    agent: Annotated[str, typer.Option(metavar="AGENT", help="Which agent may act for them.")],
+    scope: Annotated[str, typer.Option(metavar="SCOPES", help="What it may do: scopes, separated by spaces.")],
+    tool: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TOOL", help="Only this tool, such as files__read_file. Repeatable."),
+    ] = None,
+    lifetime: Annotated[
+        timedelta,
+        typer.Option(
+            "--for", parser=duration(at_most=limits.GRANT_LIFETIME), metavar="DURATION", help="How long, 90d at most."
+        ),
+    ] = "90d",  # type: ignore[assignment]  # as it is written on the command line
+    json: Json = False,
+) -> None:
+    """Record that a person lets an agent act for them."""
+    async with installation(ctx) as here:
+        await _warn_of_unknown_tools(here.store, tool or [])
+        with (
+            advising(DelegationError, f"what it can be granted: {command_line(ctx, 'agent', 'show', agent)}"),
+            advising(NotFound, "see `mcp-authz user list` and `mcp-authz agent list`"),
+        ):
+            granted = await Sessions(here.store, here.clock).grant(
+                subject,
+                agent,
+                scope=parse_scopes(scope),
+                tools=parse_tools({name: {} for name in tool}) if tool else None,
+                lifetime=lifetime,
+                by=operator(),
+            )
+    if json:
+        print_json(views.grant(granted))
+        return
+    say(f"{agent} may act for {subject} until {local(granted.expires_at)}")
+    say(f"grant {granted.id}: {shown_words(granted.scope)}")
+    start = ("session", "start", "--agent", agent, "--subject", subject, "--purpose", "WHY")
+    next_step(command_line(ctx, *start))
+
+
+@app.command("list")
+@asynchronous
+async def list_(ctx: typer.Context, json: Json = False) -> None:
+    """List every grant."""
+    async with installation(ctx) as here:
+        grants, now = await here.store.grants(), here.clock()
+    if json:
+        print_json([{**views.grant(grant), "state": grant_state(grant, now)} for grant in grants])
+        return
+    short = shortener(grant.id for grant in grants)
+    table(
+        ("GRANT", "SUBJECT", "AGENT", "STATE", "UNTIL", "SCOPE", "TOOLS"),
+        (
+            (
+                short(grant.id),
+                grant.subject,
+                grant.agent,
+                grant_state(grant, now),
+                local(grant.expires_at),
+                shown_words(grant.scope),
+                _shown_tools(grant.tools),
+            )
+            for grant in grants
+        ),
+        empty="no grants yet; `mcp-authz grant add` makes one",
+    )
+
+
+@app.command()
+@asynchronous
+async def show(ctx: typer.Context, grant: Annotated[str, typer.Argument(metavar="ID")], json: Json = False) -> None:
+    """Show one grant."""
+    async with installation(ctx) as here:
+        found, now = await find_grant(here.store, grant), here.clock()
+    if json:
+        print_json({**views.grant(found), "state": grant_state(found, now)})
+        return
+    facts(
+        [
+            ("grant", found.id),
+            ("state", grant_state(found, now)),
+            ("subject", found.subject),
+            ("agent", found.agent),
+            ("scope", shown_words(found.scope)),
+            ("tools", _shown_tools(found.tools)),
+            ("granted", local(found.granted_at)),
+            ("until", local(found.expires_at)),
+        ]
+    )
+
+
+async def find_grant(store: Store, text: str) -> Grant:
+    """Return the grant that `text` names or alone begins with.
+
+    Raises:
+        NotFound: there is none, or there are several.
+    """
+    found = await store.grant(GrantId(the_one("grant", text, [grant.id for grant in await store.grants()])))
+    assert found is not None  # noqa: S101 - it was there a moment ago, and grants are never removed
+    return found
+
+
+async def _warn_of_unknown_tools(store: Store, tools: list[str]) -> None:
+    known = {tool_name(pin.server, pin.tool, pin.digest) for pin in await store.pins()}
+    for name in tools:
+        if known and name not in known:
+            note(f"no server has listed a tool `{name}` so far; `mcp-authz tools list` has the names")
+
+
+def _shown_tools(tools: ToolsMap | None) -> str:
+    return "all that the scopes permit" if tools is None else shown_words(tools)

@@ -1,0 +1,86 @@
+"""What every command starts from: the configuration that was named, the installation, and who gives the command."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shlex
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial, wraps
+from pathlib import Path
+from typing import ParamSpec
+
+import anyio
+import typer
+
+from mcp_authz.config import Config, find_config, load_config
+from mcp_authz.errors import AuthzError
+from mcp_authz.installation import Installation, open_installation
+
+P = ParamSpec("P")
+
+
+def asynchronous(command: Callable[P, Awaitable[None]]) -> Callable[P, None]:
+    """Return the command as typer wants it: called, it runs to its end."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        anyio.run(partial(command, *args, **kwargs))
+
+    return run
+
+
+def named_config(ctx: typer.Context) -> Path | None:
+    """What `--config` said, before the command or after it."""
+    named = ctx.find_root().params.get("config")
+    return None if named is None else Path(named)
+
+
+def config_of(ctx: typer.Context) -> Config:
+    """The configuration of this command.
+
+    Raises:
+        ConfigError: there is none, or it cannot be used.
+    """
+    return load_config(find_config(named_config(ctx)))
+
+
+@asynccontextmanager
+async def installation(ctx: typer.Context) -> AsyncIterator[Installation]:
+    """The installation of this command's configuration is open.
+
+    Raises:
+        ConfigError, StoreError: it cannot be.
+    """
+    async with open_installation(config_of(ctx)) as opened:
+        yield opened
+
+
+def login_name() -> str:
+    """The operating system's name for who runs this; the environment has no say in it."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"uid-{os.getuid()}"
+
+
+def operator() -> str:
+    """The principal that the audit log names for what this command changes."""
+    return f"user:{login_name()}"
+
+
+def command_line(ctx: typer.Context, *words: str) -> str:
+    """A command as it can be pasted into this shell, with the configuration that was named for this one."""
+    named = named_config(ctx)
+    return shlex.join(["mcp-authz", *([] if named is None else ["--config", str(named)]), *words])
+
+
+@contextmanager
+def advising(kind: type[AuthzError], advice: str) -> Iterator[None]:
+    """An error of this kind inside is said together with `advice`."""
+    try:
+        yield
+    except kind as error:
+        error.add_note(advice)
+        raise

@@ -1,0 +1,103 @@
+"""The command line: it translates words into calls of agents, sessions, approvals and store, and answers into text."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from importlib import import_module
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from typer.core import TyperGroup
+
+from mcp_authz.errors import AuthzError
+
+COMMANDS: Final = {
+    "init": "Write a first configuration and register yourself.",
+    "serve": "Run the gateway until Ctrl-C.",
+    "status": "Say what this installation is made of.",
+    "user": "People: who agents act for, who owns them, who approves.",
+    "agent": "Agents: enrol them, look at them, rotate their keys.",
+    "grant": "Grants: what a person lets an agent do for them.",
+    "session": "Sessions: one use of a grant for one task.",
+    "holds": "Held calls: look at them, approve or deny them.",
+    "tools": "Tools: what they are taken for, and changes to accept.",
+    "audit": "The audit log: read it, follow it, verify it.",
+    "revoke": "Stop something, and all that descends from it.",
+}
+
+
+class Unloaded(TyperGroup):
+    """A command of which only name and help are known yet."""
+
+
+class Commands(TyperGroup):
+    """The commands, each loaded when it is used: `--help` needs none of them."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        own = self.commands
+        self.commands = {name: own.get(name) or Unloaded(name=name, help=help_) for name, help_ in COMMANDS.items()}
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that `args` begin with, with everything that it has."""
+        name, found, rest = super().resolve_command(ctx, args)
+        return name, load(name) if name is not None and isinstance(found, Unloaded) else found, rest
+
+
+def load(name: str) -> Any:
+    """Return one of `COMMANDS` from its own module."""
+    return typer.main.get_command(import_module(f"mcp_authz.cli.{name}").app)
+
+
+app = typer.Typer(cls=Commands, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"mcp-authz {installed_version('mcp-authz')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="The configuration to use. Else $MCP_AUTHZ_CONFIG, else gateway.toml in your configuration directory.",
+        ),
+    ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """An authorization gateway for MCP: every tool call identified, checked, held when it must be, and recorded."""
+
+
+@app.command(help=COMMANDS["serve"])
+def serve(ctx: typer.Context) -> None:
+    """The gateway has run until it was told to stop."""
+    import anyio
+
+    from mcp_authz.cli.invocation import config_of
+    from mcp_authz.cli.serve import serve as run
+
+    with suppress(KeyboardInterrupt):
+        anyio.run(run, config_of(ctx))
+
+
+def main() -> None:
+    """The command line has run; whatever is known to go wrong is one sentence on stderr and exit code 1."""
+    try:
+        app(prog_name="mcp-authz")
+    except AuthzError as error:
+        told = "; ".join([str(error), *getattr(error, "__notes__", ())])
+        sys.stderr.write(f"mcp-authz: {' '.join(told.splitlines())}\n")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""`mcp-authz session`: one use of a grant for one task, and who holds which part of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Annotated
+
+import typer
+from rich.text import Text
+from rich.tree import Tree
+
+from mcp_authz import limits
+from mcp_authz.cli import views
+from mcp_authz.cli.grant import find_grant
+from mcp_authz.cli.invocation import advising, asynchronous, command_line, installation, operator
+from mcp_authz.cli.options import Json, duration, the_one
+from mcp_authz.cli.output import draw, local, next_step, print_json, say, shortener, table
+from mcp_authz.cli.states import Open, link_state, session_state, shown_budget, shown_words, what_is_open
+from mcp_authz.errors import DelegationError, NotFound
+from mcp_authz.model import Link, LinkId, SessionId
+from mcp_authz.rules.display import visible
+from mcp_authz.rules.scope import parse_scopes
+from mcp_authz.sessions import Sessions
+
+app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, add_completion=False)
+
+
+@app.callback()
+def group() -> None:
+    """Sessions: one use of a grant for one task, as a tree of delegations."""
+
+
+@app.command()
+@asynchronous
+async def start(
+    ctx: typer.Context,
+    *,
+    agent: Annotated[str, typer.Option(metavar="AGENT", help="Which agent works.")],
+    subject: Annotated[str, typer.Option(metavar="PERSON", help="For whom.")],
+    purpose: Annotated[str, typer.Option(metavar="TEXT", help="What for, as approvers and auditors will read it.")],
+    grant: Annotated[
+        str | None, typer.Option(metavar="ID", help="Which grant; needed when there are several between the two.")
+    ] = None,
+    scope: Annotated[
+        str | None, typer.Option(metavar="SCOPES", help="Less than the grant: scopes, separated by spaces.")
+    ] = None,
+    lifetime: Annotated[
+        timedelta,
+        typer.Option(
+            "--for", parser=duration(at_most=limits.SESSION_LIFETIME), metavar="DURATION", help="How long, 12h at most."
+        ),
+    ] = "12h",  # type: ignore[assignment]  # as it is written on the command line
+    max_calls: Annotated[int | None, typer.Option(metavar="N", help="How many calls, in all.")] = None,
+    json: Json = False,
+) -> None:
+    """Start a session, so that the agent can work."""
+    async with installation(ctx) as here:
+        sessions = Sessions(here.store, here.clock)
+        with (
+            advising(NotFound, f"see: {command_line(ctx, 'grant', 'list')}"),
+            advising(DelegationError, f"what may be asked for: {command_line(ctx, 'grant', 'list')}"),
+        ):
+            session, root = await sessions.start(
+                await (sessions.only_grant(subject, agent) if grant is None else find_grant(here.store, grant)),
+                purpose=purpose,
+                scope=None if scope is None else parse_scopes(scope),
+                lifetime=lifetime,
+                max_calls=max_calls,
+                by=operator(),
+            )
+    if json:
+        print_json({**views.session(session), "links": [views.link(root)]})
+        return
+    say(f"session {session.id} is open: {session.agent} works for {session.subject} until {local(session.expires_at)}")
+    say(f"link {root.id}: {shown_words(root.scope)}")
+    next_step(command_line(ctx, "session", "show", session.id))
+
+
+@app.command("list")
+@asynchronous
+async def list_(ctx: typer.Context, json: Json = False) -> None:
+    """List every session, oldest first."""
+    async with installation(ctx) as here:
+        sessions, is_open = await here.store.sessions(), await what_is_open(here.store, here.clock())
+    if json:
+        print_json([{**views.session(session), "state": session_state(session, is_open)} for session in sessions])
+        return
+    short = shortener(session.id for session in sessions)
+    table(
+        ("SESSION", "STATE", "AGENT", "FOR", "PURPOSE", "UNTIL", "CALLS"),
+        (
+            (
+                short(session.id),
+                session_state(session, is_open),
+                session.agent,
+                session.subject,
+                session.purpose,
+                local(session.expires_at),
+                shown_budget(session.calls_made, session.max_calls),
+            )
+            for session in sessions
+        ),
+        empty="no sessions yet; `mcp-authz session start` opens one, and so does an agent with one grant that signs in",
+    )
+
+
+@app.command()
+@asynchronous
+async def show(ctx: typer.Context, session: Annotated[str, typer.Argument(metavar="ID")], json: Json = False) -> None:
+    """Show one session as a tree: who holds what, how far down, until when, and what was revoked."""
+    async with installation(ctx) as here:
+        known = {found.id: found for found in await here.store.sessions()}
+        found = known[SessionId(the_one("session", session, list(known)))]
+        links, is_open = await here.store.links(found.id), await what_is_open(here.store, here.clock())
+    if json:
+        tree = [{**views.link(link), "state": link_state(link, is_open)} for link in links]
+        print_json({**views.session(found), "state": session_state(found, is_open), "links": tree})
+        return
+    say(f"session {found.id}: {session_state(found, is_open)}")
+    say(f"purpose: {visible(found.purpose)}")
+    calls = shown_budget(found.calls_made, found.max_calls)
+    say(f"from {local(found.started_at)} until {local(found.expires_at)}, {calls}")
+    draw(_tree(f"user:{found.subject}", links, is_open))
+
+
+def _tree(subject: str, links: Iterable[Link], is_open: Open) -> Tree:
+    """Links come parents first, as the store lists them."""
+    top = Tree(Text(subject, style="bold"), guide_style="dim")
+    links = list(links)
+    short, nodes = shortener(link.id for link in links), dict[LinkId | None, Tree]()
+    for link in links:
+        nodes[link.id] = nodes.get(link.parent, top).add(_shown_link(link, short(link.id), link_state(link, is_open)))
+    return top
+
+
+def _shown_link(link: Link, id_: str, state: str) -> Text:
+    shown = Text()
+    shown.append(f"agent:{link.holder}", style="bold")
+    shown.append(f"  {id_}  ")
+    shown.append(state, style="green" if state == "open" else "red")
+    shown.append(f"\n{shown_words(link.scope)}")
+    if link.tools is not None:
+        shown.append(f"\nonly: {visible(shown_words(link.tools))}")
+    further = (
+        f"may delegate {link.max_depth - link.depth} further" if link.max_depth > link.depth else "may not delegate"
+    )
+    calls = shown_budget(link.calls_made, link.max_calls)
+    shown.append(f"\nuntil {local(link.expires_at)}, {calls}, depth {link.depth}, {further}", style="dim")
+    if link.reason:
+        shown.append(f"\nbecause: {visible(link.reason)}", style="dim")
+    return shown

@@ -1,0 +1,86 @@
+"""The terminal device: the one place where a passphrase is typed, because a person sits there and no program does."""
+
+from __future__ import annotations
+
+import os
+import termios
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mcp_authz.errors import AuthzError
+
+_DEVICE = "/dev/tty"
+_LONGEST = 1024  # characters of a passphrase
+
+
+class NoTerminal(AuthzError):
+    """There is no terminal at which a person could type a passphrase."""
+
+    code = "no_terminal"
+
+
+def ask_passphrase(prompt: str) -> str:
+    """Return what a person typed, unseen, at the terminal that controls this process; never stdin.
+
+    Raises:
+        NoTerminal: no terminal controls this process, or it was closed.
+    """
+    with _terminal() as terminal:
+        os.write(terminal, prompt.encode())
+        try:
+            return _line(terminal)
+        finally:
+            os.write(terminal, b"\n")
+
+
+def ask_new_passphrase(prompt: str) -> str:
+    """Return a passphrase that was typed the same way twice.
+
+    Raises:
+        NoTerminal: no terminal controls this process, or it was closed.
+        AuthzError: the two differ.
+    """
+    first = ask_passphrase(prompt)
+    if ask_passphrase("the same again: ") != first:
+        raise AuthzError("the two passphrases differ; nothing was written, try again")
+    return first
+
+
+@contextmanager
+def _terminal() -> Iterator[int]:
+    try:
+        terminal = os.open(_DEVICE, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        raise NoTerminal(
+            "a passphrase is typed at a terminal only, and there is none here; run this yourself in a terminal"
+        ) from None
+    try:
+        before = termios.tcgetattr(terminal)
+        quiet = [*before]
+        quiet[3] &= ~(termios.ECHO | termios.ECHONL)
+        quiet[3] |= termios.ICANON | termios.ISIG
+        try:
+            termios.tcsetattr(terminal, termios.TCSAFLUSH, quiet)  # what was typed before the question is no answer
+            yield terminal
+        finally:
+            termios.tcsetattr(terminal, termios.TCSAFLUSH, before)
+    except termios.error:
+        raise NoTerminal("the terminal cannot be told to hide what is typed; use another terminal") from None
+    finally:
+        os.close(terminal)
+
+
+def _line(terminal: int) -> str:
+    typed = b""
+    while not typed.endswith(b"\n"):
+        try:
+            some = os.read(terminal, _LONGEST)
+        except OSError:
+            some = b""
+        if not some or len(typed) > _LONGEST:
+            raise NoTerminal("the terminal was closed before a passphrase was typed")
+        typed += some
+    try:
+        return typed.rstrip(b"\r\n").decode()
+    except UnicodeDecodeError:
+        raise NoTerminal("what was typed is not UTF-8; set the terminal to UTF-8") from None

@@ -1,0 +1,151 @@
+"""Things as JSON: the keys are documented in docs/commands.md and stay what they are, times are RFC 3339 in UTC."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from mcp_authz.model import Agent, Grant, HeldCall, Key, Link, Person, Session
+from mcp_authz.rules.constraint import ToolsMap, to_json
+from mcp_authz.rules.log import timestamp
+from mcp_authz.store.ports import Record
+
+
+def agent(it: Agent) -> dict[str, Any]:
+    return {
+        "name": it.name,
+        "owner": it.owner,
+        "status": it.status,
+        "ceiling": sorted(it.ceiling),
+        "roles": sorted(it.roles),
+        "labels": dict(it.labels),
+        "depth": it.depth,
+        "delegates_to": sorted(it.delegates_to),
+        "interactive": it.interactive,
+    }
+
+
+def person(it: Person) -> dict[str, Any]:
+    return {"name": it.name, "groups": sorted(it.groups), "status": it.status}
+
+
+def keys(of: Iterable[Key]) -> list[dict[str, Any]]:
+    return [
+        {
+            "thumbprint": it.thumbprint,
+            "status": it.status,
+            "added_at": timestamp(it.added_at),
+            "retires_at": _time(it.retires_at),
+        }
+        for it in of
+    ]
+
+
+def grant(it: Grant) -> dict[str, Any]:
+    return {
+        "id": it.id,
+        "subject": it.subject,
+        "agent": it.agent,
+        "scope": sorted(it.scope),
+        "tools": _tools(it.tools),
+        "granted_at": timestamp(it.granted_at),
+        "expires_at": timestamp(it.expires_at),
+        "status": it.status,
+    }
+
+
+def session(it: Session) -> dict[str, Any]:
+    return {
+        "id": it.id,
+        "grant": it.grant,
+        "subject": it.subject,
+        "agent": it.agent,
+        "mode": it.mode.value,
+        "purpose": it.purpose,
+        "started_at": timestamp(it.started_at),
+        "expires_at": timestamp(it.expires_at),
+        "last_used_at": timestamp(it.last_used_at),
+        "max_calls": it.max_calls,
+        "calls_made": it.calls_made,
+        "status": it.status,
+    }
+
+
+def link(it: Link) -> dict[str, Any]:
+    return {
+        "id": it.id,
+        "parent": it.parent,
+        "holder": it.holder,
+        "scope": sorted(it.scope),
+        "tools": _tools(it.tools),
+        "depth": it.depth,
+        "max_depth": it.max_depth,
+        "issued_at": timestamp(it.issued_at),
+        "expires_at": timestamp(it.expires_at),
+        "max_calls": it.max_calls,
+        "calls_made": it.calls_made,
+        "reason": it.reason,
+        "status": it.status,
+    }
+
+
+def held(it: HeldCall) -> dict[str, Any]:
+    return {
+        "id": it.id,
+        "state": it.state.value,
+        "actor": it.actor,
+        "subject": it.subject,
+        "owner": it.owner,
+        "chain": list(it.chain),
+        "session": it.session,
+        "purpose": it.purpose,
+        "tool": it.tool,
+        "hazard": it.hazard.value,
+        "arguments": dict(it.arguments),
+        "rules": [
+            {
+                "name": rule.name,
+                "by": list(rule.by),
+                "quorum": rule.quorum,
+                "outside_chain": rule.outside_chain,
+                "assurance": rule.assurance.label,
+                "reason": rule.reason,
+            }
+            for rule in it.rules
+        ],
+        "verdicts": [
+            {
+                "person": verdict.person,
+                "verdict": "approve" if verdict.approve else "deny",
+                "assurance": verdict.assurance.label,
+                "reason": verdict.reason,
+                "signed_by": verdict.signed_by,
+                "given_at": timestamp(verdict.given_at),
+            }
+            for verdict in it.verdicts
+        ],
+        "asked_at": timestamp(it.asked_at),
+        "expires_at": timestamp(it.expires_at),
+        "ended_at": _time(it.ended_at),
+    }
+
+
+def record(it: Record) -> dict[str, Any]:
+    return {
+        "sequence": it.sequence,
+        "at": timestamp(it.event.at),
+        "kind": it.event.kind,
+        "call": it.event.call,
+        "fields": dict(it.event.fields),
+        "previous": it.previous.hex(),
+        "hash": it.hash.hex(),
+    }
+
+
+def _time(at: datetime | None) -> str | None:
+    return None if at is None else timestamp(at)
+
+
+def _tools(tools: ToolsMap | None) -> dict[str, Any] | None:
+    return None if tools is None else to_json(tools)
