@@ -101,7 +101,7 @@ class Config(_Strict):
     policy: tuple[str, ...] = Field(default=("builtin:scopes_and_hazard",), strict=False)
     servers: dict[Name, ServerConfig] = {}
     approval: dict[str, ApprovalConfig] = {}
-    roles: dict[str, tuple[str, ...]] = Field(default={}, strict=False)
+    roles: dict[str, Annotated[tuple[str, ...], Field(strict=False)]] = {}
     source: Path = Field(default=Path(), exclude=True)
 
     @field_validator("public_url")

@@ -53,6 +53,8 @@ def agents(tx: Transaction) -> tuple[Agent, ...]:
 
 
 def add_agent(tx: Transaction, new: Agent, key_: Key | None, event: Event) -> None:
+    if agent(tx, new.name) is not None:
+        raise Conflict(f"there is an agent `{new.name}` already")
     tx.db.execute(insert("agents", AGENT), rows.agent_row(new))
     if key_ is not None:
         _require_holder(tx, key_)
@@ -105,6 +107,8 @@ def add_key(tx: Transaction, new: Key, event: Event, *, retire_others_at: dateti
 
 
 def _require_holder(tx: Transaction, new: Key) -> None:
+    if key(tx, new.thumbprint) is not None:
+        raise Conflict(f"key `{new.thumbprint}` belongs to somebody already")
     kind, _, name = new.holder.partition(":")
     table = {"agent": "agents", "user": "people"}.get(kind)
     if table is None or _one(tx, table, ("name",), name) is None:
@@ -121,6 +125,8 @@ def people(tx: Transaction) -> tuple[Person, ...]:
 
 
 def add_person(tx: Transaction, new: Person, event: Event) -> None:
+    if person(tx, new.name) is not None:
+        raise Conflict(f"there is a person `{new.name}` already")
     tx.db.execute(insert("people", PERSON), rows.person_row(new))
     append(tx, event)
 
