@@ -89,6 +89,9 @@ class _Guard(httpx2.AsyncBaseTransport):
     async def _exchange(self, request: httpx2.Request, call: Call | None) -> httpx2.Response:
         response = await self._inner.handle_async_request(request)
         kind = response.headers.get("content-type", "").lower()
+        if response.headers.get("content-encoding", "identity") != "identity":
+            await response.aclose()
+            return _instead("its answer is compressed although it was asked not to", sent=True)
         if response.status_code < 400 and not kind.startswith("application/json"):
             if call is not None and isinstance(response.stream, httpx2.AsyncByteStream):
                 response.stream = _CallStream(response.stream, call)
@@ -98,7 +101,7 @@ class _Guard(httpx2.AsyncBaseTransport):
         finally:
             await response.aclose()
         if body is None:
-            return _instead(f"its answer is larger than {ANSWER_BYTES} bytes, or compressed", sent=True)
+            return _instead(f"its answer is larger than {ANSWER_BYTES} bytes", sent=True)
         if response.status_code < 400:
             kept = {key: value for key, value in response.headers.items() if key in ("content-type", _SESSION)}
             return httpx2.Response(response.status_code, headers=kept, content=body)
@@ -141,9 +144,7 @@ def _json(error: ErrorData) -> httpx2.Response:
 
 
 async def _read(response: httpx2.Response) -> bytes | None:
-    """Return the whole body, or None if it is larger than an answer may be or is compressed although not asked to."""
-    if response.headers.get("content-encoding", "identity") != "identity":
-        return None
+    """Return the whole body, or None if it is larger than an answer may be."""
     body = bytearray()
     async for chunk in response.aiter_raw():
         body += chunk
