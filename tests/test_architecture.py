@@ -135,7 +135,9 @@ def test_rules_are_pure(path: Path) -> None:
     tree = ast.parse(path.read_text())
     impure = {other.split(".")[0] for other in imports(path)} & IMPURE
     clocks = [n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and n.attr in {"now", "utcnow", "today"}]
-    assert not impure and not clocks and not any(isinstance(n, ast.AsyncFunctionDef | ast.Await) for n in ast.walk(tree))
+    assert (
+        not impure and not clocks and not any(isinstance(n, ast.AsyncFunctionDef | ast.Await) for n in ast.walk(tree))
+    )
 
 
 def test_adapters_know_only_vocabulary_rules_and_their_port() -> None:

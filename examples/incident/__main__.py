@@ -73,9 +73,8 @@ async def story(stage: Stage) -> None:
     await stage.revoke(link)
     after = await stage.try_call(coder, "list_pull_requests", {"owner": "acme", "repo": "api"})
     still = await stage.call(planner, "list_pull_requests", {"owner": "acme", "repo": "api"})
-    say(
-        f"10. coder's delegation is REVOKED: coder {after}, planner {'still works' if not still.is_error else still.text}"
-    )
+    works = "still works" if not still.is_error else still.text
+    say(f"10. coder's delegation is REVOKED: coder {after}, planner {works}")
 
 
 async def approve(stage: Stage, hold: str) -> bool:
