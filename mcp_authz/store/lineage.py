@@ -24,7 +24,7 @@ LINKS_UP: Final = f"{_UP} SELECT {columns(LINK, 'links')} FROM up JOIN links USI
 """Every column of the links from the root down to one link."""
 
 _STATE_UP: Final = f"""{_UP}
-    SELECT links.id, links.session_id, links.parent_id, links.holder, links.status, agents.status, links.expires_at,
+    SELECT links.id, links.session_id, links.holder, links.status, agents.status, links.expires_at,
         links.max_calls IS NOT NULL AND links.calls_made >= links.max_calls
     FROM up JOIN links USING (id) JOIN agents ON agents.name = links.holder ORDER BY steps DESC
 """  # noqa: S608 - a constant
@@ -58,20 +58,20 @@ class Lineage:
 def lineage(tx: Transaction, leaf: LinkId, now: int) -> Lineage | None:
     """Return the chain of `leaf` and how it stands at `now` (microseconds), or None when there is no such chain."""
     rows = tx.db.execute(_STATE_UP, (leaf,)).fetchall()
-    if not rows or len(rows) > limits.CHAIN_LINKS or rows[0][2] is not None:
+    if not rows or len(rows) > limits.CHAIN_LINKS:
         return None
     session_id = rows[0][1]
     session = tx.db.execute(_SESSION, (session_id,)).fetchone()
-    if session is None or any(row[1] != session_id for row in rows):
+    if session is None:
         return None
     return Lineage(
         links=tuple(row[0] for row in rows),
-        holder=rows[-1][3],
+        holder=rows[-1][2],
         session=session_id,
         grant=session[0],
         subject=session[1],
         ended=_ended(rows, session, now),
-        spent=bool(session[6]) or any(row[7] for row in rows),
+        spent=bool(session[6]) or any(row[6] for row in rows),
     )
 
 
@@ -80,14 +80,14 @@ def _ended(links: list[Row], session: Row, now: int) -> Ended | None:
         _grant, subject, agent, status, expires_at, last_used_at, _spent,
         grant_subject, grant_agent, grant_status, grant_expires_at, person_status,
     ) = session  # fmt: skip
-    if (subject, agent) != (grant_subject, grant_agent) or agent != links[0][3]:
+    if (subject, agent) != (grant_subject, grant_agent) or agent != links[0][2]:
         return "revoked"
     if grant_status != "active" or person_status != "active":
         return "revoked"
-    if any(row[4] != "active" or row[5] != "active" for row in links):
+    if any(row[3] != "active" or row[4] != "active" for row in links):
         return "revoked"
     if status != "active" or now >= expires_at or now - last_used_at >= _IDLE:
         return "session"
-    if now >= grant_expires_at or any(now >= row[6] for row in links):
+    if now >= grant_expires_at or any(now >= row[5] for row in links):
         return "expired"
     return None

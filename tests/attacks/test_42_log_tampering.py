@@ -44,6 +44,8 @@ async def test_every_flipped_bit_of_every_record_is_found_at_its_place(tmp_path:
         for position in range(len(row.hash) * 8):
             altered = [*rows[:index], replace(row, hash=flip(row.hash, position)), *rows[index + 1 :]]
             assert first_break(altered, head=head) is not None
+        renumbered = [*rows[:index], replace(row, sequence=row.sequence + 64), *rows[index + 1 :]]
+        assert first_break(renumbered, head=head) is not None
 
 
 def flip(data: bytes, bit: int) -> bytes:

@@ -121,6 +121,43 @@ async def test_an_expired_link_admits_nothing(stores: Stores) -> None:
         await assert_lost(store, asked, "expired")
 
 
+async def test_an_expired_grant_admits_nothing_even_if_its_session_would_go_on(stores: Stores) -> None:
+    async with stores.open() as store:
+        await settle(store)
+        await store.add_grant(replace(grant("g_2"), expires_at=START + MINUTE), event())
+        await store.open_session(session("s_2", "g_2"), root("l_2", of="s_2"), event())
+        asked = admission(
+            agent=PLANNER,
+            key=key("agent:planner").thumbprint,
+            grant=GrantId("g_2"),
+            session=SessionId("s_2"),
+            links=(LinkId("l_2"),),
+        )
+        assert isinstance(await store.admit(asked), int)
+        stores.clock.pass_(MINUTE)
+        await assert_lost(store, replace(asked, once=()), "expired")
+
+
+async def test_a_session_of_another_than_its_grant_was_given_to_admits_nothing(stores: Stores) -> None:
+    async with stores.open() as store:
+        await settle(store)
+        stolen = replace(session("s_2"), agent=CODER)
+        await store.open_session(stolen, root("l_2", CODER, "s_2"), event())
+        await assert_lost(store, admission(session=SessionId("s_2"), links=(LinkId("l_2"),)), "revoked")
+        assert [found.id for found, _ in await store.open_links(CODER, START)] == [SESSION]
+
+
+async def test_a_chain_that_is_too_long_admits_nothing(stores: Stores) -> None:
+    async with stores.open() as store:
+        await settle(store)
+        chain = [ROOT, LEAF]
+        for depth in range(2, limits.CHAIN_LINKS + 1):
+            chain.append(LinkId(f"l_{depth}"))
+            await store.add_link(link(chain[-1], chain[-2], depth=depth), event())
+        assert isinstance(await store.admit(admission(links=tuple(chain[:-1]))), int)
+        await assert_lost(store, admission(links=tuple(chain), once=()), "revoked")
+
+
 async def test_a_retired_key_admits_nothing(stores: Stores) -> None:
     async with stores.open() as store:
         await settle(store)

@@ -168,6 +168,13 @@ async def test_a_verdict_over_what_somebody_has_answered_meanwhile_is_refused(st
         assert await state_of(store) is HoldState.PENDING
 
 
+async def test_a_verdict_after_more_than_there_are_is_refused(stores: Stores) -> None:
+    async with stores.open() as store:
+        await open_hold(store)
+        with pytest.raises(Conflict):
+            await store.give_verdict(verdict(), after=1, to=HoldState.APPROVED, event=event())
+
+
 async def test_a_person_answers_once(stores: Stores) -> None:
     async with stores.open() as store:
         await open_hold(store)
@@ -337,9 +344,13 @@ async def test_what_a_process_that_is_gone_had_claimed_ends_as_unknown(stores: S
 
 
 async def test_what_a_living_process_has_claimed_stays_claimed(stores: Stores) -> None:
+    async with stores.open() as gone:
+        await open_hold(gone, held("h_gone", b"\x02" * 32))
+        for come_from, to in pairwise((HoldState.PENDING, HoldState.APPROVED, HoldState.CLAIMED)):
+            await gone.move_hold(HoldId("h_gone"), come_from=come_from, to=to, event=None)
     async with stores.open() as store, stores.open() as other:
         await open_hold(store)
         await lead_to(store, HoldState.CLAIMED)
-        assert await other.recover(lambda call: event("outcome")) == ()
+        assert await other.recover(lambda call: event("outcome")) == ("h_gone",)
         assert await store.recover(lambda call: event("outcome")) == ()
         assert await state_of(store) is HoldState.CLAIMED

@@ -7,10 +7,12 @@ import sqlite3
 import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from mcp_authz import limits
 from mcp_authz.errors import StoreError
 from mcp_authz.model import HoldId, HoldState
 from mcp_authz.rules.keys import Sealer
@@ -19,7 +21,8 @@ from mcp_authz.store.offline import stored_head, stored_records
 from mcp_authz.store.schema import MIGRATIONS
 from mcp_authz.store.sqlite import SqliteStore
 from tests.store.conftest import SEALER
-from tests.store.world import Time, admission, approve, event, held, open_hold, settle
+from tests.store.permissions import permissions_count
+from tests.store.world import HOUR, Time, admission, approve, event, held, once, open_hold, settle
 
 
 @asynccontextmanager
@@ -212,10 +215,43 @@ async def test_the_log_can_be_read_from_a_copy_that_cannot_be_written(tmp_path: 
     copy.chmod(0o400)
     copy.parent.chmod(0o500)
 
-    assert first_break(stored_records(copy), head=stored_head(copy)) is None
-    assert [row.sequence for row in stored_records(copy, after=2, limit=2)] == [3, 4]
-    assert first_break(stored_records(copy, after=2), start=(0, GENESIS), head=head) is not None
+    with permissions_count():
+        assert first_break(stored_records(copy), head=stored_head(copy)) is None
+        assert [row.sequence for row in stored_records(copy, after=2, limit=2)] == [3, 4]
+        assert first_break(stored_records(copy, after=2), start=(0, GENESIS), head=head) is not None
     copy.parent.chmod(0o700)
+
+
+async def test_a_copy_whose_newest_records_cannot_be_read_is_refused_instead_of_read_short(tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    async with opened(tmp_path / "store.db") as store:
+        await settle(store)
+        for name in ("store.db", "store.db-wal"):
+            (copy / name).write_bytes((tmp_path / name).read_bytes())
+    copy.chmod(0o500)
+    with permissions_count(), pytest.raises(StoreError):
+        stored_records(copy / "store.db")
+    copy.chmod(0o700)
+    assert len(stored_records(copy / "store.db")) == 7
+
+
+async def test_used_ids_are_forgotten_long_after_they_could_be_used(tmp_path: Path) -> None:
+    clock = Time()
+    store = SqliteStore.open(tmp_path / "store.db", sealer=SEALER, clock=clock)
+    try:
+        for number in range(250):
+            await store.remember(once(f"id {number}"))
+        count = partial(store._reader.ask, lambda tx: tx.db.execute("SELECT count(*) FROM once").fetchone()[0])
+        clock.pass_(HOUR)
+        await store.append(event())
+        assert count() == 250
+        clock.pass_(limits.ONCE_KEPT)
+        for _ in range(3):
+            await store.append(event())
+        assert count() == 0
+    finally:
+        await store.aclose()
 
 
 def test_a_log_that_is_not_there_is_an_error_and_makes_no_file(tmp_path: Path) -> None:
