@@ -81,7 +81,7 @@ def find_hold(tx: Transaction, *, digest: bytes, session: SessionId, actor: Agen
 def expire_due(tx: Transaction) -> None:
     """Every hold whose time is up is expired, each with its record."""
     due = tx.db.execute(
-        """SELECT id, session_id, actor, expires_at FROM holds
+        """SELECT id, session_id, actor, expires_at FROM holds INDEXED BY holds_that_wait
         WHERE state IN ('pending', 'approved') AND expires_at <= ? ORDER BY position""",
         (tx.now,),
     ).fetchall()

@@ -115,6 +115,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE INDEX holds_of_a_call ON holds (session_id, actor, digest)",
         "CREATE INDEX holds_that_wait ON holds (expires_at) WHERE state IN ('pending', 'approved')",
         "CREATE INDEX holds_by_state ON holds (state)",
+        "CREATE INDEX holds_by_session ON holds (session_id, state)",
         "CREATE INDEX holds_by_actor ON holds (actor, state)",
         """CREATE TABLE verdicts (
             hold_id TEXT NOT NULL REFERENCES holds (id),
