@@ -36,6 +36,7 @@ LAYERS = [
         "mcp_authz.sessions",
         "mcp_authz.catalog",
         "mcp_authz.approvals",
+        "mcp_authz.revocation",
         "mcp_authz.outcome",
         "mcp_authz.relay",
         "mcp_authz.evaluation",

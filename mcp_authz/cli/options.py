@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from mcp_authz.errors import InputError, NotFound
 from mcp_authz.rules.duration import parse_duration
 
+SHORTEST: Final = 3  # characters of the beginning of an id
+_NAMED: Final = {"agent", "person"}
+_WHERE: Final = {
+    "agent": "; `mcp-authz agent list` has them all",
+    "person": "; `mcp-authz user list` has them all",
+    "grant": "; `mcp-authz grant list` has them all",
+    "session": "; `mcp-authz session list` has them all",
+    "link": "; `mcp-authz session show ID` has those of one session",
+    "hold": "; `mcp-authz holds list --all` has them all",
+    "key": "; `mcp-authz agent show NAME` has those of one agent, `mcp-authz user show NAME` those of one person",
+}
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        metavar="FILE",
-        help="The configuration to use. Else $MCP_AUTHZ_CONFIG, else gateway.toml in your configuration directory.",
-    ),
-]
 
 
 def duration(*, at_least: timedelta = timedelta(seconds=1), at_most: timedelta) -> Callable[[str], timedelta]:
@@ -35,19 +38,19 @@ def duration(*, at_least: timedelta = timedelta(seconds=1), at_most: timedelta) 
     return read
 
 
-def the_one(kind: str, text: str, ids: Sequence[str]) -> str:
-    """Return the id of this kind that `text` is, or that alone begins with it.
+def the_one(kind: str, text: str, names: Sequence[str]) -> str:
+    """Return the name of this kind that `text` is; or the id, if these are ids, that alone begins with it.
 
     Raises:
         NotFound: none does, or several do; the message lists them.
     """
-    if text in ids:
+    if text in names:
         return text
-    letters = text.partition("_")[2]  # so that an empty shell variable is no prefix of everything
-    found = [full for full in ids if letters and full.startswith(text)]
+    # A name is written whole: `code` is not `coder`. Nor is an empty shell variable the beginning of every id.
+    found = [] if kind in _NAMED or len(text) < SHORTEST else [full for full in names if full.startswith(text)]
     if len(found) == 1:
         return found[0]
     if not found:
-        raise NotFound(f"there is no {kind} `{text}`")
+        raise NotFound(f"there is no {kind} `{text}`{_WHERE.get(kind, '')}")
     candidates = ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
     raise NotFound(f"several {kind}s begin with `{text}`: {candidates}; write more of the one you mean")

@@ -49,6 +49,16 @@ def print_json(value: Any) -> None:
     say(json.dumps(value, indent=2, ensure_ascii=True))
 
 
+def print_json_line(value: Any) -> None:
+    """One JSON document is printed on one line."""
+    say(json.dumps(value, ensure_ascii=True))
+
+
+def flush() -> None:
+    """What was printed has left this process."""
+    sys.stdout.flush()
+
+
 def on_terminal() -> bool:
     """Whether a person reads stdout as it is written."""
     return sys.stdout.isatty()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,18 +20,28 @@ class NoTerminal(AuthzError):
     code = "no_terminal"
 
 
+def show(text: str) -> None:
+    """The text stands on the terminal that controls this process.
+
+    Raises:
+        NoTerminal: no terminal controls this process.
+    """
+    with _terminal() as terminal:
+        _write(terminal, f"{text}\n")
+
+
 def ask_passphrase(prompt: str) -> str:
     """Return what a person typed, unseen, at the terminal that controls this process; never stdin.
 
     Raises:
         NoTerminal: no terminal controls this process, or it was closed.
     """
-    with _terminal() as terminal:
-        os.write(terminal, prompt.encode())
+    with _terminal() as terminal, _interruptible():
+        _write(terminal, prompt)
         try:
             return _line(terminal)
         finally:
-            os.write(terminal, b"\n")
+            _write(terminal, "\n")
 
 
 def ask_new_passphrase(prompt: str) -> str:
@@ -68,6 +79,21 @@ def _terminal() -> Iterator[int]:
         raise NoTerminal("the terminal cannot be told to hide what is typed; use another terminal") from None
     finally:
         os.close(terminal)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C ends the wait at once; an event loop would note it and go on waiting for the line."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _write(terminal: int, text: str) -> None:
+    with os.fdopen(terminal, "w", encoding="utf-8", errors="backslashreplace", closefd=False) as file:
+        file.write(text)
 
 
 def _line(terminal: int) -> str:

@@ -1,0 +1,105 @@
+"""`mcp-authz revoke`: stops one thing, and all that descends from it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from mcp_authz.cli.invocation import asynchronous, command_line, installation, operator
+from mcp_authz.cli.options import Json, the_one
+from mcp_authz.cli.output import next_step, print_json, say
+from mcp_authz.revocation import Revocation, Stopped
+from mcp_authz.rules.display import visible
+from mcp_authz.store.ports import RevocableKind, Store
+
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
+
+_EFFECT = {
+    "link": "who holds it, and whoever they delegated to, cannot use it any more",
+    "session": "nobody can work in it any more",
+    "grant": "no session can be started from it, and those that were have ended",
+    "agent": "it cannot sign in, and nothing that it held or handed on can be used",
+    "key": "it signs nobody in, and tokens that were issued to it are refused",
+    "person": "nobody acts for them, and they approve nothing",
+    "hold": "the call does not run",
+}
+
+
+@app.command()
+@asynchronous
+async def revoke(
+    ctx: typer.Context,
+    kind: Annotated[RevocableKind, typer.Argument(metavar="KIND", help="What it is.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Its name; or its id, or enough of it.")],
+    *,
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; it goes on record.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would stop, and change nothing.")] = False,
+    json: Json = False,
+) -> None:
+    """Stop something, and all that descends from it, at the next call."""
+    async with installation(ctx) as here:
+        full = the_one(kind, name, await _names(here.store, kind))
+        revocation = Revocation(here.store, here.clock)
+        if dry_run:
+            stopped = await revocation.foresee(kind, full)
+        else:
+            stopped = await revocation.revoke(kind, full, reason=reason, by=operator())
+        owned = await _owned(here.store, full) if kind == "person" else []
+    if json:
+        print_json({"kind": kind, "name": full, "dry_run": dry_run, **_view(stopped)})
+        return
+    if stopped.already:
+        say(f"{kind} {full} {'waits no longer' if kind == 'hold' else 'is revoked already'}; nothing was changed")
+        return
+    say(f"{kind} {full} would be revoked" if dry_run else f"{kind} {full} is revoked: {_EFFECT[kind]}")
+    would = "would stop" if dry_run else "stopped"
+    for session, link in stopped.links:
+        say(f"{would}: agent {link.holder} for {session.subject}, {visible(session.purpose)}: link {link.id}")
+    for hold in stopped.holds:
+        say(f"{would}: held call {hold}")
+    if not stopped.links and not stopped.holds:
+        say("nothing that was open stands on it")
+    if owned:
+        say(f"still active, owned by {full}: {' '.join(owned)}")
+    if dry_run:
+        next_step(command_line(ctx, "revoke", kind, full, "--reason", reason))
+    else:
+        next_step(command_line(ctx, "audit", "list", "--kind", "revocation"))
+
+
+async def _names(store: Store, kind: RevocableKind) -> list[str]:
+    """Every name that a thing of this kind has."""
+    match kind:
+        case "agent":
+            return [agent.name for agent in await store.agents()]
+        case "person":
+            return [person.name for person in await store.people()]
+        case "grant":
+            return [grant.id for grant in await store.grants()]
+        case "session":
+            return [session.id for session in await store.sessions()]
+        case "link":
+            return [link.id for session in await store.sessions() for link in await store.links(session.id)]
+        case "hold":
+            return [held.id for held in await store.holds()]
+        case "key":
+            agents = [f"agent:{agent.name}" for agent in await store.agents()]
+            people = [f"user:{person.name}" for person in await store.people()]
+            return [key.thumbprint for holder in agents + people for key in await store.keys_of(holder)]
+
+
+async def _owned(store: Store, person: str) -> list[str]:
+    """Agents that go on without their owner, which is worth knowing."""
+    return [agent.name for agent in await store.agents() if agent.owner == person and agent.status == "active"]
+
+
+def _view(stopped: Stopped) -> dict[str, Any]:
+    return {
+        "already_revoked": stopped.already,
+        "links": [
+            {"id": link.id, "holder": link.holder, "session": session.id, "subject": session.subject}
+            for session, link in stopped.links
+        ],
+        "holds": list(stopped.holds),
+    }

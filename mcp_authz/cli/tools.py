@@ -1,0 +1,155 @@
+"""`mcp-authz tools`: what the gateway takes each tool for, and changed definitions that wait to be accepted."""
+
+from __future__ import annotations
+
+import difflib
+import json as json_format
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from mcp_authz.catalog import Catalog
+from mcp_authz.cli.invocation import asynchronous, command_line, installation, operator
+from mcp_authz.cli.options import Json
+from mcp_authz.cli.output import draw, next_step, print_json, say, table
+from mcp_authz.errors import Conflict, NotFound
+from mcp_authz.installation import Installation
+from mcp_authz.model import Tool
+from mcp_authz.rules.classify import tool_name
+from mcp_authz.rules.definition import DEFINITION_MEMBERS
+from mcp_authz.rules.display import visible
+from mcp_authz.store.ports import Event, Pin
+from mcp_authz.wiring import server_rules
+
+app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, add_completion=False)
+
+ToolText = Annotated[str, typer.Argument(metavar="TOOL", help="Such as files__read_file.")]
+
+
+@app.callback()
+def group() -> None:
+    """Tools: what they are taken for, and changes to accept."""
+
+
+@app.command("list")
+@asynchronous
+async def list_(ctx: typer.Context, json: Json = False) -> None:
+    """List every tool that was ever listed by a configured server."""
+    async with installation(ctx) as here:
+        rules = {name: server_rules(name, server) for name, server in here.config.servers.items()}
+        catalog = Catalog(store=here.store, rules=rules, clock=here.clock)
+        await catalog.load_pins()
+    if json:
+        print_json([_view(tool) for tool in catalog.tools])
+        return
+    table(
+        ("TOOL", "SERVER", "HAZARD", "ACTION", "SCOPES", "CLASSIFIED BY", "STATE"),
+        (
+            (
+                tool.name,
+                tool.server,
+                tool.classification.hazard.value,
+                tool.classification.action,
+                " ".join(str(scope) for scope in tool.classification.scopes),
+                tool.classification.by,
+                "quarantined" if tool.quarantined else "pinned",
+            )
+            for tool in catalog.tools
+        ),
+        empty="no tools yet: the gateway learns them from its servers when it runs (`mcp-authz serve`)",
+    )
+
+
+@app.command()
+@asynchronous
+async def diff(ctx: typer.Context, tool: ToolText, json: Json = False) -> None:
+    """Show what changed in a tool's definition since it was accepted."""
+    async with installation(ctx) as here:
+        pin = await _find(here, tool)
+    if json:
+        waiting = pin.changed_digest and {"digest": pin.changed_digest.hex(), "definition": pin.changed}
+        pinned = {"digest": pin.digest.hex(), "definition": pin.definition}
+        print_json({"name": tool, "server": pin.server, "tool": pin.tool, "pinned": pinned, "waiting": waiting})
+        return
+    if pin.changed is None or pin.changed_digest is None:
+        say(f"tool {tool} is as it was accepted: definition {pin.digest.hex()}")
+        return
+    before, after = (_lines(definition) for definition in (pin.definition, pin.changed))
+    for line in difflib.unified_diff(before, after, "accepted", "listed now", n=3, lineterm=""):
+        draw(Text(visible(line), style={"+": "green", "-": "red", "@": "cyan"}.get(line[:1], "")))
+    say()
+    say(f"tool {tool} is in quarantine: nobody can call it until this definition is accepted, or the old one is back")
+    next_step(command_line(ctx, "tools", "accept", tool, "--expect", pin.changed_digest.hex()))
+
+
+@app.command()
+@asynchronous
+async def accept(
+    ctx: typer.Context,
+    tool: ToolText,
+    *,
+    expect: Annotated[str, typer.Option(metavar="DIGEST", help="The definition you read, as `tools diff` names it.")],
+) -> None:
+    """Accept the changed definition of a tool, if it is still the one you read."""
+    try:
+        digest = bytes.fromhex(expect)
+    except ValueError:
+        raise typer.BadParameter("a digest is 64 hexadecimal digits, as `tools diff` prints them") from None
+    async with installation(ctx) as here:
+        pin = await _find(here, tool)
+        if pin.changed_digest is None:
+            raise Conflict(f"tool `{tool}` is not in quarantine; there is nothing to accept")
+        fields = {
+            "summary": f"definition of {tool} accepted",
+            "by": operator(),
+            "server": pin.server,
+            "tool": pin.tool,
+            "pinned": pin.digest.hex(),
+            "listed": expect,
+            "outcome": "accepted",
+        }
+        await here.store.accept(pin.server, pin.tool, digest, Event(kind="pin", at=here.clock(), fields=fields))
+    say(f"tool {tool} is out of quarantine; a gateway that runs already uses it after its next start")
+    next_step(command_line(ctx, "tools", "list"))
+
+
+async def _find(here: Installation, name: str) -> Pin:
+    pins = {tool_name(pin.server, pin.tool, pin.digest): pin for pin in await here.store.pins()}
+    for known, pin in pins.items():
+        if known == name:
+            return pin
+    near = difflib.get_close_matches(name, pins, n=1)
+    meant = f"did you mean `{near[0]}`?" if near else "`mcp-authz tools list` has them all"
+    raise NotFound(f"there is no tool `{name}`; {meant}")
+
+
+def _lines(definition: Mapping[str, Any]) -> list[str]:
+    """A definition as lines that can be compared: the text as text, the rest as JSON with its members in order."""
+    lines = []
+    for member in DEFINITION_MEMBERS:
+        if member not in definition:
+            continue
+        value = definition[member]
+        if not isinstance(value, str):
+            value = json_format.dumps(value, indent=2, ensure_ascii=False, sort_keys=True)
+        lines += [f"{member}:", *(f"  {line}" for line in value.splitlines())]
+    return lines
+
+
+def _view(tool: Tool) -> dict[str, Any]:
+    return {
+        "name": tool.name,
+        "server": tool.server,
+        "tool": tool.tool,
+        "environment": tool.environment,
+        "hazard": tool.classification.hazard.value,
+        "action": tool.classification.action,
+        "scopes": [str(scope) for scope in tool.classification.scopes],
+        "classified_by": tool.classification.by,
+        "approval": tool.classification.approval,
+        "proof": tool.classification.proof.name.lower(),
+        "quarantined": tool.quarantined,
+        "digest": tool.digest.hex(),
+    }

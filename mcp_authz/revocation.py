@@ -1,0 +1,167 @@
+"""The one verb that stops things: what a revocation stops, said before it happens and after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from mcp_authz.errors import NotFound
+from mcp_authz.model import (
+    Agent,
+    AgentName,
+    Grant,
+    GrantId,
+    HeldCall,
+    HoldId,
+    HoldState,
+    Key,
+    Link,
+    LinkId,
+    Person,
+    PersonName,
+    Session,
+    SessionId,
+    Thumbprint,
+)
+from mcp_authz.store.ports import Clock, Event, RevocableKind, Store
+
+Open = Mapping[LinkId, tuple[Session, Link]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stopped:
+    """What cannot be used any more, or could not if this were revoked; `already` when it was revoked before."""
+
+    links: tuple[tuple[Session, Link], ...] = ()
+    holds: tuple[HoldId, ...] = ()
+    already: bool = False
+
+
+class Revocation:
+    """Revokes things, and says what that stops."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+
+    async def foresee(self, kind: RevocableKind, name: str) -> Stopped:
+        """Return what revoking this thing now would stop; nothing is changed.
+
+        Raises:
+            NotFound: there is no such thing.
+        """
+        if await self._is_over(kind, name):
+            return Stopped(already=True)
+        before = await self._open()
+        below = await self._below(LinkId(name)) if kind == "link" else ()
+        stopped = {id_: pair for id_, pair in before.items() if _stands_on(kind, name, pair, before)}
+        left = {(session.id, link.holder) for id_, (session, link) in before.items() if id_ not in stopped}
+        waiting = await self._store.holds(states=[HoldState.PENDING, HoldState.APPROVED])
+        holds = []
+        for held in waiting:
+            # A held call names no link: it ends with the last one that its agent has in the session.
+            of_link = any((link.session, link.holder) == (held.session, held.actor) for link in below)
+            if (of_link and (held.session, held.actor) not in left) or await self._ends(kind, name, held):
+                holds.append(held.id)
+        return Stopped(links=tuple(stopped.values()), holds=tuple(holds))
+
+    async def revoke(self, kind: RevocableKind, name: str, *, reason: str, by: str) -> Stopped:
+        """The thing is revoked, on record with who did it and why; returns what could be used before and cannot now.
+
+        Raises:
+            NotFound: there is no such thing.
+        """
+        if await self._is_over(kind, name):
+            return Stopped(already=True)
+        before = await self._open()
+        fields = {"summary": f"{kind} {name} revoked: {reason}", "by": by, "of": kind, "name": name, "reason": reason}
+        holds = await self._store.revoke(kind, name, Event(kind="revocation", at=self._clock(), fields=fields))
+        after = await self._open()
+        return Stopped(links=tuple(pair for id_, pair in before.items() if id_ not in after), holds=holds)
+
+    async def _is_over(self, kind: RevocableKind, name: str) -> bool:
+        """Whether revoking it would change nothing."""
+        store = self._store
+        if kind == "hold":
+            held = await store.hold(HoldId(name))
+            if held is None:
+                raise NotFound(f"there is no hold `{name}`")
+            return held.state not in {HoldState.PENDING, HoldState.APPROVED}
+        found: Link | Session | Grant | Agent | Key | Person | None
+        match kind:
+            case "link":
+                found = await store.link(LinkId(name))
+            case "session":
+                found = await store.session(SessionId(name))
+            case "grant":
+                found = await store.grant(GrantId(name))
+            case "agent":
+                found = await store.agent(AgentName(name))
+            case "key":
+                found = await store.key(Thumbprint(name))
+            case "person":
+                found = await store.person(PersonName(name))
+        if found is None:
+            raise NotFound(f"there is no {kind} `{name}`")
+        return found.status == "revoked"
+
+    async def _open(self) -> Open:
+        """Every link that could carry a call now."""
+        now = self._clock()
+        agents = await self._store.agents()
+        return {link.id: (s, link) for agent in agents for s, link in await self._store.open_links(agent.name, now)}
+
+    async def _below(self, name: LinkId) -> tuple[Link, ...]:
+        """The link and every one that descends from it."""
+        top = await self._store.link(name)
+        if top is None:
+            return ()
+        below = {top.id: top}
+        for link in await self._store.links(top.session):  # parents first
+            if link.parent in below:
+                below[link.id] = link
+        return tuple(below.values())
+
+    async def _ends(self, kind: RevocableKind, name: str, held: HeldCall) -> bool:
+        """Whether a waiting call would be cancelled with what it names."""
+        match kind:
+            case "hold":
+                return held.id == name
+            case "agent":
+                return name == held.actor or name in held.chain
+            case "person":
+                return name == held.subject
+            case "session":
+                return name == held.session
+            case "grant":
+                session = await self._store.session(held.session)
+                return session is not None and session.grant == name
+            case "key" | "link":
+                return False
+
+
+def _stands_on(kind: RevocableKind, name: str, pair: tuple[Session, Link], links: Open) -> bool:
+    """Whether an open link is this thing, or descends from it."""
+    session, link = pair
+    match kind:
+        case "link":
+            return any(above.id == name for above in _upward(link, links))
+        case "agent":
+            return any(above.holder == name for above in _upward(link, links))
+        case "session":
+            return session.id == name
+        case "grant":
+            return session.grant == name
+        case "person":
+            return session.subject == name
+        case "key" | "hold":
+            return False
+
+
+def _upward(link: Link, links: Open) -> Iterable[Link]:
+    """The link and those above it: whatever stands above an open link is open too."""
+    above: Link | None = link
+    while above is not None:
+        yield above
+        parent = links.get(above.parent) if above.parent is not None else None
+        above = None if parent is None else parent[1]
