@@ -14,6 +14,7 @@ from mcp_authz.errors import ConfigError, DownstreamError, InputError
 from mcp_authz.model import Caller, Tool, ToolName
 from mcp_authz.rules.classify import ServerRules, classify, tool_name
 from mcp_authz.rules.definition import definition_digest
+from mcp_authz.rules.offered import DEFINITIONS
 from mcp_authz.store.ports import Clock, Event, Pin, Store
 
 log = logging.getLogger(__name__)
@@ -31,8 +32,8 @@ class Catalog:
 
     @property
     def tools(self) -> tuple[Tool, ...]:
-        """Every tool, servers in the order of the configuration."""
-        return tuple(self._by_name.values())
+        """Every tool that can be listed and called by name, servers in the order of the configuration."""
+        return tuple(tool for tool in self._by_name.values() if tool.method == "tools/call")
 
     def find(self, name: str) -> Tool | None:
         """The tool of this name, in quarantine or not."""
@@ -62,7 +63,7 @@ class Catalog:
     async def _pin(self, server: str, definitions: tuple[Mapping[str, Any], ...]) -> None:
         now = self._clock()
         pins = {pin.tool: pin for pin in await self._store.pins() if pin.server == server}
-        seen = dict(_readable(server, definitions))
+        seen = dict(_readable(server, (*definitions, *DEFINITIONS.values())))  # the protocol's own come last and win
         new = [
             Pin(server=server, tool=tool, digest=digest, definition=definition, seen_at=now)
             for tool, (digest, definition) in seen.items()
@@ -101,6 +102,7 @@ class Catalog:
             digest=pin.digest,
             classification=classify(rules, pin.tool, pin.digest),
             quarantined=pin.changed_digest is not None,
+            method=pin.tool if pin.tool in DEFINITIONS else "tools/call",
         )
 
     def _publish(self) -> None:

@@ -140,12 +140,14 @@ class Config(_Strict):
     @property
     def directory(self) -> Path:
         """The folder that relative paths in the file start from."""
-        return self.source.parent if self.source != Path() else user_config_dir()
+        return self.source.parent if self.source != Path() else self.data
 
     @property
     def data(self) -> Path:
         """Where store and keys live."""
-        return self.directory / self.data_dir if self.data_dir else user_data_dir()
+        if self.data_dir is None:
+            return user_data_dir()
+        return (self.source.parent if self.source != Path() else user_data_dir()) / self.data_dir
 
 
 def user_config_dir() -> Path:

@@ -4,9 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
 
 from mcp_authz.model import Admitted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """Something a server lists beside tools: the capability, the method, and the member that holds the list."""
+
+    capability: str
+    method: str
+    member: str
+
+
+RESOURCES: Final = Offer(capability="resources", method="resources/list", member="resources")
+TEMPLATES: Final = Offer(capability="resources", method="resources/templates/list", member="resourceTemplates")
+PROMPTS: Final = Offer(capability="prompts", method="prompts/list", member="prompts")
 
 
 class Relay(Protocol):
@@ -47,6 +62,9 @@ class Downstream(Protocol):
 
     async def list_tools(self) -> tuple[Mapping[str, Any], ...]:
         """Return every tool definition exactly as the server lists it, all pages, every member kept."""
+
+    async def list_offers(self, offer: Offer) -> tuple[Mapping[str, Any], ...]:
+        """Return everything of this kind exactly as the server lists it; nothing if the server offers none."""
 
     async def forward(self, admitted: Admitted, relay: Relay) -> Mapping[str, Any]:
         """Return the server's result exactly as it sent it, without `_meta` of our prefix.

@@ -97,7 +97,11 @@ class Forwarding:
             expires_at=self._parts.clock() + limits.REQUEST_STATE_LIFETIME,
         )
         sealed = seal_state(
-            state, caller=self._caller, method="tools/call", call_digest=digest, sealer=self._parts.sealer
+            state,
+            caller=self._caller,
+            method=self._admitted.call.tool.method,
+            call_digest=digest,
+            sealer=self._parts.sealer,
         )
         await self._record("asked", None, hold, None)
         asked = {**result, "requestState": sealed}

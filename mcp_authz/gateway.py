@@ -9,6 +9,7 @@ import anyio
 
 from mcp_authz import audit
 from mcp_authz.catalog import could_ever_use, known_to
+from mcp_authz.downstream import Offer
 from mcp_authz.errors import SignatureRefused
 from mcp_authz.evaluation import Evaluation
 from mcp_authz.forwarding import Forwarding
@@ -45,6 +46,10 @@ class Gateway:
         """The tools this caller could use with some arguments; listing grants nothing."""
         return tuple(tool for tool in self._parts.catalog.tools if could_ever_use(caller, tool))
 
+    async def list_offers(self, caller: Caller, offer: Offer) -> tuple[Mapping[str, Any], ...]:
+        """The resources, templates or prompts of the servers that this caller could ask for them."""
+        return await self._parts.offers.list(caller, offer)
+
     def why_nothing(self, caller: Caller) -> str:
         """Why `list_tools` is empty for this caller."""
         if not self._parts.catalog.tools:
@@ -54,11 +59,14 @@ class Gateway:
         return "your delegation and your agent's ceiling have no tool in common."
 
     async def call(self, caller: Caller, message: Message, channel: Channel) -> Outcome:
-        """Steps 7 to 16 for one `tools/call` of an identified caller."""
+        """Steps 7 to 16 for one request of an identified caller whose method reaches a tool server."""
         ride = Ride(self._parts, caller, message, channel)
+        if message.method != "tools/call":
+            offered = await self._parts.offers.resolve(caller, str(message.method), message.params)  # 7
+            return await ride.refuse_unknown() if offered is None else await ride.through(offered)
         tool = known_to(caller, self._parts.catalog.find(str(message.params.get("name"))))  # 7
         arguments = message.params.get("arguments", {})
-        if tool is None:
+        if tool is None or tool.method != message.method:
             return await ride.refuse_unknown()
         if not isinstance(arguments, dict):
             return await ride.refuse(ToolCall(tool=tool, arguments={}), _deny("arguments"))
@@ -117,7 +125,7 @@ class Ride:
         return open_state(
             state,
             caller=self._caller,
-            method="tools/call",
+            method=str(self._message.method),
             call_digest=verdict.digest,
             sealer=self._parts.sealer,
             now=self._parts.clock(),
@@ -208,7 +216,8 @@ class Ride:
     async def refuse_unknown(self) -> Refused:
         """A tool that this caller could never use, or that nobody knows: both are recorded and answered alike."""
         deny = _deny("unknown_tool")
-        asked = {"tool": visible(str(self._message.params.get("name")))[:128], "method": "tools/call"}
+        named = self._message.params.get("name") or self._message.params.get("uri")
+        asked = {"tool": visible(str(named))[:128], "method": self._message.method}
         await self._store.append(
             audit.decision_event(
                 self._call_id,

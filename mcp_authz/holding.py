@@ -153,7 +153,7 @@ class Holding:
             expires_at=min(held.expires_at, self._clock() + limits.REQUEST_STATE_LIFETIME),
         )
         sealed = seal_state(
-            state, caller=waiting.caller, method="tools/call", call_digest=held.digest, sealer=self._sealer
+            state, caller=waiting.caller, method=waiting.call.tool.method, call_digest=held.digest, sealer=self._sealer
         )
         request = {"method": "elicitation/create", "params": question(held)}
         return Asked(

@@ -250,18 +250,25 @@ class Tool:
     digest: bytes  # SHA-256 of the definition (`rules.definition`)
     classification: Classification
     quarantined: bool = False
+    method: str = "tools/call"  # or the method that stands for itself: `resources/read`, `prompts/get`, ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolCall:
-    """One call of one tool: what is judged, bound, approved, forwarded and recorded."""
+    """One call of one tool: what is judged, bound, approved, forwarded and recorded.
+
+    Reading a resource, getting a prompt and completing an argument are calls too: of the server's one tool of that
+    method, with the request's parameters as arguments.
+    """
 
     tool: Tool
     arguments: Mapping[str, Any]
 
     @property
     def params(self) -> Mapping[str, Any]:
-        """The downstream's `tools/call` parameters, without `_meta`."""
+        """The downstream's parameters of the tool's method, without `_meta`."""
+        if self.tool.method != "tools/call":
+            return self.arguments
         return {"name": self.tool.tool, "arguments": self.arguments}
 
 

@@ -10,6 +10,7 @@ from mcp_authz.catalog import Catalog
 from mcp_authz.downstream import Downstream
 from mcp_authz.evaluation import Evaluator
 from mcp_authz.holding import Holding
+from mcp_authz.offers import Offers
 from mcp_authz.rules.keys import Sealer
 from mcp_authz.store.ports import Clock, Store
 
@@ -22,6 +23,7 @@ class Parts:
     catalog: Catalog
     evaluator: Evaluator
     holding: Holding
+    offers: Offers
     downstreams: Mapping[str, Downstream]
     elicitation: Mapping[str, bool]  # server -> whether it may ask the caller by form
     evidence: Evidence

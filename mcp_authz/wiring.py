@@ -28,6 +28,7 @@ from mcp_authz.gateway import Gateway
 from mcp_authz.holding import Holding
 from mcp_authz.installation import Installation, open_installation, utc_now
 from mcp_authz.model import ApprovalRule, Assurance, Classification, Hazard, HeldCall, Proof
+from mcp_authz.offers import Offers
 from mcp_authz.parts import Parts
 from mcp_authz.policy.cedar import CedarEngine
 from mcp_authz.rules.attributes import parse_template
@@ -106,6 +107,7 @@ async def run_gateway(config: Config, *, clock: Clock = utc_now) -> AsyncIterato
             catalog=catalog,
             evaluator=Evaluator(engine=engine, floor=floor),
             holding=Holding(store=store, approvals=approvals, sealer=state_sealer, clock=clock),
+            offers=Offers(catalog=catalog, downstreams=downstreams),
             downstreams=downstreams,
             elicitation={name: server.elicitation for name, server in config.servers.items()},
             evidence=Evidence(await store.secret("evidence-key", lambda: random_bytes(32))),

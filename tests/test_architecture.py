@@ -38,6 +38,7 @@ LAYERS = [
         "mcp_authz.approvals",
         "mcp_authz.revocation",
         "mcp_authz.outcome",
+        "mcp_authz.offers",
         "mcp_authz.relay",
         "mcp_authz.evaluation",
         "mcp_authz.holding",

@@ -9,7 +9,7 @@ from typing import Any, Final
 from mcp_authz.model import Deny, HeldCall, HoldState
 from mcp_authz.outcome import Asked, Broken, Forwarded, Held, Outcome, Refused, Replayed
 from mcp_authz.rules.decision import REASONS
-from mcp_authz.rules.message import OWN_META
+from mcp_authz.rules.message import OWN_META, Message
 from mcp_authz.rules.token import MINIMAL_SCOPE
 
 UNAUTHENTICATED: Final = 40100  # what HTTP says with 401; outside JSON-RPC's reserved range
@@ -40,8 +40,22 @@ class Error:
 Answer = Result | Error
 
 
-def answer(outcome: Outcome, *, tool: str, resource_metadata: str) -> Answer:
-    """Return what the caller is told. `resource_metadata` is the URL that challenges point to (RFC 9728)."""
+def answer(outcome: Outcome, message: Message, *, resource_metadata: str) -> Answer:
+    """Return what the caller is told. `resource_metadata` is the URL that challenges point to (RFC 9728).
+
+    What the gateway itself says is a tool result that a model reads; other methods have no such place, so there it is a
+    JSON-RPC error with the same text and data.
+    """
+    said = _answer(outcome, message, resource_metadata)
+    own = isinstance(said, Result) and not isinstance(outcome, Forwarded | Asked)
+    if message.method == "tools/call" or not own or isinstance(said, Error):
+        return said
+    if isinstance(outcome, Replayed) and outcome.held.state is HoldState.DONE:
+        return said
+    return Error(code=FORBIDDEN, message=said.result["content"][0]["text"], data=said.result["_meta"][ENVELOPE])
+
+
+def _answer(outcome: Outcome, message: Message, resource_metadata: str) -> Answer:
     match outcome:
         case Forwarded(result=result) | Asked(result=result):
             return Result(result=result)
@@ -49,11 +63,11 @@ def answer(outcome: Outcome, *, tool: str, resource_metadata: str) -> Answer:
             return _replayed(call_id, held)
         case Held(call_id=call_id, held=held):
             return _said(_held_text(held), {"outcome": "held", "call": call_id, "hold": held.id})
-        case Broken(call_id=call_id, rpc_code=code, message=message, data=data, may_have_run=may_have_run):
-            text = f"{message}; it may have run, look before you call again" if may_have_run else message
+        case Broken(rpc_code=code, message=broken, data=data, may_have_run=may_have_run):
+            text = f"{broken}; it may have run, look before you call again" if may_have_run else broken
             return Error(code=code, message=text, data=data)
         case Refused(deny=Deny(code="unknown_tool")):
-            return Error(code=INVALID_PARAMS, message=f"Unknown tool: {tool}", status=400)
+            return Error(code=INVALID_PARAMS, message=_unknown(message), status=400)
         case Refused(deny=Deny(code="header_mismatch", detail=detail)):
             return Error(code=HEADER_MISMATCH, message=detail, status=400)
         case Refused(deny=Deny(code="insufficient_scope", missing=missing) as deny) if missing:
@@ -82,6 +96,18 @@ def unauthorized_challenge(*, resource_metadata: str, error: str | None, descrip
     if error is not None:
         parts = [f'error="{error}"', f'error_description="{description}"', *parts]
     return f"Bearer {', '.join(parts)}"
+
+
+def _unknown(message: Message) -> str:
+    match message.method:
+        case "tools/call":
+            return f"Unknown tool: {message.params.get('name')}"
+        case "prompts/get":
+            return f"Unknown prompt: {message.params.get('name')}"
+        case "resources/read":
+            return f"Unknown resource: {message.params.get('uri')}"
+        case _:
+            return "Unknown reference"
 
 
 def _reason(deny: Deny) -> str:

@@ -26,6 +26,7 @@ from mcp_authz.protocol.modern import Exchange, serve_call
 from mcp_authz.protocol.reading import INVALID_REQUEST, Read, Unreadable, check_headers, read
 from mcp_authz.protocol.server import CALLER, DEFERRED
 from mcp_authz.protocol.throttle import Refusals, Throttle
+from mcp_authz.rules.message import GOVERNED
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +113,7 @@ class Endpoint:
             await self._manager.handle_request(_identified(visit.scope, caller), visit.receive, visit.send)
 
     async def _lead(self, visit: Visit, caller: Caller, message: Read) -> None:
-        if message.capabilities is not None and message.message.method == "tools/call":
+        if message.capabilities is not None and message.message.method in GOVERNED:
             if not _accepts(message.headers):
                 await _write(visit.send, 406, INVALID_REQUEST, "accept application/json", message.message.id)
                 return
@@ -121,7 +122,7 @@ class Endpoint:
             return
         inner = _identified(visit.scope, caller)
         send = visit.send
-        if message.message.method == "tools/call" and message.message.is_request:
+        if message.message.method in GOVERNED and message.message.is_request:
             send = inner[DEFERRED] = Deferred(visit.send)
         await self._manager.handle_request(inner, _replay(message.raw, visit.receive), send)
 

@@ -1,4 +1,4 @@
-"""`tools/call` of 2026-07-28, read and answered by ASGI itself: the path that most calls take."""
+"""Calls of 2026-07-28, read and answered by ASGI itself: the path that most calls take."""
 
 from __future__ import annotations
 
@@ -86,15 +86,14 @@ class Exchange:
 async def serve_call(
     gateway: Gateway, caller: Caller, exchange: Exchange, receive: Receive, *, resource_metadata: str
 ) -> None:
-    """One `tools/call` is answered; when the client goes away, the call is cancelled."""
+    """One request that reaches a tool server is answered; when the client goes away, the call is cancelled."""
     message = exchange.read.message
     channel = ModernChannel(exchange.read, emit=exchange.emit, commit=exchange.commit)
     async with anyio.create_task_group() as group:
         group.start_soon(_watch, receive, group.cancel_scope)
         group.start_soon(exchange.keep_alive)
         outcome = await gateway.call(caller, message, channel)
-        name = str(message.params.get("name"))
-        await exchange.finish(answer(outcome, tool=name, resource_metadata=resource_metadata))
+        await exchange.finish(answer(outcome, message, resource_metadata=resource_metadata))
         group.cancel_scope.cancel()
 
 

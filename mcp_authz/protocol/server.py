@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import mcp_types as types
@@ -15,13 +15,14 @@ from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, Too
 from mcp.shared.exceptions import MCPError
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
+from mcp_authz.downstream import PROMPTS, RESOURCES, TEMPLATES
 from mcp_authz.errors import StoreError
 from mcp_authz.gateway import Gateway
 from mcp_authz.model import Caller, Tool
 from mcp_authz.protocol.answers import Answer, Error, Result, answer, denial_of
 from mcp_authz.protocol.channel import LegacyChannel
 from mcp_authz.protocol.deferred import Deferred
-from mcp_authz.rules.message import CLOSED_TABLE, Message
+from mcp_authz.rules.message import CLOSED_TABLE, GOVERNED, Message
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,9 @@ INSTRUCTIONS: Final = (
     "could use. A call may be denied, with what to do instead, or held until a person approves it: then make exactly "
     "the same call again later. Do not try to get around a denial."
 )
+
+
+_OFFERS: Final = {offer.method: offer for offer in (RESOURCES, TEMPLATES, PROMPTS)}
 
 
 class FrontServer(Server[Any]):
@@ -53,6 +57,12 @@ class FrontServer(Server[Any]):
             instructions=INSTRUCTIONS,
             on_list_tools=_unreachable,
             on_call_tool=_unreachable,
+            on_list_resources=_unreachable,
+            on_list_resource_templates=_unreachable,
+            on_read_resource=_unreachable,
+            on_list_prompts=_unreachable,
+            on_get_prompt=_unreachable,
+            on_completion=_unreachable,
             on_subscriptions_listen=ListenHandler(self._bus),
             get_tool_input_schema=lambda _: None,  # header agreement is step 7 of the road, with the caller's view
         )
@@ -62,6 +72,15 @@ class FrontServer(Server[Any]):
         """The options of the handshake: tool lists announce their changes."""
         kwargs["notification_options"] = NotificationOptions(tools_changed=True)
         return super().create_initialization_options(**kwargs)
+
+    def get_capabilities(self, *args: Any, **kwargs: Any) -> types.ServerCapabilities:
+        """What is served: of changes only those of the tool list, and no subscriptions to single resources."""
+        capabilities = super().get_capabilities(*args, **kwargs)
+        if capabilities.resources is not None:
+            capabilities.resources = types.ResourcesCapability(subscribe=False, list_changed=False)
+        if capabilities.prompts is not None:
+            capabilities.prompts = types.PromptsCapability(list_changed=False)
+        return capabilities
 
     async def tools_changed(self) -> None:
         """Everybody who listens is told that the list of tools may have changed for them."""
@@ -79,8 +98,11 @@ class FrontServer(Server[Any]):
             raise MCPError(code=METHOD_NOT_FOUND, message="Method not found", data=ctx.method)
         match ctx.method:
             case "tools/list":
-                return self._list(ctx)
-            case "tools/call":
+                self._watch(ctx)
+                return self._listed(ctx, "tools", [shown(tool) for tool in self._gateway.list_tools(_caller(ctx))])
+            case method if (offer := _OFFERS.get(method)) is not None:
+                return self._listed(ctx, offer.member, await self._gateway.list_offers(_caller(ctx), offer))
+            case method if method in GOVERNED:
                 return await self._call(ctx)
             case "initialize" | "server/discover":
                 return self._introduce(ctx, await call_next(ctx))
@@ -94,11 +116,10 @@ class FrontServer(Server[Any]):
         nothing = "" if tools else f" Your list is empty: {self._gateway.why_nothing(_caller(ctx))}"
         return {**result, "instructions": INSTRUCTIONS + nothing}
 
-    def _list(self, ctx: ServerRequestContext[Any, Any]) -> dict[str, Any]:
+    def _listed(self, ctx: ServerRequestContext[Any, Any], member: str, items: Sequence[Any]) -> dict[str, Any]:
         if (ctx.params or {}).get("cursor") is not None:
             raise MCPError(code=types.INVALID_PARAMS, message="there is one page; list without a cursor")
-        self._watch(ctx)
-        listed = {"tools": [shown(tool) for tool in self._gateway.list_tools(_caller(ctx))]}
+        listed = {member: list(items)}
         if ctx.protocol_version not in MODERN_PROTOCOL_VERSIONS:
             return listed
         meta = {types.SERVER_INFO_META_KEY: self.server_info_stamp}
@@ -114,7 +135,7 @@ class FrontServer(Server[Any]):
         message = Message(id=ctx.request_id, method=ctx.method, params=dict(ctx.params or {}), body={})
         try:
             outcome = await self._gateway.call(_caller(ctx), message, LegacyChannel(ctx, commit=deferred.release))
-            said = answer(outcome, tool=str(message.params.get("name")), resource_metadata=self._resource_metadata)
+            said = answer(outcome, message, resource_metadata=self._resource_metadata)
         except StoreError as error:
             log.error("call refused, the store cannot be used: %s", error)
             said = Error(code=INTERNAL_ERROR, message="the gateway cannot record this call now; try again", status=503)

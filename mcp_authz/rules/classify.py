@@ -10,6 +10,7 @@ from typing import Final
 
 from mcp_authz import limits
 from mcp_authz.model import Classification, Hazard, ToolName
+from mcp_authz.rules.offered import DEFINITIONS, default_classification
 from mcp_authz.rules.scope import ScopeTemplate
 
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9._-]")
@@ -38,6 +39,8 @@ def classify(rules: ServerRules, tool: str, digest: bytes) -> Classification:
     """Return the classification of a tool; what nothing classifies is destructive, whatever it says of itself."""
     if (own := rules.exact.get(tool)) is not None:
         return own
+    if tool in DEFINITIONS:  # a method of the protocol, not a tool that a server could describe
+        return default_classification(rules.server, tool)
     for pattern, classification in rules.patterns:
         if fnmatchcase(tool, pattern):
             return classification

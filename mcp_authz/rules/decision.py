@@ -97,9 +97,7 @@ def decide(
         return Deny(code="obligation", because=answer.because, detail=f"unknown approval rules: {', '.join(missing)}")
     given = set(approval.rules) if approval is not None else set()
     if not given.issuperset(needed):
-        return Hold(
-            call_digest=call_digest, rules=tuple(floor.rules[name] for name in needed), because=answer.because
-        )
+        return Hold(call_digest=call_digest, rules=tuple(floor.rules[name] for name in needed), because=answer.because)
     return Permit(
         call_digest=call_digest,
         approval=approval.hold if approval is not None and needed else None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from itertools import pairwise
 
 from mcp_authz import limits
 from mcp_authz.errors import DelegationError
@@ -74,7 +75,7 @@ def verify_chain(
     if grant.status != "active" or at >= grant.expires_at:
         raise DelegationError("the grant has ended")
     check_root(links[0], session, grant)
-    for parent, child in zip(links, links[1:], strict=False):
+    for parent, child in pairwise(links):
         check_narrows(parent, child)
     for link in links:
         holder = holders.get(link.holder)

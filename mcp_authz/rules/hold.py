@@ -91,7 +91,10 @@ def prompt_may_answer(held: HeldCall) -> bool:
     if not held.interactive or held.chain != (held.actor,) or not held.rules:
         return False
     return all(
-        rule.by == ("subject",) and rule.quorum == 1 and not rule.outside_chain and not rule.reason
+        rule.by == ("subject",)
+        and rule.quorum == 1
+        and not rule.outside_chain
+        and not rule.reason
         and rule.assurance <= Assurance.CLIENT
         for rule in held.rules
     )

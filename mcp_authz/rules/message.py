@@ -11,15 +11,21 @@ from mcp_authz.errors import InputError
 OWN_META: Final = "dev.mcp-authz/"
 """The `_meta` prefix that is ours; it is stripped from everything that passes, in both directions."""
 
+GOVERNED: Final = frozenset({"tools/call", "resources/read", "prompts/get", "completion/complete"})
+"""The methods that reach a tool server; every one of them takes the whole road."""
+
 CLOSED_TABLE: Final = frozenset(
     {
         "initialize",
         "server/discover",
         "ping",
         "tools/list",
-        "tools/call",
         "subscriptions/listen",
         "logging/setLevel",
+        "resources/list",
+        "resources/templates/list",
+        "prompts/list",
+        *GOVERNED,
     }
 )
 """Every request method there is; a method that is not in it is refused, whatever a tool server may offer."""
@@ -63,7 +69,7 @@ def read_message(body: Mapping[str, Any]) -> Message:
         InputError: it is none of the three kinds, or a member has the wrong type.
     """
     if body.get("jsonrpc") != "2.0":
-        raise InputError("`jsonrpc` must be \"2.0\"")
+        raise InputError('`jsonrpc` must be "2.0"')
     unknown = body.keys() - {"jsonrpc", "id", "method", "params", "result", "error"}
     if unknown:
         raise InputError("the message has members that JSON-RPC does not know")
