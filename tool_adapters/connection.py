@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import anyio
 
-from mcp_authz.downstream import Relay
+from mcp_authz.downstream import Offer, Relay
 from mcp_authz.errors import DownstreamError, DownstreamRefusal
 from mcp_authz.limits import (
     CALL_TIMEOUT,
@@ -97,24 +97,40 @@ class ConnectedDownstream(ABC):
         Raises:
             DownstreamError: the server cannot be reached, or what it lists is no list.
         """
+        try:
+            return await self._list("tools/list", "tools")
+        except DownstreamRefusal as refusal:
+            raise DownstreamError(f"tool server `{self._name}` does not list its tools: {refusal}") from None
+
+    async def list_offers(self, offer: Offer) -> tuple[Mapping[str, Any], ...]:
+        """Return every resource, template or prompt exactly as the server lists it; none if it offers none.
+
+        Raises:
+            DownstreamError: the server cannot be reached, or what it lists is no list.
+        """
+        if not self._connected().offers(offer.capability):
+            return ()
+        try:
+            return await self._list(offer.method, offer.member)
+        except DownstreamRefusal:
+            return ()
+
+    async def _list(self, method: str, member: str) -> tuple[Mapping[str, Any], ...]:
         listed: list[Mapping[str, Any]] = []
         cursor: dict[str, Any] = {}
         session = self._connected()
         for _ in range(_PAGES):
-            try:
-                page = await self._answer(session, "tools/list", cursor, {})
-            except DownstreamRefusal as refusal:
-                raise DownstreamError(f"tool server `{self._name}` does not list its tools: {refusal}") from None
-            tools = page.get("tools")
-            if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
-                raise DownstreamError(f"tool server `{self._name}` lists no tools: its answer has no `tools`")
-            listed.extend(tools)
+            page = await self._answer(session, method, cursor, {})
+            items = page.get(member)
+            if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+                raise DownstreamError(f"tool server `{self._name}` lists no {member}: its answer has no `{member}`")
+            listed.extend(items)
             if len(listed) > TOOLS_LISTED:
                 break
             if not isinstance(following := page.get("nextCursor"), str):
                 return tuple(listed)
             cursor = {"cursor": following}
-        raise DownstreamError(f"tool server `{self._name}` lists more than {TOOLS_LISTED} tools, or without end")
+        raise DownstreamError(f"tool server `{self._name}` lists more than {TOOLS_LISTED} {member}, or without end")
 
     async def forward(self, admitted: Admitted, relay: Relay) -> Mapping[str, Any]:
         """Return the server's result as it sent it; cancelling the awaiting task cancels the call at the server.
@@ -141,7 +157,7 @@ class ConnectedDownstream(ABC):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(call.deliver)
             try:
-                outcome = await self._answer(session, "tools/call", params, headers)
+                outcome = await self._answer(session, admitted.call.tool.method, params, headers)
             except (DownstreamRefusal, DownstreamError) as error:
                 outcome = error
             call.answered()

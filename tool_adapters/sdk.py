@@ -167,6 +167,10 @@ class Session:
             return {}
         return mcp_param_headers(x_mcp_header_map(schema), arguments)
 
+    def offers(self, capability: str) -> bool:
+        """Whether the server declared this capability, such as `resources` or `prompts`."""
+        return getattr(self._client.server_capabilities, capability, None) is not None
+
     @property
     def tells_tool_changes(self) -> bool:
         """Whether there are tool list changes to subscribe to; older servers tell them unasked."""
