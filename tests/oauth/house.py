@@ -31,7 +31,7 @@ from mcp_authz.rules.keys import PrivateKey, Sealer
 from mcp_authz.rules.scope import covered, parse_scopes
 from mcp_authz.rules.token import MINIMAL_SCOPE, read_access_token
 from mcp_authz.sessions import Sessions
-from mcp_authz.store.ports import Event
+from mcp_authz.store.ports import Admission, Event, Lost, Pin
 from mcp_authz.store.sqlite import SqliteStore
 
 OPERATOR = "user:operator"
@@ -161,6 +161,26 @@ class House:
         """The operator revokes something."""
         await self.store.revoke(kind, name, Event(kind="revocation", at=self.clock(), fields={"by": OPERATOR}))
 
+    async def spend(self, caller: Caller) -> int | Lost:
+        """One admitted call of the caller, taken from every budget above it."""
+        assert caller.session is not None and caller.chain is not None
+        pin = Pin(server="acme", tool="merge", digest=bytes(32), definition={}, seen_at=self.clock())
+        await self.store.pin_first([pin], Event(kind="pin", at=self.clock()))
+        return await self.store.admit(
+            Admission(
+                event=Event(kind="decision", at=self.clock()),
+                agent=caller.agent.name,
+                key=caller.key,
+                subject=caller.session.subject,
+                grant=caller.session.grant,
+                session=caller.session.id,
+                links=tuple(link.id for link in caller.chain.links),
+                server=pin.server,
+                tool=pin.tool,
+                definition_digest=pin.digest,
+            )
+        )
+
     async def events(self, kind: str) -> list[Mapping[str, Any]]:
         """The fields of the records of one kind."""
         return [record.event.fields for record in await self.store.records(kind=kind, limit=10_000)]
@@ -241,7 +261,10 @@ async def house(directory: Path) -> AsyncIterator[House]:
                 count_refusal=lambda reason, _peer: h.refusals.update([reason]),
             )
             app = Starlette(routes=[*oauth_routes(server), Route("/mcp", h.serve, methods=["POST"])])
-            web = uvicorn.Server(uvicorn.Config(app, log_level="error", access_log=False, timeout_graceful_shutdown=1))
+            config = uvicorn.Config(
+                app, lifespan="off", log_level="error", access_log=False, timeout_graceful_shutdown=1
+            )
+            web = uvicorn.Server(config)
             async with anyio.create_task_group() as group:
                 group.start_soon(web.serve, [listener])
                 with anyio.fail_after(10):

@@ -9,10 +9,8 @@ from typing import Any
 import pytest
 
 from mcp_authz import limits
-from mcp_authz.model import Link, Session, Thumbprint
 from mcp_authz.rules.keys import PrivateKey
-from mcp_authz.store.ports import Admission, Event, Pin
-from tests.oauth.house import ASSERTION_TYPE, OPERATOR, Actor, House, claims_of, house, refused
+from tests.oauth.house import ASSERTION_TYPE, OPERATOR, claims_of, house, refused
 
 GRANT = {"grant_type": "client_credentials"}
 
@@ -229,29 +227,10 @@ async def test_a_session_whose_budget_is_used_up_stays_the_session(tmp_path: Pat
     async with house(tmp_path) as h:
         coder = await h.agent("coder")
         grant = await h.grant(coder)
-        session, root = await h.sessions.start(grant, purpose="one call", max_calls=1, by=OPERATOR)
-        await _spend(h, coder, session, root)
+        session, _ = await h.sessions.start(grant, purpose="one call", max_calls=1, by=OPERATOR)
+        assert await h.spend(await h.caller(await h.token(coder)))
         assert claims_of(await h.token(coder))["sid"] == session.id
         assert len(await h.store.sessions()) == 1
-
-
-async def _spend(h: House, coder: Actor, session: Session, root: Link) -> None:
-    digest = bytes(32)
-    pin = Pin(server="acme", tool="merge", digest=digest, definition={}, seen_at=h.clock())
-    await h.store.pin_first([pin], Event(kind="pin", at=h.clock()))
-    admission = Admission(
-        event=Event(kind="decision", at=h.clock()),
-        agent=coder.name,
-        key=Thumbprint(coder.key.public.thumbprint),
-        subject=session.subject,
-        grant=session.grant,
-        session=session.id,
-        links=(root.id,),
-        server="acme",
-        tool="merge",
-        definition_digest=digest,
-    )
-    assert isinstance(await h.store.admit(admission), int)
 
 
 async def test_a_token_endpoint_without_its_store_says_so(tmp_path: Path) -> None:

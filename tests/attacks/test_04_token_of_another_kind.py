@@ -1,0 +1,113 @@
+"""Row 4: a signed object counts in the slot of its own kind only, whoever signed it and whatever it says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mcp_authz.errors import SignatureRefused
+from mcp_authz.model import AccessToken, Assurance, Thumbprint
+from mcp_authz.rules import jose
+from mcp_authz.rules.keys import PrivateKey
+from mcp_authz.rules.token import access_claims, delegation_claims, read_access_token, read_delegation
+from mcp_authz.rules.verdict import make_statement, read_statement
+from tests.oauth.house import JWT, claims_of, expect, house, refused
+from tests.store.world import ALICE, CODER, LEAF, SESSION, START, held, link
+
+TYPES = [
+    "at+jwt",
+    "aat+jwt",
+    "aat-pop+jwt",
+    "approval+jwt",
+    "dpop+jwt",
+    "client-authentication+jwt",
+    "oauth-id-jag+jwt",
+    "JWT",
+    "jwt",
+    "",
+]
+KEY = PrivateKey.from_seed(bytes(range(32)))
+KEYS = {KEY.public.thumbprint: KEY.public}
+ISSUER, AUDIENCE = "https://gate.example", "https://gate.example/mcp"
+
+
+def _access_token() -> dict[str, Any]:
+    token = AccessToken(
+        id="t_1",
+        client_id=CODER,
+        actor=CODER,
+        key=Thumbprint("print"),
+        subject="user:alice",
+        session=SESSION,
+        link=LEAF,
+        scope=link().scope,
+        issued_at=START,
+        expires_at=START + timedelta(minutes=1),
+    )
+    return access_claims(token, issuer=ISSUER, audience=AUDIENCE, chain=(CODER,))
+
+
+def _statement() -> dict[str, Any]:
+    return delegation_claims(link(), issuer=ISSUER, subject="user:alice", holder_key=Thumbprint("print"))
+
+
+def _verdict() -> dict[str, Any]:
+    made = make_statement(
+        held(), person=ALICE, approve=True, assurance=Assurance.SIGNED_IN, reason="", at=START, key=KEY
+    )
+    return jose.read(made).claims
+
+
+SLOTS: dict[str, tuple[dict[str, Any], Callable[[str], object]]] = {
+    "at+jwt": (
+        _access_token(),
+        lambda text: read_access_token(text, keys=KEYS, issuer=ISSUER, audience=AUDIENCE, now=START),
+    ),
+    "aat+jwt": (_statement(), lambda text: read_delegation(text, keys=KEYS, issuer=ISSUER, now=START)),
+    "approval+jwt": (_verdict(), lambda text: read_statement(text, held=held(), person=ALICE, keys=KEYS, now=START)),
+}
+
+
+@pytest.mark.parametrize("slot", SLOTS)
+@pytest.mark.parametrize("typ", TYPES)
+def test_the_right_claims_by_the_right_key_count_as_the_right_kind_only(slot: str, typ: str) -> None:
+    claims, read = SLOTS[slot]
+    text = jose.sign(claims, typ=typ, key=KEY, kid=KEY.public.thumbprint)
+    if typ == slot:
+        assert read(text)
+    else:
+        with pytest.raises(SignatureRefused, match="typ"):
+            read(text)
+
+
+@pytest.mark.parametrize("typ", TYPES)
+async def test_an_assertion_counts_as_one_only_if_it_is_not_typed_as_something_else(tmp_path: Path, typ: str) -> None:
+    async with house(tmp_path) as h:
+        coder = await h.agent("coder")
+        answer = await h.post(coder, grant_type="client_credentials", client_assertion=h.assertion(coder, typ=typ))
+        if typ in {"JWT", "jwt", "client-authentication+jwt"}:
+            expect(answer)
+        else:
+            refused(answer, "invalid_client")
+
+
+async def test_no_kind_passes_for_another_over_the_wire(tmp_path: Path) -> None:
+    async with house(tmp_path) as h:
+        planner, coder, _, _ = await h.family()
+        kinds = {"token": await h.token(coder), "statement": await h.delegate(planner, coder)}
+        kinds["assertion"] = h.assertion(coder)
+        for name, text in kinds.items():
+            bearer = await h.http.post(h.resource, json={}, headers={"Authorization": f"Bearer {text}"})
+            assert (bearer.status_code == 200) == (name == "token")
+            if name != "token":
+                refused(await h.exchange(coder, text, requested_actor="planner"), "invalid_request")
+                refused(await h.exchange(coder, claims_of(text)["jti"], requested_actor="planner"), "invalid_request")
+            if name != "statement":
+                refused(await h.exchange(coder, text, JWT), "invalid_request")
+            if name != "assertion":
+                form = {"grant_type": "client_credentials", "client_assertion": text}
+                refused(await h.post(coder, **form), "invalid_client")

@@ -1,0 +1,85 @@
+"""Row 59: an agent with sessions for two people acts for the one that its signed assertion names, or for nobody."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mcp_authz import limits
+from mcp_authz.model import Chain, Session
+from tests.oauth.house import Actor, House, claims_of, house
+
+
+async def _two(h: House) -> tuple[Actor, Session, Session]:
+    coder = await h.agent("coder")
+    await h.person("bob")
+    alices, _ = await h.start(coder, subject="alice")
+    bobs, _ = await h.start(coder, subject="bob")
+    return coder, alices, bobs
+
+
+async def test_without_a_named_session_the_agent_acts_for_nobody(tmp_path: Path) -> None:
+    async with house(tmp_path) as h:
+        coder, _, _ = await _two(h)
+        assert claims_of(await h.token(coder))["sub"] == "agent:coder"
+
+
+async def test_the_named_session_decides_for_whom(tmp_path: Path) -> None:
+    async with house(tmp_path) as h:
+        coder, alices, bobs = await _two(h)
+        for session, person in ((alices, "user:alice"), (bobs, "user:bob")):
+            said = claims_of(await h.token(coder, claims={"session": session.id}))
+            assert (said["sub"], said["sid"]) == (person, session.id)
+
+
+async def test_only_the_signed_assertion_names_a_session_or_a_person(tmp_path: Path) -> None:
+    async with house(tmp_path) as h:
+        coder, alices, _ = await _two(h)
+        form = {"session": alices.id, "sid": alices.id, "subject": "user:alice", "on_behalf_of": "alice"}
+        assert claims_of(await h.token(coder, **form))["sub"] == "agent:coder"
+        for claims in ({"sid": alices.id}, {"subject": "user:alice"}, {"act": {"sub": "user:alice"}}):
+            assert claims_of(await h.token(coder, claims=claims))["sub"] == "agent:coder"
+
+
+async def test_an_agent_that_named_a_session_is_not_moved_to_another_persons_when_it_ends(tmp_path: Path) -> None:
+    async with house(tmp_path) as h:
+        coder, alices, _ = await _two(h)
+        await h.revoke("session", alices.id)
+        assert claims_of(await h.token(coder, claims={"session": alices.id}))["sub"] == "agent:coder"
+
+
+async def test_grants_of_two_people_open_no_session_by_themselves(tmp_path: Path) -> None:
+    async with house(tmp_path) as h:
+        coder = await h.agent("coder")
+        await h.person("bob")
+        await h.grant(coder, subject="alice")
+        await h.grant(coder, subject="bob")
+        assert claims_of(await h.token(coder))["sub"] == "agent:coder" and await h.store.sessions() == ()
+
+
+async def test_a_token_stays_with_the_person_it_was_issued_for(tmp_path: Path) -> None:
+    async with house(tmp_path) as h:
+        coder, alices, _ = await _two(h)
+        token = await h.token(coder, claims={"session": alices.id})
+        await h.revoke("session", alices.id)
+        caller = await h.caller(token)
+        assert caller.session_over and caller.person is None
+
+
+async def test_a_delegation_from_one_persons_session_and_a_session_of_another_are_not_mixed(tmp_path: Path) -> None:
+    async with house(tmp_path) as h:
+        _, coder, session, root = await h.family()
+        await h.person("bob")
+        bobs, _ = await h.start(coder, subject="bob")
+        link = await h.sessions.delegate(Chain(links=(root,)), session, to=coder.name)
+        assert claims_of(await h.token(coder))["sub"] == "agent:coder"
+        for claims in ({"session": bobs.id, "delegation": link.id}, {"session": session.id, "delegation": root.id}):
+            assert claims_of(await h.token(coder, claims=claims))["sub"] == "agent:coder"
+        assert claims_of(await h.token(coder, claims={"delegation": link.id}))["sub"] == "user:alice"
+
+
+async def test_after_one_persons_session_ran_idle_the_name_of_the_other_is_still_asked_for(tmp_path: Path) -> None:
+    async with house(tmp_path) as h:
+        coder, alices, bobs = await _two(h)
+        h.clock.ahead = limits.SESSION_IDLE
+        for claims in ({"session": alices.id}, {"session": bobs.id}, None):
+            assert claims_of(await h.token(coder, claims=claims))["sub"] == "agent:coder"
