@@ -142,9 +142,7 @@ def sentence(event: Event) -> str:
                 f"({f.get('assurance')}): now {f.get('state')}"
             )
         case "refusals":
-            return (
-                f"{f.get('count')} requests from {f.get('source')} refused before identity was known: {f.get('reason')}"
-            )
+            return f"{f.get('count')} refused from {f.get('source')} before identity was known: {f.get('reason')}"
         case _:
             said = f.get("summary") or ", ".join(
                 f"{key} {_bare(value)}" for key, value in f.items() if _is_short(value)

@@ -17,6 +17,7 @@ from mcp_authz.cli.invocation import advising, asynchronous, command_line, insta
 from mcp_authz.cli.options import Json, duration
 from mcp_authz.cli.output import facts, local, next_step, print_json, say, table
 from mcp_authz.cli.states import shown_words
+from mcp_authz.cli.token import token
 from mcp_authz.config import Config
 from mcp_authz.errors import ConfigError, NotFound
 from mcp_authz.installation import Installation
@@ -34,6 +35,9 @@ NewKeyFile = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Make a key, write its private half to FILE (PEM, only you can read it)."),
 ]
+
+
+app.command()(token)
 
 
 @app.callback()

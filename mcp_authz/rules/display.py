@@ -6,11 +6,11 @@ import hashlib
 import json
 import unicodedata
 from collections.abc import Mapping
+from datetime import UTC
 from typing import Any
 
 from mcp_authz import limits
 from mcp_authz.model import ApprovalRule, HeldCall
-from mcp_authz.rules.log import timestamp
 
 # Categories whose characters have no shape of their own, or reorder and hide others (UAX #9, Unicode chapter 23).
 _HIDDEN = frozenset({"Cc", "Cf", "Co", "Cn", "Cs", "Zl", "Zp"})
@@ -63,7 +63,7 @@ def displayed(held: HeldCall) -> str:
             *([] if not held.arguments else [arguments if arguments is not None else "  (too large to be shown)"]),
             "needs:",
             *(f"  {shown_rule(rule)}" for rule in held.rules),
-            f"ends: {timestamp(held.expires_at)}",
+            f"ends: {held.expires_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC",
             f"hold: {held.id}",
         ]
     )
