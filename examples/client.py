@@ -56,9 +56,9 @@ def sign_in(agent: str, key: Path) -> PrivateKeyJWTOAuthProvider:
     )
 
 
-async def answer(_: Any, question: ElicitRequestParams) -> ElicitResult:
+async def answer(context: Any, params: ElicitRequestParams) -> ElicitResult:
     """Show a question to the person at the terminal."""
-    print(f"\n{question.message}\n")
+    print(f"\n{params.message}\n")
     if not sys.stdin.isatty():
         return ElicitResult(action="cancel")
     said = await asyncio.to_thread(input, "run it? [y/N] ")

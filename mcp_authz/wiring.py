@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 import anyio
@@ -32,6 +33,7 @@ from mcp_authz.offers import Offers
 from mcp_authz.parts import Parts
 from mcp_authz.policy.cedar import CedarEngine
 from mcp_authz.rules.attributes import parse_template
+from mcp_authz.rules.canonical import digest_b64url
 from mcp_authz.rules.classify import Classified, ServerRules
 from mcp_authz.rules.decision import ApprovalFloor
 from mcp_authz.rules.keys import PrivateKey, Sealer, random_bytes
@@ -115,6 +117,7 @@ async def run_gateway(config: Config, *, clock: Clock = utc_now) -> AsyncIterato
             clock=clock,
         )
         gateway = Gateway(parts)
+        await store.append(_started(config, engine, clock))
         await store.recover(lambda held: _interrupted(held, clock))
         await require_denials(parts.evaluator, clock)
         await catalog.load_pins()
@@ -292,6 +295,17 @@ def _program(server: str, program: str, cwd: Path) -> str:
     if found is None:
         raise ConfigError(f"`servers.{server}.command`: program `{program}` is not installed or not executable")
     return found
+
+
+def _started(config: Config, engine: CedarEngine, clock: Clock) -> Event:
+    settings = digest_b64url(config.model_dump(mode="json"))
+    fields = {
+        "policy": engine.digest,
+        "settings": settings,
+        "version": version("mcp-authz"),
+        "summary": f"gateway started at {config.public_url} with policy {', '.join(config.policy)}",
+    }
+    return Event(kind="configuration", at=clock(), fields=fields)
 
 
 def _interrupted(held: HeldCall, clock: Clock) -> Event:

@@ -20,7 +20,7 @@ class ArgumentSchema:
         chosen = validator_for(schema, default=Draft202012Validator)
         self._problem: str | None = None
         try:
-            chosen.check_schema(schema)
+            chosen.check_schema(dict(schema))
         except SchemaError:
             self._problem = "the tool's input schema is not a valid JSON Schema; its server has to correct it"
         self._validator: Validator = chosen(schema, registry=Registry())
