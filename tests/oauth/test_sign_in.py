@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
 from mcp_authz import limits
 from mcp_authz.rules.keys import PrivateKey
+from mcp_authz.rules.scope import parse_scopes
+from mcp_authz.store.ports import Event
 from tests.oauth.house import ASSERTION_TYPE, OPERATOR, claims_of, house, refused
 
 GRANT = {"grant_type": "client_credentials"}
@@ -76,6 +80,25 @@ async def test_a_scope_that_is_no_scope_is_the_one_that_is_refused(tmp_path: Pat
         refused(await h.post(coder, **GRANT, scope="pr::write"), "invalid_scope")
         (fields,) = await h.events("sign-in")
         assert (fields["actor"], fields["decision"]) == ("agent:coder", "deny")
+
+
+async def test_a_ceiling_that_was_lowered_since_narrows_the_next_token(tmp_path: Path) -> None:
+    async with house(tmp_path) as h:
+        coder = await h.agent("coder", "pr secret:read")
+        await h.start(coder, "pr secret:read")
+        lower = replace((await h.agents.show("coder")).agent, ceiling=parse_scopes("pr:read"))
+        await h.store.update_agent(lower, Event(kind="administration", at=h.clock()))
+        assert (await h.sign_in(coder))["scope"] == "mcp:connect pr:read"
+
+
+async def test_a_parameter_with_two_values_has_none(tmp_path: Path) -> None:
+    async with house(tmp_path) as h:
+        coder = await h.agent("coder")
+        form = {**GRANT, "client_assertion_type": ASSERTION_TYPE, "client_assertion": h.assertion(coder)}
+        for again in (("scope", "pr"), ("resource", h.resource), ("client_assertion", form["client_assertion"])):
+            body = urlencode([*form.items(), ("scope", "pr"), ("resource", h.resource), again])
+            headers = {"Content-Type": "application/x-www-form-urlencoded"}
+            refused(await h.http.post(f"{h.issuer}/token", content=body.encode(), headers=headers), "invalid_request")
 
 
 async def test_a_sign_in_is_recorded_without_the_token(tmp_path: Path) -> None:
