@@ -1,0 +1,48 @@
+"""`python -m bench`: the comparison; `python -m bench steps`: where the time goes, and what growth costs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from bench import compare, table
+from bench.growth import growth
+from bench.house import house
+from bench.process import started
+from bench.steps import steps
+
+
+async def look(*, calls: int, share: int) -> dict[str, Any]:
+    """The steps of one call, and what growth costs it."""
+    with tempfile.TemporaryDirectory(prefix="mcp-authz-bench-") as name, started("-m", "bench.tool_server") as server:
+        async with house(Path(name) / "steps", f"http://127.0.0.1:{server.port}/mcp") as one:
+            measured = await steps(one, calls)
+        grown = await growth(Path(name), share=share)
+    return {"steps": dict(measured), "growth": [asdict(one) for one in grown]}
+
+
+def main() -> None:
+    """The measurement was made and printed; nothing is asserted."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("what", nargs="?", choices=("compare", "steps"), default="compare")
+    parser.add_argument("--quick", action="store_true", help="about 20 seconds, good for a first look only")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    asked = parser.parse_args()
+    if asked.what == "steps":
+        calls, share = (90, 50) if asked.quick else (900, 1)
+        run = anyio.run(lambda: look(calls=calls, share=share), backend_options={"use_uvloop": True})
+        shown = table.show_steps(run)
+    else:
+        run = compare.compare(compare.QUICK if asked.quick else compare.FULL)
+        shown = table.show(run)
+    print(json.dumps(run, indent=2) if asked.json else shown)
+
+
+if __name__ == "__main__":
+    main()
