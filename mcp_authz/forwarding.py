@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
@@ -9,7 +10,7 @@ from typing import Any, Final
 import anyio
 
 from mcp_authz import audit, limits
-from mcp_authz.errors import DownstreamError, DownstreamRefusal
+from mcp_authz.errors import DownstreamError, DownstreamRefusal, StoreError
 from mcp_authz.ids import new_id
 from mcp_authz.model import Admitted, Caller, HoldId, HoldState
 from mcp_authz.outcome import Asked, Broken, Forwarded, Outcome
@@ -17,6 +18,8 @@ from mcp_authz.parts import Parts
 from mcp_authz.relay import Channel, GovernedRelay
 from mcp_authz.rules.message import OWN_META
 from mcp_authz.rules.request_state import RequestState, seal_state
+
+log = logging.getLogger(__name__)
 
 INTERNAL_ERROR: Final = -32603
 QUESTIONS: Final = 10  # rounds of questions one call may ask an older client before it is ended
@@ -35,15 +38,29 @@ class Forwarding:
         self._relay = GovernedRelay(server=server, channel=channel, elicitation=parts.elicitation.get(server, False))
 
     async def run(self, *, digest: bytes, resume: RequestState | None) -> Outcome:
-        """Return what became of the call; the outcome is on durable storage by then."""
+        """Return what became of the call; the outcome is on durable storage by then, or the caller hears that it is not.
+
+        A store that fails now fails after the call was forwarded: that is no refusal, and nobody may try again blindly.
+        """
         try:
             await self._channel.decided()
             return await self._run(digest, self._admitted.permit.approval or _continued(resume))
+        except StoreError as error:
+            log.error("the outcome of call %s could not be recorded: %s", self._admitted.call_id, error)
+            return self._broken(
+                INTERNAL_ERROR, "the outcome of the call could not be recorded", None, may_have_run=True
+            )
         finally:
             if not self._recorded:
                 # The caller went away or the gateway stops: the call may have run, and nobody will be told.
                 with anyio.CancelScope(shield=True):
-                    await self._record("unknown", HoldState.UNKNOWN, self._admitted.permit.approval, None)
+                    await self._record_unknown()
+
+    async def _record_unknown(self) -> None:
+        try:
+            await self._record("unknown", HoldState.UNKNOWN, self._admitted.permit.approval, None)
+        except StoreError as error:
+            log.error("that call %s ended nobody knows how could not be recorded: %s", self._admitted.call_id, error)
 
     async def _run(self, digest: bytes, hold: HoldId | None) -> Outcome:
         try:
@@ -70,7 +87,7 @@ class Forwarding:
                 return result
             answers = {
                 key: await self._relay.ask(request["method"], request.get("params") or {})
-                for key, request in (result.get("inputRequests") or {}).items()
+                for key, request in asked_by(result).items()
             }
             state = {"requestState": result["requestState"]} if "requestState" in result else {}
             admitted = replace(admitted, extra={"inputResponses": answers, **state})
@@ -81,13 +98,12 @@ class Forwarding:
         try:
             requests = {
                 key: {**request, "params": self._relay.question(request["method"], request.get("params") or {})}
-                for key, request in (result.get("inputRequests") or {}).items()
+                for key, request in asked_by(result).items()
             }
-        except (DownstreamRefusal, KeyError, TypeError) as error:
+        except (DownstreamRefusal, DownstreamError) as error:
             await self._record("error", HoldState.FAILED, hold, None)
-            return self._broken(
-                INTERNAL_ERROR, f"the tool server asked what it may not ask: {error}", None, may_have_run=True
-            )
+            text = f"the tool server asked what it may not ask: {error}"
+            return self._broken(INTERNAL_ERROR, text, None, may_have_run=True)
         own = result.get("requestState")
         state = RequestState(
             id=new_id("q"),
@@ -138,6 +154,26 @@ class Forwarding:
 
 def _continued(resume: RequestState | None) -> HoldId | None:
     return HoldId(resume.hold) if resume is not None and resume.kind == "downstream" and resume.hold else None
+
+
+def asked_by(result: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+    """The questions in an `input_required` result, by key: each has a method, and parameters that are an object.
+
+    Raises:
+        DownstreamError: they are none; the call has reached the tool server.
+    """
+    requests = result.get("inputRequests") or {}
+    if not isinstance(requests, dict) or not all(_is_question(request) for request in requests.values()):
+        raise DownstreamError("the tool server asks questions that cannot be read", sent=True)
+    return requests
+
+
+def _is_question(request: Any) -> bool:
+    return (
+        isinstance(request, dict)
+        and isinstance(request.get("method"), str)
+        and isinstance(request.get("params") or {}, dict)
+    )
 
 
 def strip(result: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -56,7 +56,7 @@ class GovernedRelay:
         """Return the caller's answer to a question that this server may ask."""
         if not self._channel.can_be_asked:
             raise DownstreamRefusal(METHOD_NOT_FOUND, "the caller cannot be asked during a call")
-        return await self._channel.ask(method, self.question(method, params))
+        return clean(await self._channel.ask(method, self.question(method, params)))
 
     def question(self, method: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
         """The question as the caller may see it.

@@ -14,6 +14,7 @@ from mcp_authz.rules.token import MINIMAL_SCOPE
 
 UNAUTHENTICATED: Final = 40100  # what HTTP says with 401; outside JSON-RPC's reserved range
 FORBIDDEN: Final = 40300  # what HTTP says with 403
+INTERNAL_ERROR: Final = -32603
 INVALID_PARAMS: Final = -32602
 HEADER_MISMATCH: Final = -32020
 ENVELOPE: Final = f"{OWN_META}outcome"
@@ -85,9 +86,22 @@ def _answer(outcome: Outcome, message: Message, resource_metadata: str) -> Answe
             return _said(f"Denied: {_reason(deny)}", envelope)
 
 
-def denial_of(error: Error) -> Result:
-    """The error as a tool result, for when the HTTP status is committed already."""
-    return _said(f"Denied: {error.message}", {"outcome": "denied", "reason": "insufficient_scope"})
+def in_stream(error: Error, message: Message) -> Answer:
+    """The error as it is said when the HTTP status is committed already: a tool result that a model reads."""
+    if message.method != "tools/call" or error.status not in {403, 503}:
+        return error
+    data = error.data if isinstance(error.data, dict) else {}
+    reason = data.get("error", "unavailable")
+    return _said(f"Denied: {error.message}", {"outcome": "denied", "reason": reason})
+
+
+UNAVAILABLE: Final = Error(
+    code=INTERNAL_ERROR, message="the gateway cannot record this now, nothing was done; try again", status=503
+)
+"""The store failed before anything was forwarded."""
+
+BROKEN: Final = Error(code=INTERNAL_ERROR, message="internal error of the gateway; its log says more", status=500)
+"""Something of ours went wrong; nothing of it is shown."""
 
 
 def unauthorized_challenge(*, resource_metadata: str, error: str | None, description: str) -> str:

@@ -18,6 +18,8 @@ LOG: Final = "notifications/message"
 PROGRESS: Final = "notifications/progress"
 _LOG_LEVEL_KEY: Final = "io.modelcontextprotocol/logLevel"
 
+_LINE_ENDS: Final = tuple((end.encode(), f"\\u{ord(end):04x}".encode()) for end in "\x85\u2028\u2029")
+
 Emit = Callable[[Mapping[str, Any]], Awaitable[None]]
 
 
@@ -118,4 +120,8 @@ def dump(message: Mapping[str, Any]) -> bytes:
 
 def sse(message: Mapping[str, Any]) -> bytes:
     """One JSON-RPC message as a server-sent event."""
-    return b"event: message\r\ndata: " + dump(message) + b"\r\n\r\n"
+    data = dump(message)
+    # Characters at which some clients end a line although the standard does not; in JSON they stand in strings only.
+    for raw, escaped in _LINE_ENDS:
+        data = data.replace(raw, escaped)
+    return b"event: message\r\ndata: " + data + b"\r\n\r\n"

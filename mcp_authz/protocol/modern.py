@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any, Final
 
 import anyio
 from starlette.types import Receive, Send
 
+from mcp_authz.errors import StoreError
 from mcp_authz.gateway import Gateway
 from mcp_authz.model import Caller
-from mcp_authz.protocol.answers import Answer, Error, Result, answer, denial_of
+from mcp_authz.protocol.answers import BROKEN, UNAVAILABLE, Answer, Error, Result, answer, in_stream
 from mcp_authz.protocol.channel import ModernChannel, dump, sse
 from mcp_authz.protocol.reading import Read
+from mcp_authz.rules.message import Message
+
+log = logging.getLogger(__name__)
 
 SERVER_INFO: Final = "io.modelcontextprotocol/serverInfo"
 PING_SECONDS: Final = 15.0  # a proxy that sees nothing for longer may close the stream
@@ -33,6 +38,7 @@ class Exchange:
         self._server_info = server_info
         self._streams = "text/event-stream" in read.headers.get("accept", "")
         self._committed = False
+        self._finished = False
         self._lock = anyio.Lock()
 
     async def commit(self) -> None:
@@ -52,24 +58,24 @@ class Exchange:
         """Write a comment now and then while the stream is open and silent."""
         while True:
             await anyio.sleep(PING_SECONDS)
-            if self._committed:
-                async with self._lock:
+            async with self._lock:
+                if self._committed and not self._finished:
                     await self._send({"type": "http.response.body", "body": b": ping\r\n\r\n", "more_body": True})
 
     async def finish(self, said: Answer) -> None:
         """Send the answer and end the response."""
-        if isinstance(said, Error) and said.status != 200 and self._committed:
-            said = denial_of(said)
-        body = self._body(said)
-        if self._committed:
-            await self._send({"type": "http.response.body", "body": sse(body), "more_body": False})
-            return
-        status = said.status if isinstance(said, Error) else 200
-        headers = [(b"content-type", b"application/json")]
-        if isinstance(said, Error) and said.challenge is not None:
-            headers.append((b"www-authenticate", said.challenge.encode("latin-1")))
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
-        await self._send({"type": "http.response.body", "body": dump(body), "more_body": False})
+        async with self._lock:
+            self._finished = True
+            if self._committed:
+                body = self._body(in_stream(said, self.read.message) if isinstance(said, Error) else said)
+                await self._send({"type": "http.response.body", "body": sse(body), "more_body": False})
+                return
+            status = said.status if isinstance(said, Error) else 200
+            headers = [(b"content-type", b"application/json")]
+            if isinstance(said, Error) and said.challenge is not None:
+                headers.append((b"www-authenticate", said.challenge.encode("latin-1")))
+            await self._send({"type": "http.response.start", "status": status, "headers": headers})
+            await self._send({"type": "http.response.body", "body": dump(self._body(said)), "more_body": False})
 
     def _body(self, said: Answer) -> dict[str, Any]:
         envelope: dict[str, Any] = {"jsonrpc": "2.0", "id": self.read.message.id}
@@ -92,9 +98,21 @@ async def serve_call(
     async with anyio.create_task_group() as group:
         group.start_soon(_watch, receive, group.cancel_scope)
         group.start_soon(exchange.keep_alive)
-        outcome = await gateway.call(caller, message, channel)
-        await exchange.finish(answer(outcome, message, resource_metadata=resource_metadata))
+        await exchange.finish(await _said(gateway, caller, message, channel, resource_metadata))
         group.cancel_scope.cancel()
+
+
+async def _said(
+    gateway: Gateway, caller: Caller, message: Message, channel: ModernChannel, resource_metadata: str
+) -> Answer:
+    try:
+        return answer(await gateway.call(caller, message, channel), message, resource_metadata=resource_metadata)
+    except StoreError as error:  # here, because an error that leaves the task group leaves it in a group
+        log.error("call refused, the store cannot be used: %s", error)
+        return UNAVAILABLE
+    except Exception:
+        log.exception("call failed in the gateway itself")
+        return BROKEN
 
 
 async def _watch(receive: Receive, scope: anyio.CancelScope) -> None:

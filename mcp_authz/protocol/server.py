@@ -19,7 +19,7 @@ from mcp_authz.downstream import PROMPTS, RESOURCES, TEMPLATES
 from mcp_authz.errors import StoreError
 from mcp_authz.gateway import Gateway
 from mcp_authz.model import Caller, Tool
-from mcp_authz.protocol.answers import Answer, Error, Result, answer, denial_of
+from mcp_authz.protocol.answers import BROKEN, UNAVAILABLE, Answer, Error, Result, answer, in_stream
 from mcp_authz.protocol.channel import LegacyChannel
 from mcp_authz.protocol.deferred import Deferred
 from mcp_authz.rules.message import CLOSED_TABLE, GOVERNED, Message
@@ -134,23 +134,35 @@ class FrontServer(Server[Any]):
         deferred: Deferred = ctx.request.scope[DEFERRED]  # type: ignore[union-attr]
         message = Message(id=ctx.request_id, method=ctx.method, params=dict(ctx.params or {}), body={})
         try:
-            outcome = await self._gateway.call(_caller(ctx), message, LegacyChannel(ctx, commit=deferred.release))
-            said = answer(outcome, message, resource_metadata=self._resource_metadata)
-        except StoreError as error:
-            log.error("call refused, the store cannot be used: %s", error)
-            said = Error(code=INTERNAL_ERROR, message="the gateway cannot record this call now; try again", status=503)
-        return await self._say(said, deferred, ctx)
-
-    async def _say(self, said: Answer, deferred: Deferred, ctx: ServerRequestContext[Any, Any]) -> dict[str, Any]:
-        wants_status = isinstance(said, Error) and said.status in {403, 503}
-        if isinstance(said, Error) and wants_status and not deferred.refuse(said, request_id=ctx.request_id):
-            said = denial_of(said)
-        await deferred.release()
+            said = await self._said(ctx, message, deferred)
+            if isinstance(said, Error) and said.status != 200 and not _refused(said, deferred, ctx):
+                said = in_stream(said, message)
+        finally:
+            await deferred.release()  # also for a call that was cancelled: its response must not wait for ever
         match said:
             case Result(result=result):
                 return as_handshake_era(result)
-            case Error(code=code, message=message, data=data):
-                raise MCPError(code=code, message=message, data=data)
+            case Error(code=code, message=text, data=data):
+                raise MCPError(code=code, message=text, data=data)
+
+    async def _said(self, ctx: ServerRequestContext[Any, Any], message: Message, deferred: Deferred) -> Answer:
+        try:
+            outcome = await self._gateway.call(_caller(ctx), message, LegacyChannel(ctx, commit=deferred.release))
+            return answer(outcome, message, resource_metadata=self._resource_metadata)
+        except StoreError as error:
+            log.error("call refused, the store cannot be used: %s", error)
+            return UNAVAILABLE
+        except Exception:
+            log.exception("call failed in the gateway itself")  # the SDK would tell the caller its text
+            return BROKEN
+
+
+def _refused(error: Error, deferred: Deferred, ctx: ServerRequestContext[Any, Any]) -> bool:
+    """Whether the response is this error with its HTTP status, because it has not begun yet.
+
+    An unknown tool stays a plain JSON-RPC error: clients of this era take HTTP 400 for a broken transport.
+    """
+    return error.status in {403, 500, 503} and deferred.refuse(error, request_id=ctx.request_id)
 
 
 def as_handshake_era(result: Mapping[str, Any]) -> dict[str, Any]:
