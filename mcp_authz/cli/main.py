@@ -86,7 +86,7 @@ def serve(ctx: typer.Context) -> None:
     from mcp_authz.cli.serve import serve as run
 
     with suppress(KeyboardInterrupt):
-        anyio.run(run, config_of(ctx))
+        anyio.run(run, config_of(ctx), backend_options={"use_uvloop": True})
 
 
 def main() -> None:
