@@ -11,7 +11,7 @@ import anyio
 
 from mcp_authz import limits
 from mcp_authz.agents import current_keys
-from mcp_authz.errors import Conflict, DelegationError, InputError, NotFound, TokenRefused
+from mcp_authz.errors import Conflict, DelegationError, InputError, NotFound
 from mcp_authz.ids import new_id
 from mcp_authz.model import (
     AccessToken,
@@ -30,9 +30,10 @@ from mcp_authz.model import (
     SessionId,
 )
 from mcp_authz.rules.constraint import ToolsMap
-from mcp_authz.rules.delegation import check_narrows, check_root, verify_chain
+from mcp_authz.rules.delegation import check_narrows, check_root
 from mcp_authz.rules.scope import Scope, common, narrow
-from mcp_authz.store.ports import Clock, Event, EventKind, Standing, Store
+from mcp_authz.standing import caller_of, is_over
+from mcp_authz.store.ports import Clock, Event, EventKind, Store
 
 
 class Sessions:
@@ -238,7 +239,7 @@ class Sessions:
         """
         person = PersonName(token.subject.removeprefix("user:")) if token.subject.startswith("user:") else None
         standing = await self._store.standing(agent=token.actor, key=token.key, person=person, link=token.link)
-        return _caller(standing, token, proof, self._clock())
+        return caller_of(standing, token, proof, self._clock())
 
     async def _open(self, agent: AgentName, session: str | None, delegation: str | None) -> list[tuple[Session, Link]]:
         """The open links of the agent that the claims of its assertion leave over."""
@@ -264,7 +265,7 @@ class Sessions:
             root = (await self._store.links(newest.id))[0]
             if newest.status != "active" or root.status != "active":
                 return None
-            if not _is_over(newest, self._clock()):
+            if not is_over(newest, self._clock()):
                 return newest, root
         try:
             return await self.start(grant, purpose="started at sign-in", by=f"agent:{agent}")
@@ -315,57 +316,6 @@ def _fitted(link: Link, delegate: Agent, *, any_scope: bool, any_depth: bool) ->
     if not scope:
         raise DelegationError(f"the ceiling of agent `{delegate.name}` covers none of what its delegator has")
     return replace(link, scope=scope, max_depth=min(link.max_depth, depth))
-
-
-def _caller(standing: Standing, token: AccessToken, proof: Proof, at: datetime) -> Caller:
-    """Steps 5 and 6, refusals first."""
-    agent, key = standing.agent, standing.key
-    if agent is None or agent.name != token.actor or agent.status != "active":
-        raise TokenRefused("the agent is not active")
-    if key is None or key.thumbprint != token.key or key.holder != f"agent:{agent.name}" or key.status != "active":
-        raise TokenRefused("the key that logged in is not an active key of the agent")
-    if key.retires_at is not None and at >= key.retires_at:  # a retiring key cannot log in: the token is older
-        raise TokenRefused("the key that logged in has been replaced")
-    if token.link is None:
-        if token.session is not None or token.subject != f"agent:{agent.name}":
-            raise TokenRefused("the token names a person or a session, and no link")
-        return Caller(agent=agent, key=key.thumbprint, proof=proof, token=token)
-    return _delegated_caller(standing, agent, token, proof, at)
-
-
-def _delegated_caller(standing: Standing, agent: Agent, token: AccessToken, proof: Proof, at: datetime) -> Caller:
-    person, grant, session = standing.person, standing.grant, standing.session
-    if person is None or person.status != "active" or token.subject != f"user:{person.name}":
-        raise TokenRefused("the person is not active")
-    if session is None or session.id != token.session or session.subject != person.name or not standing.links:
-        raise TokenRefused("the token's link is not one of its session and person")
-    if grant is None or grant.id != session.grant or grant.status != "active" or at >= grant.expires_at:
-        raise TokenRefused("the grant has ended")
-    leaf = standing.links[-1]
-    if leaf.id != token.link or leaf.holder != agent.name:
-        raise TokenRefused("the token's link is not the actor's")
-    if _is_over(session, at):  # before the links, which end with it
-        return Caller(agent=agent, key=token.key, proof=proof, token=token, session_over=True)
-    try:
-        chain = verify_chain(standing.links, session=session, grant=grant, holders=standing.holders, at=at)
-    except DelegationError as error:
-        raise TokenRefused(str(error)) from None
-    return Caller(
-        agent=agent,
-        key=token.key,
-        proof=proof,
-        token=token,
-        person=person,
-        grant=grant,
-        session=session,
-        chain=chain,
-        holders=standing.holders,
-    )
-
-
-def _is_over(session: Session, at: datetime) -> bool:
-    idle = at - session.last_used_at >= limits.SESSION_IDLE
-    return session.status != "active" or at >= session.expires_at or idle
 
 
 def _require_lifetime(lifetime: timedelta, longest: timedelta) -> None:

@@ -32,7 +32,7 @@ LAYERS = [
         "mcp_authz.ids",
         "mcp_authz.audit",
         "mcp_authz.agents",
-        "mcp_authz.delegating",
+        "mcp_authz.standing",
         "mcp_authz.sessions",
         "mcp_authz.catalog",
         "mcp_authz.approvals",

@@ -50,7 +50,8 @@ async def _revoke(core: Core, client: Client, link: LinkId) -> None:
     if not await _holds(core, client.agent.name, link):
         return
     by = f"agent:{client.agent.name}"
-    fields = {"summary": f"{client.agent.name} ended a delegation", "by": by, "link": link, "kind": "link"}
+    summary = f"link {link} revoked by {client.agent.name} at the authorization server"
+    fields = {"summary": summary, "by": by, "of": "link", "name": link, "reason": "no longer needed"}
     await core.issuer.store.revoke("link", link, Event(kind="revocation", at=core.issuer.clock(), fields=fields))
 
 

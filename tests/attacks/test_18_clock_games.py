@@ -37,7 +37,7 @@ async def test_an_assertion_counts_in_its_time_only(tmp_path: Path, offsets: dic
     async with house(tmp_path) as h:
         coder = await h.agent("coder")
         now = int(h.clock().timestamp())
-        claims = {name: now + offset for name, offset in offsets.items()}
+        claims: dict[str, Any] = {name: now + offset for name, offset in offsets.items()}
         answer = await h.post(coder, **GRANT, client_assertion=h.assertion(coder, **claims))
         if accepted:
             expect(answer)

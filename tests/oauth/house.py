@@ -132,7 +132,7 @@ class House:
         own = {"client_assertion": self.assertion(actor, **claims)} if claims else {}
         return expect(await self.post(actor, grant_type="client_credentials", **own, **form))
 
-    async def token(self, actor: Actor, **form: str) -> str:
+    async def token(self, actor: Actor, **form: Any) -> str:
         """An access token."""
         token: str = (await self.sign_in(actor, **form))["access_token"]
         return token

@@ -70,7 +70,8 @@ async def test_what_is_asked_too_widely_is_narrowed_and_never_refused(
     async with house(tmp_path) as h:
         coder = await h.agent("coder", "pr:write secret:read")
         await h.start(coder, "pr:write secret:read")
-        answer = await h.sign_in(coder, **({} if asked is None else {"scope": asked}))
+        form: dict[str, Any] = {} if asked is None else {"scope": asked}
+        answer = await h.sign_in(coder, **form)
         assert answer["scope"] == given == claims_of(answer["access_token"])["scope"]
 
 

@@ -100,8 +100,10 @@ def test_no_required_claim_may_be_missing(name: str) -> None:
 
 
 TEXTS = ("iss", "aud", "sub", "client_id", "akt", "scope", "jti", "sid", "lnk")
-WRONG = [(name, value) for name in TEXTS for value in (7, 7.5, True, [], {}, "")]
-WRONG += [(name, value) for name in ("iat", "exp") for value in ("1767323045", True, [], {}, -1)]
+NO_TEXT: tuple[Any, ...] = (7, 7.5, True, [], {}, "")
+NO_TIME: tuple[Any, ...] = ("1767323045", True, [], {}, -1)
+WRONG = [(name, value) for name in TEXTS for value in NO_TEXT]
+WRONG += [(name, value) for name in ("iat", "exp") for value in NO_TIME]
 
 
 @pytest.mark.parametrize(("name", "value"), WRONG, ids=str)

@@ -50,7 +50,7 @@ async def test_an_agent_in_its_own_name_has_neither_person_nor_session(tmp_path:
     async with office(tmp_path) as h:
         coder = await h.agent("coder")
         caller = await h.sessions.identify(token_of(h, coder, None), Proof.BEARER)
-        assert caller.person is caller.grant is caller.session is caller.chain is None and not caller.session_over
+        assert [caller.person, caller.grant, caller.session, caller.chain] == [None] * 4 and not caller.session_over
 
 
 @pytest.mark.parametrize("kind", ["link", "root", "grant", "person", "agent", "key", "planner"])
@@ -85,7 +85,7 @@ async def test_a_session_that_is_over_is_told_apart_from_a_token_that_is_bad(tmp
         else:
             h.clock.ahead = limits.SESSION_IDLE if way == "idle" else timedelta(hours=1)
         caller = await h.sessions.identify(token, Proof.BEARER)
-        assert caller.session_over and caller.session is caller.chain is caller.grant is caller.person is None
+        assert [caller.person, caller.grant, caller.session, caller.chain] == [None] * 4 and caller.session_over
 
 
 async def test_a_link_that_ran_out_before_its_session_ends_the_token(tmp_path: Path) -> None:

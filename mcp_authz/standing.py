@@ -1,0 +1,69 @@
+"""Whether what a token stands on still holds: agent, key, person, grant, session and every link of the chain."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from mcp_authz import limits
+from mcp_authz.errors import DelegationError, TokenRefused
+from mcp_authz.model import AccessToken, Agent, Caller, Proof, Session
+from mcp_authz.rules.delegation import verify_chain
+from mcp_authz.store.ports import Standing
+
+
+def caller_of(standing: Standing, token: AccessToken, proof: Proof, at: datetime) -> Caller:
+    """Return who presents the token, once everything it names is live and belongs together (steps 5 and 6).
+
+    A session that has ended, expired or was idle for too long is no refusal: the caller comes back without it.
+
+    Raises:
+        TokenRefused: the agent, its key, the person, the grant or a link is not what the token says, or has ended.
+    """
+    agent, key = standing.agent, standing.key
+    if agent is None or agent.name != token.actor or agent.status != "active":
+        raise TokenRefused("the agent is not active")
+    if key is None or key.thumbprint != token.key or key.holder != f"agent:{agent.name}" or key.status != "active":
+        raise TokenRefused("the key that logged in is not an active key of the agent")
+    if key.retires_at is not None and at >= key.retires_at:  # a retiring key cannot log in: the token is older
+        raise TokenRefused("the key that logged in has been replaced")
+    if token.link is None:
+        if token.session is not None or token.subject != f"agent:{agent.name}":
+            raise TokenRefused("the token names a person or a session, and no link")
+        return Caller(agent=agent, key=key.thumbprint, proof=proof, token=token)
+    return _delegated_caller(standing, agent, token, proof, at)
+
+
+def _delegated_caller(standing: Standing, agent: Agent, token: AccessToken, proof: Proof, at: datetime) -> Caller:
+    person, grant, session = standing.person, standing.grant, standing.session
+    if person is None or person.status != "active" or token.subject != f"user:{person.name}":
+        raise TokenRefused("the person is not active")
+    if session is None or session.id != token.session or session.subject != person.name or not standing.links:
+        raise TokenRefused("the token's link is not one of its session and person")
+    if grant is None or grant.id != session.grant or grant.status != "active" or at >= grant.expires_at:
+        raise TokenRefused("the grant has ended")
+    leaf = standing.links[-1]
+    if leaf.id != token.link or leaf.holder != agent.name:
+        raise TokenRefused("the token's link is not the actor's")
+    if is_over(session, at):  # before the links, which end with it
+        return Caller(agent=agent, key=token.key, proof=proof, token=token, session_over=True)
+    try:
+        chain = verify_chain(standing.links, session=session, grant=grant, holders=standing.holders, at=at)
+    except DelegationError as error:
+        raise TokenRefused(str(error)) from None
+    return Caller(
+        agent=agent,
+        key=token.key,
+        proof=proof,
+        token=token,
+        person=person,
+        grant=grant,
+        session=session,
+        chain=chain,
+        holders=standing.holders,
+    )
+
+
+def is_over(session: Session, at: datetime) -> bool:
+    """Whether the session carries no call any more: ended, expired, or idle for too long."""
+    idle = at - session.last_used_at >= limits.SESSION_IDLE
+    return session.status != "active" or at >= session.expires_at or idle
