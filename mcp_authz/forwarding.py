@@ -38,7 +38,7 @@ class Forwarding:
         self._relay = GovernedRelay(server=server, channel=channel, elicitation=parts.elicitation.get(server, False))
 
     async def run(self, *, digest: bytes, resume: RequestState | None) -> Outcome:
-        """Return what became of the call; the outcome is on durable storage by then, or the caller hears that it is not.
+        """Return what became of the call; the outcome is durable by then, or the caller hears that it is not.
 
         A store that fails now fails after the call was forwarded: that is no refusal, and nobody may try again blindly.
         """

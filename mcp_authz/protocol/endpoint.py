@@ -167,8 +167,8 @@ def _accepts(headers: Mapping[str, str]) -> bool:
 
 
 def _identified(scope: Scope, caller: Caller) -> dict[str, Any]:
-    """The scope as the SDK sees it: a handshake session belongs to this client, subject and leaf link for good."""
-    link = caller.chain.leaf.id if caller.chain is not None else ""
+    """The scope as the SDK sees it: a handshake session belongs to this client, subject and link for good."""
+    link = caller.token.link or ""  # as the token names it: a session that ended is denied at the call, not here
     token = AccessToken(
         token="",
         client_id=f"{caller.token.client_id} {link}",
