@@ -91,7 +91,7 @@ class Approvals:
         """
         held, who = await self._hold(hold), await self._person(person)
         keys = {
-            key.thumbprint: PublicKey.from_raw(key.raw)
+            str(key.thumbprint): PublicKey.from_raw(key.raw)
             for key in await self._store.keys_of(f"user:{person}")
             if _is_usable(key, self._clock())
         }
@@ -157,8 +157,8 @@ class Approvals:
         if verdict.approve and any(r.reason for r in held.rules) and not verdict.reason.strip():
             raise Conflict(f"hold `{held.id}` needs a reason with the approval")
         after = replace(held, verdicts=(*held.verdicts, verdict))
-        people = {v.person: await self._person(v.person) for v in after.verdicts}
-        to = after_verdicts(after, {**people})
+        people = {str(v.person): await self._person(v.person) for v in after.verdicts}
+        to = after_verdicts(after, people)
         return await self._store.give_verdict(
             verdict, after=len(held.verdicts), to=to, event=_event(held, verdict, to, self._clock())
         )
@@ -176,12 +176,17 @@ class Approvals:
         return who
 
 
-def evidence(held: HeldCall) -> Approval:
-    """The approval that an approved (or claimed) hold is evidence of."""
+def evidence(held: HeldCall, asked: Hold) -> Approval:
+    """The approval that an approved (or claimed) hold is evidence of.
+
+    A rule that has another content by now than when it was met is not met: its name alone proves nothing.
+    """
     given = [verdict for verdict in held.verdicts if verdict.approve]
     return Approval(
         hold=held.id,
-        rules=tuple(rule.name for rule in held.rules),
+        call_digest=held.digest,
+        arguments=held.arguments,
+        rules=tuple(rule.name for rule in held.rules if rule in asked.rules),
         assurance=evidence_assurance(held),
         by=tuple(verdict.person for verdict in given),
         approved_at=max(verdict.given_at for verdict in given),

@@ -138,7 +138,7 @@ def sentence(event: Event) -> str:
         case "approval":
             verb = "approved" if f.get("verdict") == "approve" else "denied"
             return (
-                f"{_bare(f.get('person'))} {verb} {_bare(f.get('actor'))}'s call of {f.get('tool')} "
+                f"{_answerer(f.get('person'), f.get('assurance'))} {verb} {_bare(f.get('actor'))}'s call of {f.get('tool')} "
                 f"({f.get('assurance')}): now {f.get('state')}"
             )
         case "refusals":
@@ -164,7 +164,7 @@ def _decision_sentence(f: Mapping[str, Any]) -> str:
         asked += f" ({', '.join(f'{key} {value}' for key, value in sorted(attributes.items()))})"
     match f.get("decision"):
         case "permit" if "approval" in f:
-            by = ", ".join(_bare(name) for name in f["approval"]["by"])
+            by = ", ".join(_answerer(name, f["approval"]["assurance"]) for name in f["approval"]["by"])
             verdict = f"permitted, approved by {by} ({f['approval']['assurance']})"
         case "permit":
             verdict = "permitted"
@@ -177,6 +177,11 @@ def _decision_sentence(f: Mapping[str, Any]) -> str:
         case _:
             verdict = f"denied ({f.get('reason')}: {', '.join(f.get('because', [])) or 'no rule permits it'})"
     return f"{told}{asked}: {verdict}"
+
+
+def _answerer(name: object, assurance: object) -> str:
+    # A prompt proves that the client answered, not that the person did; the record says so.
+    return f"{_bare(name)}'s client" if assurance == "client" else _bare(name)
 
 
 def _bare(name: object) -> str:
