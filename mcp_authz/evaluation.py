@@ -77,17 +77,19 @@ class Evaluator:
             actor=caller.agent.name,
             chain=caller.chain.agents,
         )
+        # Evidence counts for the call it was given for, and only if it still meets a rule.
+        counted = approval if approval is not None and approval.call_digest == digest and approval.rules else None
         document = policy_input(
             caller=caller,
             call=call,
             scope=effective(caller),
             resource=resource,
-            approval=approval,
+            approval=counted,
             at=at,
             agents=caller.holders,
         )
         answer = await self._engine.evaluate(document)  # step 12
-        decision = decide(call_digest=digest, tool=tool, answer=answer, approval=approval, floor=self._floor)  # step 13
+        decision = decide(call_digest=digest, tool=tool, answer=answer, approval=counted, floor=self._floor)  # step 13
         return Evaluation(decision=decision, digest=digest, resource=resource)
 
     def _schema(self, call: ToolCall) -> ArgumentSchema:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -108,6 +109,8 @@ class Ride:
                 if not isinstance(answer, Approval):
                     return answer
                 approval = answer
+                # The captured arguments run: what is equal by RFC 8785 may still be written in another way.
+                call = replace(call, arguments=approval.arguments)
                 continue  # an approval is evidence for a second full evaluation, never a bypass
             admitted = await self._admit(call, verdict, verdict.decision, approval, resume)  # 14
             if isinstance(admitted, Admitted):
@@ -166,7 +169,9 @@ class Ride:
         """Step 14: the decision is durable, and all that it rests on held in the same transaction; or it is lost."""
         caller = self._caller
         assert caller.session is not None and caller.chain is not None and caller.grant is not None  # noqa: S101
-        continued = resume is not None and resume.kind == "downstream"
+        answers = resume is not None and resume.kind == "downstream"
+        # A retry goes on with the run it belongs to, and with no other: under another hold it claims like any call.
+        continued = resume is not None and answers and resume.hold == permit.approval
         decided = audit.decided(permit, policy=self._policy, approval=approval)
         admission = Admission(
             event=self._event(call, verdict, decided),
@@ -179,7 +184,7 @@ class Ride:
             server=call.tool.server,
             tool=call.tool.tool,
             definition_digest=call.tool.digest,
-            once=(once(resume),) if resume is not None and continued else (),
+            once=(once(resume),) if resume is not None and answers else (),
             claim=None if continued else permit.approval,
         )
         with anyio.CancelScope(shield=True):  # a caller that leaves now must not leave a permit without an outcome

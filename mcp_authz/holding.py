@@ -67,9 +67,9 @@ class Holding:
         held = await self._standing(waiting)
         match held:
             case HeldCall(state=HoldState.APPROVED):
-                return evidence(held)
+                return evidence(held, waiting.hold)
             case HeldCall(state=HoldState.CLAIMED) if _continues(waiting, held):
-                return evidence(held)
+                return evidence(held, waiting.hold)
             case HeldCall(state=HoldState.CLAIMED):
                 return Held(call_id=waiting.call_id, held=held)
             case HeldCall(state=HoldState.DONE | HoldState.FAILED | HoldState.UNKNOWN):
@@ -83,7 +83,7 @@ class Holding:
         except Conflict:
             return self._refused(waiting, "too_many_holds", "hold-caps")
         if held.state is HoldState.APPROVED:  # a verdict came between the two reads
-            return evidence(held)
+            return evidence(held, waiting.hold)
         return await self._ask(waiting, held)
 
     async def _standing(self, waiting: Waiting) -> HeldCall | None:
@@ -139,7 +139,7 @@ class Holding:
         except Conflict:
             return self._refused(waiting, "approval_used", held.id)
         if heard.state is HoldState.APPROVED:
-            return evidence(heard)
+            return evidence(heard, waiting.hold)
         if heard.state is HoldState.DENIED:
             return self._refused(waiting, "approval_denied", held.id)
         return Held(call_id=waiting.call_id, held=heard)

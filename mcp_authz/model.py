@@ -274,9 +274,11 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Approval:
-    """Evidence that the rules of one hold are met; it counts only in a second full evaluation."""
+    """Evidence that the rules of one hold are met; it counts only in a second full evaluation, of exactly its call."""
 
     hold: HoldId
+    call_digest: bytes = b""  # the action digest of the call it is for; empty is for none
+    arguments: Mapping[str, Any] = field(default_factory=dict)  # as they were captured and shown; what runs
     rules: tuple[str, ...]
     assurance: Assurance
     by: tuple[PersonName, ...]

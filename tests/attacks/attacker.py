@@ -7,7 +7,8 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,7 @@ class Handshake:
     url: str
     headers: dict[str, str]
     session: str = ""
+    ids: Iterator[int] = field(default_factory=lambda: count(7))
 
     async def send(self, body: Mapping[str, Any] | bytes, **headers: str) -> httpx2.Response:
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -89,7 +91,7 @@ class Handshake:
 
     async def request(self, method: str, params: Mapping[str, Any] | None = None, **headers: str) -> dict[str, Any]:
         """The message that answers one request."""
-        body = {"jsonrpc": "2.0", "id": 7, "method": method, "params": dict(params or {})}
+        body = {"jsonrpc": "2.0", "id": next(self.ids), "method": method, "params": dict(params or {})}
         return answer_in(await self.send(body, **headers))
 
     async def call(self, tool: str, arguments: Any, **params: Any) -> dict[str, Any]:
