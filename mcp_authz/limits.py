@@ -9,6 +9,9 @@ from typing import Final
 BODY_BYTES: Final = 4 * 1024 * 1024  # the SDK's own bound; larger bodies answer 413
 JSON_DEPTH: Final = 64  # deep enough for real schemas, far below any parser's recursion limit
 JSON_INTEGER: Final = 2**53 - 1  # beyond it two readers may see two numbers (RFC 8259 section 6)
+HEAD_BYTES: Final = 64 * 1024  # request line and all headers; one that is not complete by then is refused
+HEAD_TIME: Final = timedelta(seconds=10)  # from the connection, or from its last answer, to the end of the headers
+BODY_TIME: Final = timedelta(seconds=30)  # from the end of the headers to the end of the body
 HEADER_BYTES: Final = 16 * 1024  # one header value; tokens of 8 links stay below
 ARGUMENTS_SHOWN: Final = 8 * 1024  # characters of arguments a person can be asked to approve
 
@@ -35,6 +38,7 @@ TOOL_NAME: Final = 48  # characters of `server__tool`; hosts prefix it again
 SCOPE_CHARACTERS: Final = 256
 SCOPES: Final = 128  # scopes in one list
 TOKEN_BYTES: Final = 16 * 1024
+PASSPHRASE: Final = 8  # characters of a new one, at least (NIST SP 800-63B section 5.1.1.1)
 NAME: Final = 63  # characters of an agent's or a person's name
 PURPOSE: Final = 256  # characters that say why: of a session's purpose, a delegation's reason
 FORM_BYTES: Final = 64 * 1024  # one request to the token endpoint: an assertion, a token and a tools map

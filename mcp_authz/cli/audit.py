@@ -15,7 +15,7 @@ from rich.progress import Progress
 
 from mcp_authz.audit import sentence
 from mcp_authz.cli import views
-from mcp_authz.cli.invocation import asynchronous, config_of, installation
+from mcp_authz.cli.invocation import asynchronous, config_of, installation, until_interrupted
 from mcp_authz.cli.options import Json
 from mcp_authz.cli.output import flush, local, on_terminal, print_json, print_json_line, say, table
 from mcp_authz.cli.verification import Verified
@@ -92,6 +92,7 @@ async def list_(
 
 
 @app.command()
+@until_interrupted
 @asynchronous
 async def tail(
     ctx: typer.Context,

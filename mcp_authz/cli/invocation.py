@@ -6,7 +6,7 @@ import os
 import pwd
 import shlex
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial, wraps
 from pathlib import Path
 from typing import ParamSpec
@@ -15,7 +15,7 @@ import anyio
 import typer
 
 from mcp_authz.config import Config, find_config, load_config
-from mcp_authz.errors import AuthzError
+from mcp_authz.errors import AuthzError, ConfigError
 from mcp_authz.installation import Installation, open_installation
 
 P = ParamSpec("P")
@@ -27,6 +27,17 @@ def asynchronous(command: Callable[P, Awaitable[None]]) -> Callable[P, None]:
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         anyio.run(partial(command, *args, **kwargs))
+
+    return run
+
+
+def until_interrupted(command: Callable[P, None]) -> Callable[P, None]:
+    """Return a command that has no end of its own: Ctrl-C is how it ends well."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        with suppress(KeyboardInterrupt):
+            command(*args, **kwargs)
 
     return run
 
@@ -43,7 +54,9 @@ def config_of(ctx: typer.Context) -> Config:
     Raises:
         ConfigError: there is none, or it cannot be used.
     """
-    return load_config(find_config(named_config(ctx)))
+    with advising(ConfigError, "`mcp-authz init` writes a first one"):
+        path = find_config(named_config(ctx))
+    return load_config(path)
 
 
 @asynccontextmanager

@@ -8,10 +8,11 @@ import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mcp_authz.errors import AuthzError
+from mcp_authz import limits
+from mcp_authz.errors import AuthzError, InputError
 
 _DEVICE = "/dev/tty"
-_LONGEST = 1024  # characters of a passphrase
+_LONGEST = 1024  # bytes of a passphrase
 
 
 class NoTerminal(AuthzError):
@@ -49,11 +50,13 @@ def ask_new_passphrase(prompt: str) -> str:
 
     Raises:
         NoTerminal: no terminal controls this process, or it was closed.
-        AuthzError: the two differ.
+        InputError: it is too short, or the two differ.
     """
     first = ask_passphrase(prompt)
+    if len(first) < limits.PASSPHRASE:
+        raise InputError(f"a passphrase has at least {limits.PASSPHRASE} characters; nothing was written, try again")
     if ask_passphrase("the same again: ") != first:
-        raise AuthzError("the two passphrases differ; nothing was written, try again")
+        raise InputError("the two passphrases differ; nothing was written, try again")
     return first
 
 

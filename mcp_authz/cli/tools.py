@@ -21,7 +21,6 @@ from mcp_authz.rules.classify import tool_name
 from mcp_authz.rules.definition import DEFINITION_MEMBERS
 from mcp_authz.rules.display import visible
 from mcp_authz.store.ports import Event, Pin
-from mcp_authz.wiring import server_rules
 
 app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, add_completion=False)
 
@@ -37,6 +36,8 @@ def group() -> None:
 @asynchronous
 async def list_(ctx: typer.Context, json: Json = False) -> None:
     """List every tool that was ever listed by a configured server."""
+    from mcp_authz.wiring import server_rules  # with everything that a gateway needs: the other commands go without
+
     async with installation(ctx) as here:
         rules = {name: server_rules(name, server) for name, server in here.config.servers.items()}
         catalog = Catalog(store=here.store, rules=rules, clock=here.clock)

@@ -1,0 +1,111 @@
+"""The audit log at the command line."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sqlite3
+import subprocess
+import time
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from mcp_authz.installation import utc_now
+from mcp_authz.store.ports import Event
+from tests.cli.desk import COMMAND, SOON, Desk, held_call, hold, settle
+
+
+def _tamper(store: Path, *statements: str) -> None:
+    with closing(sqlite3.connect(store)) as db:
+        for statement in ("DROP TRIGGER log_is_never_altered", "DROP TRIGGER log_is_never_cut", *statements):
+            db.execute(statement)
+        db.commit()
+
+
+async def test_records_are_sentences_and_can_be_chosen(desk: Desk) -> None:
+    async with desk.open() as here:
+        cast = await settle(here)
+        call = held_call(cast)
+        await hold(here, call)
+        old = Event(kind="policy", at=utc_now() - timedelta(days=3), fields={"summary": "long ago"})
+        await here.store.append(old)
+    everything = desk.ok("audit", "list")
+    assert "planner delegated to coder for alice" in everything and call.id in everything
+    assert [record["kind"] for record in desk.json("audit", "list", "--limit", "2")] == ["decision", "policy"]
+    assert [record["call"] for record in desk.json("audit", "list", "--call", call.id[:12])] == [call.id]
+    assert {record["kind"] for record in desk.json("audit", "list", "--kind", "grant")} == {"grant"}
+    assert "long ago" not in desk.ok("audit", "list", "--since", "2h")
+    assert "long ago" in desk.ok("audit", "list", "--since", "4d")
+    assert desk.json("audit", "list", "--since", "2090-01-01") == []
+    assert {record["kind"] for record in desk.json("audit", "list", "--agent", "coder")} == {"enrolment", "delegation"}
+    assert desk.run("audit", "list", "--since", "tomorrow").code == 2
+
+
+async def test_a_log_longer_than_a_page_is_read_from_its_end(desk: Desk) -> None:
+    async with desk.open() as here:
+        await here.store.append(Event(kind="policy", at=utc_now(), fields={"summary": "the first"}))
+        for number in range(1100):
+            await here.store.append(Event(kind="administration", at=utc_now(), fields={"summary": f"event {number}"}))
+    assert desk.json("audit", "list", "--limit", "1")[0]["fields"]["summary"] == "event 1099"
+    assert desk.json("audit", "list", "--kind", "policy")[0]["fields"]["summary"] == "the first"
+    assert len(desk.json("audit", "list", "--limit", "1050")) == 1050
+    assert desk.ok("audit", "verify").startswith("1101 records, unbroken\nhead ")
+
+
+async def test_tail_prints_what_is_new_and_ends_well(desk: Desk) -> None:
+    desk.ok("user", "add", "alice")
+    command = [*COMMAND, "--config", str(desk.config), "audit", "tail"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=desk.directory) as process:  # noqa: ASYNC220
+        assert process.stdout is not None and process.stderr is not None
+        assert "person alice registered" in process.stdout.readline()
+        async with desk.open() as here:
+            started = time.monotonic()
+            await here.store.append(Event(kind="policy", at=utc_now(), fields={"summary": "something new"}))
+        assert "something new" in process.stdout.readline()
+        assert time.monotonic() - started < 10  # a second, on a machine with nothing else to do
+        process.send_signal(signal.SIGINT)
+        assert process.wait(SOON) == 0
+        assert process.stdout.read() == "" and process.stderr.read() == ""
+
+
+def test_a_whole_chain_is_verified_also_in_a_copy(desk: Desk) -> None:
+    desk.ok("user", "add", "alice")
+    said = desk.ok("audit", "verify")
+    assert said.startswith("1 record, unbroken\nhead ")
+    copy = desk.path("copy.db")
+    shutil.copy(desk.store, copy)
+    alone = Desk(directory=desk.directory)
+    done = alone.run("audit", "verify", "--store", copy, global_options=())
+    assert (done.code, done.out) == (0, said)
+    assert desk.json("audit", "verify") == {
+        "unbroken": True,
+        "records": 1,
+        "head": said.split()[-1],
+        "broken": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("statement", "why"),
+    [
+        ("UPDATE log SET body = CAST(replace(body, 'bob', 'eve') AS BLOB) WHERE sequence = 2", "record 2 was altered"),
+        ("DELETE FROM log WHERE sequence = 2", "record 2 is missing"),
+        ("DELETE FROM log WHERE sequence = 3", "the log ends at record 2"),
+        (
+            "UPDATE log_head SET sequence = 2, hash = (SELECT hash FROM log WHERE sequence = 2)",
+            "record 3 stands behind",
+        ),
+    ],
+)
+def test_a_broken_chain_is_found_and_named(desk: Desk, statement: str, why: str) -> None:
+    for name in ("alice", "bob", "carol"):
+        desk.ok("user", "add", name)
+    _tamper(desk.store, statement)
+    done = desk.run("audit", "verify")
+    assert done.code == 1 and why in done.out and "Traceback" not in done.err
+    done = desk.run("audit", "verify", "--json")
+    assert done.code == 1 and done.json["unbroken"] is False and why in done.json["broken"]["why"]

@@ -1,0 +1,79 @@
+"""The first minutes: help, version, init, status, and how quickly they answer."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+
+from mcp_authz.config import load_config
+from tests.cli.desk import Desk, held_call, hold, settle
+
+
+def test_help_and_version_need_neither_store_nor_policy_engine(desk: Desk) -> None:
+    code = (
+        "import sys; from contextlib import suppress; from mcp_authz.cli.main import main\n"
+        "with suppress(SystemExit): main()\n"
+        "print([name for name in ('pydantic', 'cedarpy', 'nacl', 'sqlite_utils', 'mcp') if name in sys.modules])"
+    )
+    for option in ("--help", "--version"):
+        done = subprocess.run([sys.executable, "-c", code, option], check=True, capture_output=True, text=True)
+        assert done.stdout.splitlines()[-1] == "[]", done.stdout
+    assert desk.run("--version", global_options=()).out == f"mcp-authz {version('mcp-authz')}\n"
+
+
+def test_the_installed_script_is_this_command_line() -> None:
+    done = subprocess.run(
+        [Path(sys.executable).with_name("mcp-authz"), "--version"], check=True, capture_output=True, text=True
+    )
+    assert done.stdout == f"mcp-authz {version('mcp-authz')}\n"
+
+
+def test_an_unknown_command_is_a_usage_error_that_suggests(desk: Desk) -> None:
+    done = desk.run("agnet", "list")
+    assert done.code == 2 and "Did you mean 'agent'" in done.err
+    assert desk.run("agent", "lst").code == 2
+    assert desk.run("grant", "add", "--subject", "a", "--agent", "b", "--scope", "c", "--for", "1y").code == 2
+
+
+def test_init_writes_a_configuration_that_works_and_is_done_once(desk: Desk) -> None:
+    done = desk.run("init", global_options=())
+    path = desk.path("home") / ".config" / "mcp-authz" / "gateway.toml"
+    assert done.code == 0 and f"configuration {path} is written" in done.out and "is registered" in done.out
+    assert load_config(path).servers == {}
+    path.write_text(path.read_text() + "# mine\n")
+    again = desk.run("init", global_options=())
+    assert again.code == 0 and "is there already" in again.out and path.read_text().endswith("# mine\n")
+    status = desk.run("status", "--json", global_options=())
+    assert status.json["counts"]["people"] == 1 and status.json["config"] == str(path)
+
+
+def test_what_the_starter_configuration_suggests_is_accepted_too(desk: Desk) -> None:
+    desk.ok("init")  # the desk has a configuration: nothing is written
+    assert desk.config.read_text() == 'data_dir = "data"\n'
+    desk.ok("init", "--config", desk.path("new/gateway.toml"))
+    text = desk.path("new/gateway.toml").read_text()
+    lines = [
+        line.removeprefix("# ") if line.startswith("# [") or (line.startswith("# ") and " = " in line) else line
+        for line in text.splitlines()
+    ]
+    assert len(set(lines) - set(text.splitlines())) > 8
+    desk.config.write_text("\n".join(lines))
+    assert set(tomllib.loads(desk.config.read_text())["servers"]) == {"files", "tickets"}
+    load_config(desk.config)
+
+
+async def test_status_says_what_there_is_without_a_running_gateway(desk: Desk) -> None:
+    desk.configure('data_dir = "data"\n[servers.files]\ncommand = ["files"]\n')
+    async with desk.open() as here:
+        cast = await settle(here)
+        await hold(here, held_call(cast))
+    known = desk.json("status")
+    assert known["counts"] == {"people": 2, "agents": 2, "grants": 1, "sessions": 1, "holds": 1}
+    assert known["store"] == str(desk.store) and len(known["policy"]["digest"]) == 64
+    assert known["servers"] == [
+        {"name": "files", "environment": "local", "reached_by": "files", "tools": 0, "quarantined": 0}
+    ]
+    assert "holds list" in desk.ok("status").splitlines()[-1]
