@@ -171,6 +171,16 @@ class World:
         await self.start(await self.grant(subject, name, scope))
         return actor
 
+    async def delegate(self, holder: Actor, to: str, scope: str) -> str:
+        """What the holder hands on to another agent by token exchange (RFC 8693): its signed statement."""
+        exchange = {
+            "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
+            "subject_token": await self.token(holder, scope),
+            "subject_token_type": "urn:ietf:params:oauth:token-type:access_token",
+            "requested_actor": f"agent:{to}",
+        }
+        return await self.token(holder, scope, **exchange)
+
     @asynccontextmanager
     async def client(
         self, actor: Actor, mode: str = MODERN, *, claims: Any = None, **more: Any
