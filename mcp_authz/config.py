@@ -152,12 +152,18 @@ class Config(_Strict):
 
 def user_config_dir() -> Path:
     """The user's configuration directory of this program (XDG Base Directory)."""
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "mcp-authz"
+    return _base("XDG_CONFIG_HOME", ".config") / "mcp-authz"
 
 
 def user_data_dir() -> Path:
     """The user's data directory of this program (XDG Base Directory)."""
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "mcp-authz"
+    return _base("XDG_DATA_HOME", ".local/share") / "mcp-authz"
+
+
+def _base(variable: str, default: str) -> Path:
+    # The specification has relative values ignored: they would lead into the working directory.
+    named = Path(os.environ.get(variable, ""))
+    return named if named.is_absolute() else Path.home() / default
 
 
 def find_config(explicit: Path | None) -> Path:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import version as installed_version
@@ -92,11 +94,42 @@ def serve(ctx: typer.Context) -> None:
 def main() -> None:
     """The command line has run; whatever is known to go wrong is one sentence on stderr and exit code 1."""
     try:
-        app(prog_name="mcp-authz")
+        try:
+            app(prog_name="mcp-authz")
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # whoever read our output has had enough of it
+        _forget_output()
+    except OSError as error:
+        _forget_output()
+        _tell(f"{error.strerror}{f': {error.filename}' if error.filename else ''}")
     except AuthzError as error:
-        told = "; ".join([str(error), *getattr(error, "__notes__", ())])
-        sys.stderr.write(f"mcp-authz: {' '.join(told.splitlines())}\n")
-        sys.exit(1)
+        _tell("; ".join([str(error), *getattr(error, "__notes__", ())]))
+    except ExceptionGroup as group:  # what went wrong while other tasks of a gateway ran
+        known, unknown = group.split(AuthzError)
+        if known is None or unknown is not None:
+            raise
+        _tell("; ".join(str(error) for error in _each(known)))
+    sys.exit(1)
+
+
+def _each(group: BaseExceptionGroup[AuthzError]) -> Iterator[AuthzError]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _each(error)
+        else:
+            yield error
+
+
+def _tell(text: str) -> None:
+    from mcp_authz.rules.display import visible
+
+    sys.stderr.write(f"mcp-authz: {visible(' '.join(text.splitlines()))}\n")
+
+
+def _forget_output() -> None:
+    """What could not be written is not tried again when the process ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

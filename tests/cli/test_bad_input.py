@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
+from pathlib import Path
 
 import pytest
 
-from tests.cli.desk import Desk
+from tests.cli.desk import COMMAND, SOON, Desk
 
 unless_root = pytest.mark.skipif(os.geteuid() == 0, reason="root may read and write everything")
 
@@ -112,3 +115,30 @@ def test_values_that_are_not_what_they_should_be(desk: Desk) -> None:
     assert "cannot be written" in desk.refused("agent", "add", "x", "--owner", "alice", "--new-key", "no/where.pem")
     assert desk.run("agent", "add", "x", "--owner", "alice", "--label", "novalue").code == 2
     assert desk.run("agent", "rotate", "coder").code == 2
+
+
+def test_a_port_that_is_taken(desk: Desk) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        desk.configure(f'data_dir = "data"\nport = {listener.getsockname()[1]}\n')
+        done = desk.run("serve")
+    assert done.code == 1 and "Traceback" not in done.err
+    assert done.err.splitlines()[-1].startswith("mcp-authz: cannot listen on 127.0.0.1:")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_output_that_cannot_be_written(desk: Desk) -> None:
+    command = [*COMMAND, "--config", str(desk.config), "agent", "list"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, check=False, stdout=full, stderr=subprocess.PIPE, text=True, timeout=SOON)
+    assert done.returncode == 1 and done.stderr == "mcp-authz: No space left on device\n"
+
+
+def test_a_reader_that_has_had_enough(desk: Desk) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [*COMMAND, "--config", str(desk.config), "agent", "list"]
+    done = subprocess.run(command, check=False, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=SOON)
+    os.close(writing)
+    assert done.returncode == 1 and done.stderr == ""
