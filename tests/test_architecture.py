@@ -74,6 +74,7 @@ DOORS = {
     "cedarpy": {"mcp_authz.policy.*"},
     "starlette": {"mcp_authz.protocol.*", "mcp_authz.oauth.*"},
     "uvicorn": {"mcp_authz.cli.serve"},
+    "aiohttp": {"tool_adapters.direct"},
     "httpx2": {"tool_adapters.*", "mcp_authz.cli.token"},
     "typer": {"mcp_authz.cli.*"},
     "rich": {"mcp_authz.cli.*"},

@@ -57,6 +57,12 @@ class ConnectedDownstream(ABC):
     def _open(self) -> AbstractAsyncContextManager[Streams]:
         """Reach the server once; leaving the context lets go of everything that was opened."""
 
+    async def _send(
+        self, session: Session, method: str, params: Mapping[str, Any], headers: Mapping[str, str]
+    ) -> dict[str, Any]:
+        """Return the server's result to one request, by the shortest way there is."""
+        return await session.send(method, params, headers)
+
     def _post_mortem(self) -> str:
         """Say why the last connection ended, where that is known better than by the error it ended with."""
         return ""
@@ -175,7 +181,7 @@ class ConnectedDownstream(ABC):
         """
         with anyio.move_on_after(self._call_timeout.total_seconds()):
             try:
-                result = await session.send(method, params, headers)
+                result = await self._send(session, method, params, headers)
             except Broken as broken:
                 raise self._broken(broken) from None
             except DownstreamRefusal:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextvars import copy_context
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 import anyio
 import httpx2
@@ -16,7 +17,8 @@ from pydantic import ValidationError
 from mcp_authz.limits import ANSWER_BYTES, CALL_TIMEOUT, NOTICE_TIMEOUT, START_TIMEOUT, STOP_GRACE
 from tool_adapters.calls import CURRENT, Call
 from tool_adapters.connection import ConnectedDownstream
-from tool_adapters.sdk import Streams, Then, broken_answer, http_streams
+from tool_adapters.direct import DirectCalls, direct_calls
+from tool_adapters.sdk import Session, Streams, Then, broken_answer, http_streams
 
 _LIMITS: Final = httpx2.Limits(max_connections=512, max_keepalive_connections=32)
 # Reading has no bound here: an event stream may be silent for long, and every call has a timeout of its own.
@@ -42,13 +44,16 @@ class HttpDownstream(ConnectedDownstream):
         self._url = url
         self._headers = dict(headers or {})
         self._client: httpx2.AsyncClient | None = None
+        self._direct: DirectCalls | None = None
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[None]:
-        """Connect and stay connected, with one pool of connections for all that happens meanwhile."""
+        """Connect and stay connected; the connections of all that happens meanwhile are pooled."""
         headers = {**self._headers, "accept-encoding": "identity"}  # so that a bound on bytes is a bound on memory
-        guard = _Guard(httpx2.AsyncHTTPTransport(limits=_LIMITS, trust_env=False))
+        tls = httpx2.create_ssl_context(trust_env=False)
+        guard = _Guard(httpx2.AsyncHTTPTransport(verify=tls, limits=_LIMITS, trust_env=False))
         async with (
+            direct_calls(self._url, self._headers, tls) as self._direct,
             httpx2.AsyncClient(headers=headers, transport=guard, timeout=_TIMEOUT, trust_env=False) as self._client,
             super().run(),
         ):
@@ -57,6 +62,18 @@ class HttpDownstream(ConnectedDownstream):
     def _open(self) -> AbstractAsyncContextManager[Streams]:
         assert self._client is not None  # noqa: S101 - `run` opened it
         return http_streams(self._url, self._client)
+
+    async def _send(
+        self, session: Session, method: str, params: Mapping[str, Any], headers: Mapping[str, str]
+    ) -> dict[str, Any]:
+        """Return the result to one request; a server of 2026-07-28 is asked without the SDK's transport."""
+        if not session.modern or self._direct is None:
+            return await super()._send(session, method, params, headers)
+        stamped, lines = session.stamped(method, params, headers)
+        return await self._direct.send(method, stamped, lines, self._heard)
+
+    def _heard(self, method: str, params: Mapping[str, Any]) -> None:
+        self._calls.heard(method, params, copy_context())
 
 
 class _Guard(httpx2.AsyncBaseTransport):

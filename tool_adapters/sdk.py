@@ -149,16 +149,20 @@ class Session:
             Broken: there was no answer.
             DownstreamRefusal: the answer was a JSON-RPC error.
         """
+        params, sent_headers = self.stamped(method, params, headers)
+        try:
+            return await self._wire.send_raw_request(method, params, {"headers": sent_headers})
+        except MCPError as error:
+            raise failure(error.error) from None
+
+    def stamped(
+        self, method: str, params: Mapping[str, Any], headers: Mapping[str, str] | None = None
+    ) -> tuple[dict[str, Any], dict[str, str]]:
+        """Return parameters and headers of a request, with what the negotiated revision wants in both."""
         data: dict[str, Any] = {"method": method, "params": dict(params)}
         options: CallOptions = {}
         self._client._stamp(data, options)
-        options.setdefault("headers", {}).update(headers or {})
-        try:
-            return await self._wire.send_raw_request(method, data["params"], options)
-        except MCPError as error:
-            if broken := _broken(error.error):
-                raise broken from None
-            raise DownstreamRefusal(error.error.code, error.error.message, error.error.data) from None
+        return data["params"], {**options.get("headers", {}), **(headers or {})}
 
     def param_headers(self, definition: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, str]:
         """Return the `Mcp-Param-*` headers of a call, as the tool's definition asks for them."""
@@ -294,6 +298,11 @@ def _mark(error: ErrorData) -> dict[str, Any] | None:
         return None
     mark: dict[str, Any] | None = error.data.get(_MARK)
     return mark
+
+
+def failure(error: ErrorData) -> Broken | DownstreamRefusal:
+    """Return what a JSON-RPC error means: the server's answer, or that there was none."""
+    return _broken(error) or DownstreamRefusal(error.code, error.message, error.data)
 
 
 def _broken(error: ErrorData) -> Broken | None:

@@ -92,12 +92,11 @@ async def test_only_the_operators_headers_reach_the_server(era: str, urls: dict[
         result = await server.forward(admitted("received"), Caller())
     headers = result["structuredContent"]["value"]["headers"]
     assert headers["authorization"] == "Bearer downstream"
-    assert {name for name in headers if not re.match("mcp-", name)} == {
+    assert {name for name in headers if not re.match("mcp-", name)} - {"connection"} == {
         "host",
         "accept",
         "accept-encoding",
         "authorization",
-        "connection",
         "content-length",
         "content-type",
         "user-agent",
@@ -203,6 +202,8 @@ async def test_a_server_that_comes_back_is_found_again(era: str) -> None:
         async with server.run():
             await server.forward(said, Caller())
             kill()
+            for _ in range(2):  # the loop sees that the connection ended, as it does while a decision is written
+                await anyio.lowlevel.checkpoint()
             with pytest.raises(DownstreamError, match="cannot be reached") as down:
                 await server.forward(said, Caller())
             assert not down.value.sent and not server.reachable
