@@ -119,6 +119,8 @@ class Forwarding:
             call_digest=digest,
             sealer=self._parts.sealer,
         )
+        if hold is not None:
+            self._parts.holding.asks(hold, until=state.expires_at)
         await self._record("asked", None, hold, None)
         asked = {**result, "requestState": sealed}
         if requests:

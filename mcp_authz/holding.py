@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
+
+import anyio
 
 from mcp_authz import limits
 from mcp_authz.approvals import Approvals, CannotBeShown, evidence
@@ -19,6 +23,8 @@ from mcp_authz.rules.keys import Sealer
 from mcp_authz.rules.message import Message
 from mcp_authz.rules.request_state import RequestState, seal_state, split_retry
 from mcp_authz.store.ports import Clock, Event, Once, Store
+
+log = logging.getLogger(__name__)
 
 ANSWER: Final = "approval"
 """The key of our question among `inputRequests`."""
@@ -54,6 +60,11 @@ class Holding:
         self._approvals = approvals
         self._sealer = sealer
         self._clock = clock
+        self._unanswered: dict[HoldId, datetime] = {}  # runs whose tool server asked something, and until when
+
+    def asks(self, hold: HoldId, *, until: datetime) -> None:
+        """The run of this hold goes on when its caller answers the tool server's question, `until` at the latest."""
+        self._unanswered[hold] = until
 
     async def answer(
         self, waiting: Waiting, *, too_little: Approval | None
@@ -63,12 +74,15 @@ class Holding:
         `too_little` is an approval that met fewer rules than are asked for now: its hold is cancelled, another opens.
         """
         if too_little is not None:
-            await self._cancel(too_little, waiting)
+            await self._cancel(too_little.hold, waiting, "more approval is needed than was given")
         held = await self._standing(waiting)
         match held:
+            case HeldCall(state=HoldState.APPROVED) if _says_no(waiting, held):
+                return await self._take_back(waiting, held)
             case HeldCall(state=HoldState.APPROVED):
                 return evidence(held, waiting.hold)
             case HeldCall(state=HoldState.CLAIMED) if _continues(waiting, held):
+                self._unanswered.pop(held.id, None)
                 return evidence(held, waiting.hold)
             case HeldCall(state=HoldState.CLAIMED):
                 return Held(call_id=waiting.call_id, held=held)
@@ -101,10 +115,27 @@ class Holding:
                 return held if ended is not None and now - ended <= limits.REPLAY_WINDOW else None
             case HoldState.DENIED:
                 return held if now < held.expires_at else None
-            case HoldState.APPROVED | HoldState.CLAIMED:
+            case HoldState.CLAIMED:
+                return await self._still_running(held, now)
+            case HoldState.APPROVED:
                 return held
             case _:
                 return None
+
+    async def _still_running(self, held: HeldCall, now: datetime) -> HeldCall | None:
+        """The hold; it is `unknown` once nobody can answer its tool server's question any more."""
+        until = self._unanswered.get(held.id)
+        if until is None or now < until:
+            return held
+        del self._unanswered[held.id]
+        fields = {
+            "hold": held.id,
+            "state": HoldState.UNKNOWN.value,
+            "summary": "the tool server's question was not answered in time; nobody can say what of the call ran",
+        }
+        event = Event(kind="approval", at=now, call=held.id, fields=fields)
+        await self._store.move_hold(held.id, come_from=HoldState.CLAIMED, to=HoldState.UNKNOWN, event=event)
+        return await self._store.hold(held.id)
 
     async def _ask(self, waiting: Waiting, held: HeldCall) -> Approval | Held | Asked | Refused:
         """Ask the requesting client where its answer may count; everybody else is told to call again."""
@@ -118,10 +149,12 @@ class Holding:
 
     async def _ask_now(self, waiting: Waiting, held: HeldCall) -> Approval | Held | Refused:
         await waiting.channel.decided()
-        try:
-            answer = await waiting.channel.ask("elicitation/create", question(held))
-        except DownstreamRefusal:
-            return Held(call_id=waiting.call_id, held=held)
+        answer: Any = None
+        with anyio.move_on_after((held.expires_at - self._clock()).total_seconds()):
+            try:
+                answer = await waiting.channel.ask("elicitation/create", question(held))
+            except DownstreamRefusal:
+                return Held(call_id=waiting.call_id, held=held)
         return await self._hear(waiting, held, answer)
 
     async def _hear_retry(self, waiting: Waiting, held: HeldCall, resume: RequestState) -> Approval | Held | Refused:
@@ -132,17 +165,30 @@ class Holding:
 
     async def _hear(self, waiting: Waiting, held: HeldCall, answer: Any) -> Approval | Held | Refused:
         approve = read_answer(answer)
-        if approve is None:
-            return Held(call_id=waiting.call_id, held=held)
         try:
-            heard = await self._approvals.hear_client(held.id, approve=approve)
+            if approve is not None:
+                await self._approvals.hear_client(held.id, approve=approve)
         except Conflict:
-            return self._refused(waiting, "approval_used", held.id)
-        if heard.state is HoldState.APPROVED:
-            return evidence(heard, waiting.hold)
-        if heard.state is HoldState.DENIED:
-            return self._refused(waiting, "approval_denied", held.id)
-        return Held(call_id=waiting.call_id, held=heard)
+            log.info("hold %s moved on while its prompt was open: what it is now counts", held.id)
+        held = await self._store.hold(held.id) or held
+        match held.state:
+            case HoldState.APPROVED if approve is False:
+                return await self._take_back(waiting, held)
+            case HoldState.APPROVED:
+                return evidence(held, waiting.hold)
+            case HoldState.DENIED:
+                return self._refused(waiting, "approval_denied", held.id)
+            case HoldState.EXPIRED:
+                return self._refused(waiting, "approval_expired", held.id)
+            case HoldState.PENDING | HoldState.CLAIMED:
+                return Held(call_id=waiting.call_id, held=held)
+            case _:
+                return self._refused(waiting, "approval_used", held.id)
+
+    async def _take_back(self, waiting: Waiting, held: HeldCall) -> Refused:
+        """The subject's own client says no to what was approved elsewhere and has not run: no beats yes."""
+        await self._cancel(held.id, waiting, "the person's own client said no")
+        return self._refused(waiting, "approval_denied", held.id)
 
     def _ask_by_result(self, waiting: Waiting, held: HeldCall) -> Asked:
         state = RequestState(
@@ -161,10 +207,10 @@ class Holding:
             result={"resultType": "input_required", "requestState": sealed, "inputRequests": {ANSWER: request}},
         )
 
-    async def _cancel(self, approval: Approval, waiting: Waiting) -> None:
-        fields = {"hold": approval.hold, "state": "cancelled", "summary": "more approval is needed than was given"}
+    async def _cancel(self, hold: HoldId, waiting: Waiting, summary: str) -> None:
+        fields = {"hold": hold, "state": HoldState.CANCELLED.value, "summary": summary}
         event = Event(kind="approval", at=self._clock(), call=waiting.call_id, fields=fields)
-        await self._store.move_hold(approval.hold, come_from=HoldState.APPROVED, to=HoldState.CANCELLED, event=event)
+        await self._store.move_hold(hold, come_from=HoldState.APPROVED, to=HoldState.CANCELLED, event=event)
 
     def _refused(self, waiting: Waiting, code: str, rule: str) -> Refused:
         return Refused(call_id=waiting.call_id, deny=Deny(code=code, because=(RuleId(rule),)))
@@ -192,6 +238,15 @@ def read_answer(answer: Any) -> bool | None:
 def _continues(waiting: Waiting, held: HeldCall) -> bool:
     resume = waiting.resume
     return resume is not None and resume.kind == "downstream" and resume.hold == held.id
+
+
+def _says_no(waiting: Waiting, held: HeldCall) -> bool:
+    """Whether this is the retry of a prompt about this hold, and the answer is no."""
+    resume = waiting.resume
+    if resume is None or resume.kind != "hold" or resume.hold != held.id:
+        return False
+    _, responses = split_retry(waiting.message.params)
+    return read_answer(responses.get(ANSWER)) is False
 
 
 def once(resume: RequestState) -> Once:

@@ -25,3 +25,9 @@ def plain(*words: str, tools: Any = READ, **more: Any) -> dict[str, Any]:
 def at(url: str, *, tools: Any = READ, **more: Any) -> dict[str, Any]:
     """A server over Streamable HTTP."""
     return {"url": url, "tools": tools, **more}
+
+
+def asking(file: Path, *, tools: Any = READ, **more: Any) -> dict[str, Any]:
+    """The server that asks by its result; `file` has a line for each call that blocks."""
+    command = [sys.executable, str(Path(__file__).parent / "asking.py"), str(file)]
+    return {"command": command, "cwd": str(SERVERS), "tools": tools, **more}

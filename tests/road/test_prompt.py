@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,21 +12,30 @@ from mcp_types import ElicitResult
 
 from tests.road.places import BOTH
 from tests.road.wire import Wire, wire
-from tests.world import MODERN, Actor, Called, World, called, world
+from tests.world import LEGACY, MODERN, Actor, Called, World, called, world
 
 DEPLOY = {"owner": "acme", "repo": "api", "environment": "staging", "version": "1.4.0"}
 DEPLOY_TOOL = "acme__deploy"
 
 
 class Person:
-    """Who sits in front of the client: keeps what was asked, and answers it."""
+    """Who sits in front of the client: keeps what was asked, and answers it, perhaps only after something else."""
 
-    def __init__(self, action: str, content: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        action: str,
+        content: Mapping[str, Any] | None = None,
+        *,
+        after: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         self.asked: list[str] = []
+        self._after = after
         self._answer = ElicitResult(action=action, content=content)  # type: ignore[arg-type]
 
     async def __call__(self, context: Any, params: Any) -> ElicitResult:
         self.asked.append(params.message)
+        if self._after is not None:
+            await self._after()
         return self._answer
 
 
@@ -124,6 +133,45 @@ async def test_a_client_that_cannot_be_asked_is_told_that_the_call_is_held(tmp_p
     async with world(tmp_path) as w:
         coder = await w.ready("coder", "deploy", interactive=True)
         assert (await w.call(coder, DEPLOY_TOOL, mode, **DEPLOY)).is_held
+
+
+@BOTH
+@pytest.mark.parametrize("content", [YES, {"approve": False}], ids=["yes", "no"])
+async def test_where_the_prompt_and_the_page_disagree_the_no_counts(
+    tmp_path: Path, mode: str, content: dict[str, Any]
+) -> None:
+    async def on_the_page() -> None:
+        (waiting,) = await w.store.holds()
+        await w.answer(waiting.id, by="alice", approve=not content["approve"])
+
+    async with world(tmp_path) as w:
+        coder = await w.ready("coder", "deploy", interactive=True)
+        denied = await deploy(w, coder, mode, Person("accept", content, after=on_the_page))
+        assert denied.envelope["reason"] == "approval_denied"
+        again = await deploy(w, coder, mode, Person("cancel"))
+        assert again.is_error and w.deployments() == []
+
+
+@BOTH
+async def test_a_call_approved_on_the_page_while_the_prompt_was_open_runs_once(tmp_path: Path, mode: str) -> None:
+    async def on_the_page() -> None:
+        (waiting,) = await w.store.holds()
+        await w.answer(waiting.id, by="alice")
+
+    async with world(tmp_path) as w:
+        coder = await w.ready("coder", "deploy", interactive=True)
+        done = await deploy(w, coder, mode, Person("accept", YES, after=on_the_page))
+        assert not done.is_error and len(w.deployments()) == 1
+
+
+async def test_a_prompt_answered_after_its_time_permits_nothing(tmp_path: Path) -> None:
+    async def wait() -> None:
+        w.clock.advance(timedelta(minutes=6))
+
+    async with world(tmp_path, approval={"destructive": {"expires_minutes": 5}}) as w:
+        coder = await w.ready("coder", "deploy", interactive=True)
+        denied = await deploy(w, coder, LEGACY, Person("accept", YES, after=wait))
+        assert denied.envelope["reason"] == "approval_expired" and w.deployments() == []
 
 
 FORM = {"elicitation": {"form": {}}}

@@ -1,0 +1,67 @@
+"""A tool server on standard input and output that asks by its result, in the manner of 2026-07-28, without any SDK.
+
+`ask` answers `input_required` with the questions and the state that its arguments name, as often as `rounds` says, and
+then with the parameters that the last call came with. `block` writes a line to the file named on the command line and
+never answers. `raw` answers with bytes that a test wants answered.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+TOOLS = [{"name": name, "inputSchema": {"type": "object"}} for name in ("ask", "block", "raw")]
+MODERN = {"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}, "ttlMs": 0, "cacheScope": "private"}
+RAW = {
+    "nan": '{"content":[],"structuredContent":{"n":NaN}}',
+    "big": '{"content":[],"structuredContent":{"n":1180591620717411303424}}',
+    "text": '"no object"',
+}
+_output = threading.Lock()
+
+
+def say(number: Any, member: str, text: str) -> None:
+    with _output:
+        sys.stdout.write(f'{{"jsonrpc":"2.0","id":{json.dumps(number)},"{member}":{text}}}\n')
+        sys.stdout.flush()
+
+
+def call(number: Any, params: dict[str, Any]) -> None:
+    arguments = params["arguments"]
+    match params["name"]:
+        case "ask":
+            done = json.loads(params.get("requestState") or '{"round": 0}')["round"]
+            if done < arguments.get("rounds", 1):
+                state = json.dumps({"round": done + 1, "secret": "of the tool server"})
+                asked = {"resultType": "input_required", "requestState": state, **arguments["asked"]}
+                say(number, "result", json.dumps(asked))
+            else:
+                said = {"resultType": "complete", "content": [], "structuredContent": {"received": params}}
+                say(number, "result", json.dumps(said))
+        case "block":
+            with Path(sys.argv[1]).open("a") as file:
+                file.write(json.dumps(arguments) + "\n")
+        case "raw":
+            say(number, "result", RAW[arguments["kind"]])
+
+
+def main() -> None:
+    for line in sys.stdin:
+        message = json.loads(line)
+        match message.get("method"):
+            case "server/discover":
+                say(message["id"], "result", json.dumps({**MODERN, "resultType": "complete"}))
+            case "tools/list":
+                listed = {"resultType": "complete", "tools": TOOLS, "ttlMs": 0, "cacheScope": "private"}
+                say(message["id"], "result", json.dumps(listed))
+            case "tools/call":
+                call(message["id"], message["params"])
+            case _ if "id" in message and "method" in message:
+                say(message["id"], "error", '{"code":-32601,"message":"Method not found"}')
+
+
+if __name__ == "__main__":
+    main()
