@@ -37,9 +37,6 @@ NewKeyFile = Annotated[
 ]
 
 
-app.command()(token)
-
-
 @app.callback()
 def group() -> None:
     """Agents: enrol them, look at them, rotate their keys."""
@@ -130,7 +127,9 @@ async def list_(ctx: typer.Context, json: Json = False) -> None:
 
 @app.command()
 @asynchronous
-async def show(ctx: typer.Context, name: Annotated[str, typer.Argument(metavar="NAME")], json: Json = False) -> None:
+async def show(
+    ctx: typer.Context, name: Annotated[str, typer.Argument(metavar="NAME", help="Its name.")], json: Json = False
+) -> None:
     """Show one agent with its keys."""
     async with installation(ctx) as here:
         enrolled = await _enrolled(ctx, here, name)
@@ -159,7 +158,7 @@ async def show(ctx: typer.Context, name: Annotated[str, typer.Argument(metavar="
 @asynchronous
 async def rotate(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Its name.")],
     public_key: PublicKeyText = None,
     new_key: NewKeyFile = None,
     overlap: Annotated[
@@ -183,6 +182,9 @@ async def rotate(
     say(f"agent {name} has a new key; what was issued to older keys counts until {local(until)}")
     _say_key(key, new_key)
     next_step(command_line(ctx, "agent", "show", name))
+
+
+app.command()(token)
 
 
 def key_line(key: Key, now: datetime) -> str:

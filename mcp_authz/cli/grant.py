@@ -103,7 +103,11 @@ async def list_(ctx: typer.Context, json: Json = False) -> None:
 
 @app.command()
 @asynchronous
-async def show(ctx: typer.Context, grant: Annotated[str, typer.Argument(metavar="ID")], json: Json = False) -> None:
+async def show(
+    ctx: typer.Context,
+    grant: Annotated[str, typer.Argument(metavar="ID", help="Enough of its id.")],
+    json: Json = False,
+) -> None:
     """Show one grant."""
     async with installation(ctx) as here:
         found, now = await find_grant(here.store, grant), here.clock()

@@ -107,7 +107,11 @@ async def list_(ctx: typer.Context, json: Json = False) -> None:
 
 @app.command()
 @asynchronous
-async def show(ctx: typer.Context, session: Annotated[str, typer.Argument(metavar="ID")], json: Json = False) -> None:
+async def show(
+    ctx: typer.Context,
+    session: Annotated[str, typer.Argument(metavar="ID", help="Enough of its id.")],
+    json: Json = False,
+) -> None:
     """Show one session as a tree: who holds what, how far down, until when, and what was revoked."""
     async with installation(ctx) as here:
         known = {found.id: found for found in await here.store.sessions()}

@@ -61,7 +61,9 @@ def link_state(link: Link, is_open: Open) -> str:
 
 def shown_budget(calls_made: int, max_calls: int | None) -> str:
     """How many calls were made, of how many."""
-    return f"{calls_made} calls" if max_calls is None else f"{calls_made} of {max_calls} calls"
+    if max_calls is not None:
+        return f"{calls_made} of {max_calls} calls"
+    return "1 call" if calls_made == 1 else f"{calls_made} calls"
 
 
 def shown_words(words: Iterable[str], none: str = "-") -> str:

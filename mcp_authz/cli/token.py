@@ -31,7 +31,7 @@ class SignInRefused(AuthzError):
 @asynchronous
 async def token(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Its name.")],
     *,
     key: Annotated[Path, typer.Option(metavar="FILE", help="Its private key, as `agent add --new-key` wrote it.")],
     scope: Annotated[

@@ -61,7 +61,9 @@ async def list_(ctx: typer.Context, json: Json = False) -> None:
 
 @app.command()
 @asynchronous
-async def show(ctx: typer.Context, name: Annotated[str, typer.Argument(metavar="NAME")], json: Json = False) -> None:
+async def show(
+    ctx: typer.Context, name: Annotated[str, typer.Argument(metavar="NAME", help="Their name.")], json: Json = False
+) -> None:
     """Show one person with the keys they approve with."""
     async with installation(ctx) as here:
         approver = await _approver(ctx, here, name)
@@ -84,7 +86,7 @@ async def show(ctx: typer.Context, name: Annotated[str, typer.Argument(metavar="
 @asynchronous
 async def key(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Their name.")],
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Where the sealed key is written.")],
 ) -> None:
     """Make a key that NAME approves with, sealed with a passphrase that is typed at the terminal."""

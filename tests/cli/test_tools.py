@@ -31,7 +31,7 @@ def _pin(definition: dict[str, Any]) -> Pin:
     return Pin(server="files", tool=definition["name"], digest=digest, definition=definition, seen_at=utc_now())
 
 
-async def _seen(desk: Desk) -> Pin:
+async def seen_tools(desk: Desk) -> Pin:
     """Two tools were seen, and one of them changed since; returns its pin."""
     desk.configure(CONFIG)
     read, write = _pin(_definition("read", "Reads.\nAll of it.")), _pin(_definition("write", "Writes."))
@@ -44,7 +44,7 @@ async def _seen(desk: Desk) -> Pin:
 
 
 async def test_tools_are_listed_with_what_the_operator_says_of_them(desk: Desk) -> None:
-    await _seen(desk)
+    await seen_tools(desk)
     read, write = desk.json("tools", "list")
     assert (read["name"], read["hazard"], read["action"]) == ("files__read", "read", "file.read")
     assert (read["scopes"], read["classified_by"]) == (["files:read:{path}"], "configuration")
@@ -54,7 +54,7 @@ async def test_tools_are_listed_with_what_the_operator_says_of_them(desk: Desk) 
 
 
 async def test_a_changed_definition_is_read_and_then_accepted(desk: Desk) -> None:
-    pin = await _seen(desk)
+    pin = await seen_tools(desk)
     assert pin.changed_digest is not None
     shown = desk.ok("tools", "diff", "files__read")
     assert (
@@ -71,5 +71,5 @@ async def test_a_changed_definition_is_read_and_then_accepted(desk: Desk) -> Non
 
 
 async def test_a_tool_that_is_not_there_is_asked_back(desk: Desk) -> None:
-    await _seen(desk)
+    await seen_tools(desk)
     assert "did you mean `files__read`?" in desk.refused("tools", "diff", "file__read")
