@@ -23,9 +23,9 @@ from mcp_authz.rules.binding import action_digest
 from mcp_authz.rules.delegation import uncovered, verify_chain
 from mcp_authz.rules.schema import ArgumentSchema
 from mcp_authz.rules.token import read_access_token
+from mcp_authz.settings import load_policy
 from mcp_authz.store.ports import Admission, Event
 from mcp_authz.store.sqlite import SqliteStore
-from mcp_authz.wiring import load_policy
 
 _BATCHES = 9
 

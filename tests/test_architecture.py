@@ -58,7 +58,14 @@ LAYERS = [
         "tool_adapters",
         "tool_adapters.*",
     },
-    {"mcp_authz.config", "mcp_authz.installation", "mcp_authz.wiring", "mcp_authz.cli", "mcp_authz.cli.*"},
+    {
+        "mcp_authz.config",
+        "mcp_authz.installation",
+        "mcp_authz.settings",
+        "mcp_authz.wiring",
+        "mcp_authz.cli",
+        "mcp_authz.cli.*",
+    },
 ]
 
 DOORS = {
@@ -72,8 +79,8 @@ DOORS = {
     "mcp": {"mcp_authz.protocol.*", "tool_adapters.*"},
     "mcp_types": {"mcp_authz.protocol.*", "tool_adapters.*"},
     "cedarpy": {"mcp_authz.policy.*"},
-    "starlette": {"mcp_authz.protocol.*", "mcp_authz.oauth.*"},
-    "uvicorn": {"mcp_authz.cli.serve"},
+    "starlette": {"mcp_authz.protocol.*", "mcp_authz.oauth.*", "mcp_authz.cli.listening"},
+    "uvicorn": {"mcp_authz.cli.serve", "mcp_authz.cli.listening"},
     "aiohttp": {"tool_adapters.direct"},
     "httpx2": {"tool_adapters.*", "mcp_authz.cli.token"},
     "typer": {"mcp_authz.cli.*"},

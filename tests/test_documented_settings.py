@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 
 from mcp_authz.config import ApprovalConfig, Config, ServerConfig, ToolConfig, parse_config
-from mcp_authz.wiring import approval_floor, require_rules, server_rules
+from mcp_authz.settings import approval_floor, require_rules, server_rules
 from tool_adapters.presets import preset_names
 
 PAGE = (Path(__file__).parent.parent / "docs" / "configuration.md").read_text()

@@ -12,7 +12,7 @@ from mcp_authz.cli.output import facts, next_step, print_json, say, table
 from mcp_authz.cli.states import grant_state, what_is_open
 from mcp_authz.installation import Installation
 from mcp_authz.model import HoldState
-from mcp_authz.wiring import load_policy
+from mcp_authz.settings import load_policy
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 

@@ -36,7 +36,7 @@ def group() -> None:
 @asynchronous
 async def list_(ctx: typer.Context, json: Json = False) -> None:
     """List every tool that was ever listed by a configured server."""
-    from mcp_authz.wiring import server_rules  # with everything that a gateway needs: the other commands go without
+    from mcp_authz.settings import server_rules  # with everything that a gateway needs: the other commands go without
 
     async with installation(ctx) as here:
         rules = {name: server_rules(name, server) for name, server in here.config.servers.items()}
