@@ -20,6 +20,7 @@ from mcp.client.auth.extensions.client_credentials import PrivateKeyJWTOAuthProv
 from mcp.client.streamable_http import streamable_http_client
 
 from mcp_authz.agents import Agents, People
+from mcp_authz.cli.listening import listening
 from mcp_authz.cli.serve import open_app
 from mcp_authz.config import Config, parse_config
 from mcp_authz.model import Assurance, Grant, HoldId, Link, PersonName, Session
@@ -373,9 +374,7 @@ async def world(directory: Path, *, servers: Any = None, **config: Any) -> Async
         }
         clock, parsed = Clock(), parse_config(values)
         async with open_app(parsed, clock=clock) as (app, running):
-            server = uvicorn.Server(
-                uvicorn.Config(app.asgi, log_level="error", access_log=False, timeout_graceful_shutdown=1)
-            )
+            server = uvicorn.Server(listening(app.asgi, timeout_graceful_shutdown=1))
             async with anyio.create_task_group() as group:
                 group.start_soon(server.serve, [listener])
                 with anyio.fail_after(10):

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 import anyio
 import uvicorn
 
+from mcp_authz.cli.listening import listening
 from mcp_authz.config import Config
 from mcp_authz.errors import ConfigError
 from mcp_authz.identity import Identifier
@@ -67,17 +68,7 @@ async def serve(config: Config) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     async with open_app(config) as (app, running):
         server = uvicorn.Server(
-            uvicorn.Config(
-                app.asgi,
-                host=config.host,
-                port=config.listen_port,
-                log_level="warning",
-                access_log=False,
-                server_header=False,
-                timeout_graceful_shutdown=5,
-                # No proxy headers: the peer is who connects, never who a header names.
-                proxy_headers=False,
-            )
+            listening(app.asgi, host=config.host, port=config.listen_port, timeout_graceful_shutdown=5)
         )
         _say_hello(config, running)
         try:

@@ -6,9 +6,11 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Network, ip_address
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+import anyio
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
@@ -42,7 +44,7 @@ class Visit:
     send: Send
     lines: tuple[tuple[str, str], ...]  # header lines as received, names in lower case
     headers: Mapping[str, str]  # the same, the last of each name
-    peer: str
+    peer: str  # the network it comes from, `source`
 
 
 class Endpoint:
@@ -80,9 +82,11 @@ class Endpoint:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         visit = _visit(scope, receive, send)
-        if not self._throttle.allows(visit.peer, time.monotonic()):
+        if not self._throttle.allows(visit.peer, time.monotonic()) and not await self._is_known(visit):
             text = "too many refused requests from here; slow down"
-            await self._refuse(visit, Unreadable(status=429, code=INVALID_REQUEST, message=text), "rate-limited")
+            await self._refuse(
+                visit, Unreadable(status=429, code=INVALID_REQUEST, message=text, closes=True), "rate-limited"
+            )
             return
         if (wrong := self._wrong_site(visit.headers)) is not None:
             await self._refuse(visit, wrong, "host-or-origin")
@@ -91,9 +95,8 @@ class Endpoint:
             await self._serve_stream(visit)
             return
         body = await _body(visit)
-        if body is None:
-            text = f"the body is larger than {limits.BODY_BYTES} bytes"
-            await self._refuse(visit, Unreadable(status=413, code=INVALID_REQUEST, message=text), "too-large")
+        if isinstance(body, Unreadable):
+            await self._refuse(visit, body, "body")
             return
         message = read(Request(raw=body, headers=visit.lines, peer=visit.peer))  # 1, 2
         if isinstance(message, Unreadable):
@@ -102,6 +105,20 @@ class Endpoint:
         caller = await self._identify(visit, message.message.id)  # 3 - 6
         if caller is not None:
             await self._lead(visit, caller, message)  # 7 - 16
+
+    async def _is_known(self, visit: Visit) -> bool:
+        """Whether an agent whose token is valid sends this, found out before anything else of the request is read.
+
+        Agents behind one address share it with whoever else is there: strangers who have spent what the address may
+        spend on refusals must not lock them out.
+        """
+        if check_headers(visit.lines) is not None:
+            return False
+        try:
+            await self._identifier.identify(visit.headers.get("authorization"))
+        except Unidentified:
+            return False
+        return True
 
     async def _serve_stream(self, visit: Visit) -> None:
         """GET and DELETE of handshake sessions: the caller is identified, the rest is the SDK's."""
@@ -142,14 +159,18 @@ class Endpoint:
     async def _refuse(self, visit: Visit, bad: Unreadable, reason: str) -> None:
         self._refusals.count(reason, visit.peer)
         self._throttle.charge(visit.peer, time.monotonic())
-        await _write(visit.send, bad.status, bad.code, bad.message, bad.id, data=bad.data)
+        await _write(visit.send, bad.status, bad.code, bad.message, bad.id, data=bad.data, closes=bad.closes)
 
     def _wrong_site(self, headers: Mapping[str, str]) -> Unreadable | None:
         """DNS rebinding and cross-site requests: the host must be ours, an origin, if there is one, too."""
         if headers.get("host") not in self._hosts:
-            return Unreadable(status=421, code=INVALID_REQUEST, message="this gateway does not answer for that Host")
+            return Unreadable(
+                status=421, code=INVALID_REQUEST, message="this gateway does not answer for that Host", closes=True
+            )
         if "origin" in headers and headers["origin"] not in self._origins:
-            return Unreadable(status=403, code=INVALID_REQUEST, message="this Origin may not use the gateway")
+            return Unreadable(
+                status=403, code=INVALID_REQUEST, message="this Origin may not use the gateway", closes=True
+            )
         return None
 
 
@@ -182,25 +203,41 @@ def _identified(scope: Scope, caller: Caller) -> dict[str, Any]:
 
 def _visit(scope: Scope, receive: Receive, send: Send) -> Visit:
     lines = tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"])
-    peer = scope["client"][0] if scope.get("client") else "unknown"
+    peer = source(scope["client"][0]) if scope.get("client") else "unknown"
     return Visit(scope=scope, receive=receive, send=send, lines=lines, headers=dict(lines), peer=peer)
 
 
-async def _body(visit: Visit) -> bytes | None:
+def source(address: str) -> str:
+    """The network that an address counts as: itself, or the /64 of IPv6, all of which one host may use (RFC 6177)."""
+    try:
+        read = ip_address(address)
+    except ValueError:
+        return "unknown"
+    if isinstance(read, IPv4Address):
+        return str(read)
+    return str(read.ipv4_mapped or IPv6Network((int(read), 64), strict=False))
+
+
+async def _body(visit: Visit) -> bytes | Unreadable:
+    large = Unreadable(
+        status=413, code=INVALID_REQUEST, message=f"the body is larger than {limits.BODY_BYTES} bytes", closes=True
+    )
     declared = visit.headers.get("content-length", "0")
-    if not declared.isdecimal() or int(declared) > limits.BODY_BYTES:
-        return None
+    if not declared.isascii() or not declared.isdecimal() or len(declared) > 9 or int(declared) > limits.BODY_BYTES:
+        return large
     chunks, size = [], 0
-    while True:
-        message = await visit.receive()
-        if message["type"] == "http.disconnect":
-            return b""
-        chunks.append(message.get("body", b""))
-        size += len(chunks[-1])
-        if size > limits.BODY_BYTES:
-            return None
-        if not message.get("more_body", False):
-            return b"".join(chunks)
+    with anyio.move_on_after(limits.BODY_TIME.total_seconds()):
+        while True:
+            message = await visit.receive()
+            if message["type"] == "http.disconnect":
+                return b""
+            chunks.append(message.get("body", b""))
+            size += len(chunks[-1])
+            if size > limits.BODY_BYTES:
+                return large
+            if not message.get("more_body", False):
+                return b"".join(chunks)
+    return Unreadable(status=408, code=INVALID_REQUEST, message="the body took too long to arrive", closes=True)
 
 
 def _replay(raw: bytes, receive: Receive) -> Receive:
@@ -226,6 +263,7 @@ async def _write(
     *,
     data: Any = None,
     challenge: str | None = None,
+    closes: bool = False,
 ) -> None:
     error: dict[str, Any] = {"code": code, "message": text}
     if data is not None:
@@ -233,6 +271,10 @@ async def _write(
     headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
     if challenge is not None:
         headers.append((b"www-authenticate", challenge.encode("latin-1")))
+    if closes:
+        headers.append((b"connection", b"close"))
+    if status == 429:
+        headers.append((b"retry-after", b"1"))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     body = dump({"jsonrpc": "2.0", "id": message_id, "error": error})
     await send({"type": "http.response.body", "body": body, "more_body": False})

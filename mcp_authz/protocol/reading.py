@@ -9,7 +9,6 @@ from typing import Any, Final
 from mcp.shared.inbound import (
     InboundLadderRejection,
     classify_inbound_request,
-    find_duplicated_routing_header,
     validate_mcp_param_headers,
 )
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
@@ -28,6 +27,9 @@ HEADER_MISMATCH: Final = -32020
 _SINGLE: Final = frozenset(
     {"authorization", "content-length", "transfer-encoding", "content-type", "host", "dpop", "origin", "mcp-session-id"}
 )
+# In both eras: the SDK routes by the first of them, everything here reads the last.
+_ROUTING: Final = frozenset({"mcp-protocol-version", "mcp-method", "mcp-name"})
+_PARAMETER: Final = "mcp-param-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +40,7 @@ class Unreadable:
     code: int
     message: str
     data: Any = None
+    closes: bool = False  # whether the rest of the request is not worth reading
     id: str | int | None = None
 
 
@@ -57,12 +60,19 @@ def check_headers(headers: tuple[tuple[str, str], ...]) -> Unreadable | None:
     twice = sorted(name for name in _SINGLE if names.count(name) > 1)
     if twice:
         return Unreadable(status=400, code=INVALID_REQUEST, message=f"header `{twice[0]}` appears more than once")
+    if (routed := _routed_twice(names)) is not None:
+        return Unreadable(status=400, code=HEADER_MISMATCH, message=f"header `{routed}` appears more than once")
     if "content-length" in names and "transfer-encoding" in names:
         message = "`Content-Length` and `Transfer-Encoding` together; send one of them"
         return Unreadable(status=400, code=INVALID_REQUEST, message=message)
     if any(len(value) > limits.HEADER_BYTES for _, value in headers):
         return Unreadable(status=400, code=INVALID_REQUEST, message="a header is too long")
     return None
+
+
+def _routed_twice(names: list[str]) -> str | None:
+    twice = (name for name in names if name in _ROUTING or name.startswith(_PARAMETER))
+    return next((name for name in twice if names.count(name) > 1), None)
 
 
 def is_modern(headers: Mapping[str, str]) -> bool:
@@ -88,9 +98,6 @@ def read(request: Request) -> Read | Unreadable:
         return Unreadable(status=400, code=INVALID_REQUEST, message=str(error))
     capabilities = None
     if is_modern(headers) and message.is_request:
-        if (twice := find_duplicated_routing_header(request.headers)) is not None:
-            text = f"{twice} header appears more than once"
-            return Unreadable(status=400, code=HEADER_MISMATCH, message=text, id=message.id)
         verdict = classify_inbound_request(body, headers=_stripped(headers))
         if isinstance(verdict, InboundLadderRejection):
             return Unreadable(status=400, code=verdict.code, message=verdict.message, data=verdict.data, id=message.id)
