@@ -17,7 +17,7 @@ from mcp_authz.audit import sentence
 from mcp_authz.cli import views
 from mcp_authz.cli.invocation import asynchronous, config_of, installation, until_interrupted
 from mcp_authz.cli.options import Json
-from mcp_authz.cli.output import flush, local, on_terminal, print_json, print_json_line, say, table
+from mcp_authz.cli.output import flush, local, print_json, print_json_line, say, shortener, table
 from mcp_authz.cli.verification import Verified
 from mcp_authz.cli.verification import verify as verify_chain
 from mcp_authz.errors import InputError, NotFound
@@ -84,9 +84,10 @@ async def list_(
     if json:
         print_json([views.record(record) for record in records])
         return
+    short = shortener(record.event.call or "-" for record in records)
     table(
         ("TIME", "CALL", "WHAT"),
-        ((local(record.event.at), record.event.call or "-", sentence(record.event)) for record in records),
+        ((local(record.event.at), short(record.event.call or "-"), sentence(record.event)) for record in records),
         empty="no records" if wanted == Wanted() else "no records are like that",
     )
 
@@ -173,10 +174,9 @@ async def _newest(store: Store, wanted: Wanted, limit: int) -> list[Record]:
 def _tell(record: Record, json: bool) -> None:
     if json:
         print_json_line(views.record(record))
-    elif on_terminal():
-        say(f"{local(record.event.at)}  {visible(sentence(record.event))}")
     else:
-        say(f"{local(record.event.at)}  {record.event.call or '-'}  {visible(sentence(record.event))}")
+        call = record.event.call or "-"
+        say(f"{local(record.event.at)}  {shortener([call])(call)}  {visible(sentence(record.event))}")
 
 
 def _calls(record: Record) -> list[str]:
