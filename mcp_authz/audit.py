@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from mcp_authz.errors import InputError
 from mcp_authz.model import Approval, Caller, Deny, Hold, Permit, ToolCall
 from mcp_authz.rules.canonical import canonical
 from mcp_authz.store.ports import Event
@@ -28,8 +29,15 @@ class Evidence:
         return hmac.new(self._key, canonical(value), hashlib.sha256).hexdigest()
 
     def digest_of_result(self, result: object) -> str:
-        """Hex HMAC over a tool server's result, which need not have a canonical form (it may hold any number)."""
-        body = json.dumps(result, sort_keys=True, separators=(",", ":")).encode()
+        """Hex HMAC over a tool server's result, which need not have a canonical form (it may hold any finite number).
+
+        Raises:
+            InputError: it is no JSON: some parsers let NaN and infinity through.
+        """
+        try:
+            body = json.dumps(result, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+        except (TypeError, ValueError, RecursionError):
+            raise InputError("the result cannot be written as JSON") from None
         return hmac.new(self._key, body, hashlib.sha256).hexdigest()
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 import anyio
 
 from mcp_authz import audit, limits
-from mcp_authz.errors import DownstreamError, DownstreamRefusal, StoreError
+from mcp_authz.errors import DownstreamError, DownstreamRefusal, InputError, StoreError
 from mcp_authz.ids import new_id
 from mcp_authz.model import Admitted, Caller, HoldId, HoldState
 from mcp_authz.outcome import Asked, Broken, Forwarded, Outcome
@@ -34,6 +34,7 @@ class Forwarding:
         self._admitted = admitted
         self._channel = channel
         self._recorded = False
+        self._result_digest: str | None = None
         server = admitted.call.tool.server
         self._relay = GovernedRelay(server=server, channel=channel, elicitation=parts.elicitation.get(server, False))
 
@@ -65,6 +66,10 @@ class Forwarding:
     async def _run(self, digest: bytes, hold: HoldId | None) -> Outcome:
         try:
             result = await self._result()
+            self._result_digest = self._parts.evidence.digest_of_result(result)
+        except InputError:
+            await self._record("unknown", HoldState.UNKNOWN, hold, None)
+            return self._broken(INTERNAL_ERROR, "the tool server's answer is no JSON", None, may_have_run=True)
         except DownstreamRefusal as error:
             await self._record("error", HoldState.FAILED, hold, None)
             return self._broken(error.rpc_code, error.message, error.data, may_have_run=False)
@@ -137,7 +142,7 @@ class Forwarding:
             outcome=outcome,
             caller=self._caller,
             call=self._admitted.call,
-            result=self._parts.evidence.digest_of_result(result) if result is not None else None,
+            result=self._result_digest if result is not None else None,
         )
         moved = False
         if hold is not None and state is not None:

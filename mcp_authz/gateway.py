@@ -19,7 +19,7 @@ from mcp_authz.ids import new_id
 from mcp_authz.model import Admitted, Approval, Caller, Deny, Hold, HoldState, Permit, RuleId, Tool, ToolCall
 from mcp_authz.outcome import Held, Outcome, Refused, Replayed
 from mcp_authz.parts import Parts
-from mcp_authz.relay import Channel
+from mcp_authz.relay import Channel, clean
 from mcp_authz.rules.display import visible
 from mcp_authz.rules.message import Message, without_own_meta
 from mcp_authz.rules.request_state import RequestState, open_state, split_retry
@@ -206,7 +206,8 @@ class Ride:
             return {}
         _, responses = split_retry(self._message.params)
         own = {} if resume.downstream is None else {"requestState": resume.downstream}
-        return {"inputResponses": responses, **own}
+        answers = {key: clean(answer) if isinstance(answer, dict) else answer for key, answer in responses.items()}
+        return {"inputResponses": answers, **own}
 
     async def _forward(self, admitted: Admitted, verdict: Evaluation, resume: RequestState | None) -> Outcome:
         """Steps 15 and 16: whatever happens to the call, its outcome is recorded before anybody hears of it."""
