@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -163,3 +163,10 @@ def complete(said: bytes) -> bool:
 def status_of(said: bytes) -> int:
     """The status of a response."""
     return int(said.split(b" ", 2)[1])
+
+
+async def until(condition: Callable[[], Awaitable[Any]]) -> None:
+    """Return once the condition holds; for what another process or a task of the gateway does by and by."""
+    with anyio.fail_after(SOON):
+        while not await condition():  # noqa: ASYNC110 - what is waited for has no event that could be seen from here
+            await anyio.sleep(0.01)

@@ -6,9 +6,12 @@ import hashlib
 import struct
 
 import pytest
-from hypothesis import given
+import rfc8785
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from mcp_authz.errors import InputError
+from mcp_authz.model import HoldState
 from mcp_authz.rules import strict_json
 from mcp_authz.rules.canonical import canonical, digest, digest_b64url
 from tests.rules.test_strict_json import values
@@ -86,6 +89,28 @@ def test_numbers_are_written_as_appendix_b_of_rfc_8785_says(bits: str, form: str
 def test_the_canonical_form_is_json_of_the_same_value(value: object) -> None:
     assert strict_json.parse_value(canonical(value)) == value
     assert canonical(strict_json.parse_value(canonical(value))) == canonical(value)
+
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.text(st.characters(codec=None))
+keys = st.text(max_size=4) | st.sampled_from(["\x00", "\x7f", "\ue000", "\U0001f600", "\ud800", "__", "A", "a", ""])
+anything = st.recursive(
+    scalars | st.sampled_from([2**53 - 1, 2**53, -(2**53), "\u2028\x1f\b\f", HoldState.PENDING]),
+    lambda inner: st.lists(inner) | st.tuples(inner) | st.dictionaries(keys | st.integers() | st.none(), inner),
+)
+
+
+@settings(max_examples=1000)
+@given(anything)
+@example({"\ue000": 1, "\U0001f600": [{"\ue000": (), "\U0001f600": 1}]})
+def test_every_value_has_the_bytes_that_the_rfc8785_library_writes_or_is_refused_by_both(value: object) -> None:
+    try:
+        written: bytes | None = rfc8785.dumps(value)  # type: ignore[arg-type]
+    except ValueError:
+        written = None
+    try:
+        assert canonical(value) == written
+    except InputError:
+        assert written is None
 
 
 def test_the_order_of_members_and_the_spelling_of_numbers_do_not_matter() -> None:

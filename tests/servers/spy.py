@@ -52,6 +52,8 @@ def reply(message: dict[str, Any]) -> str:
             return f'{{"jsonrpc":"2.0","id":{number},"error":{json.dumps(error)}}}'
         case "tools/call" if params["name"] == "die":
             os._exit(3)
+        case "tools/call" if params["name"] == "wait":
+            return ""
         case "tools/call":
             result = call(params)
         case _:
@@ -71,7 +73,8 @@ def lines() -> None:
         hear(line)
         message = json.loads(line)
         if "id" in message and "method" in message:
-            write(reply(message))
+            if answer := reply(message):
+                write(answer)
             if message["method"] == "tools/call" and message["params"]["name"] == "change":
                 write('{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}')
 
