@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from mcp_authz import limits
 from mcp_authz.errors import InputError
 from mcp_authz.model import Approval, Caller, Deny, Hold, Permit, ToolCall
 from mcp_authz.rules.canonical import canonical
@@ -71,10 +72,17 @@ def what(call: ToolCall, resource: Mapping[str, Any], evidence: Evidence) -> dic
         "environment": call.tool.environment,
         "hazard": call.tool.classification.hazard.value,
         "resource": {name: _bounded(value, evidence) for name, value in resource.items()},
-        "arguments": sorted(call.arguments),
+        "arguments": _names(call.arguments),
         "arguments_digest": evidence.digest(call.arguments),
         "definition": call.tool.digest.hex(),
     }
+
+
+def _names(arguments: Mapping[str, Any]) -> list[str]:
+    """The names of the arguments; the caller makes them up, so that neither many nor long ones may fill the log."""
+    short = sorted(name for name in arguments if len(name) <= limits.NAME)[: limits.NAMES_RECORDED]
+    left_out = len(arguments) - len(short)
+    return short if not left_out else [*short, f"({left_out} more)"]
 
 
 def _bounded(value: object, evidence: Evidence) -> object:
@@ -97,7 +105,7 @@ def decided(decision: Permit | Hold | Deny, *, policy: str, approval: Approval |
         case Hold(rules=rules):
             fields |= {"decision": "hold", "rules": [rule.name for rule in rules]}
         case Deny(code=code, detail=detail, missing=missing):
-            fields |= {"decision": "deny", "reason": code, "detail": detail}
+            fields |= {"decision": "deny", "reason": code, "detail": detail[: limits.DETAIL_RECORDED]}
             if missing:
                 fields["missing"] = list(missing)
     return fields

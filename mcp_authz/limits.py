@@ -45,6 +45,10 @@ FORM_BYTES: Final = 64 * 1024  # one request to the token endpoint: an assertion
 ID_CHARACTERS: Final = 256  # of the id that a client gives its assertion
 SIGN_INS: Final = 16  # token requests under way at once, each in a worker thread; later ones wait
 
+# What a record takes over from a call.
+NAMES_RECORDED: Final = 32  # names of arguments
+DETAIL_RECORDED: Final = 512  # characters of why a call was denied
+
 # Holds.
 HOLDS_PER_SESSION: Final = 20  # pending at once; a flood is refused, not queued
 HOLDS_PER_AGENT: Final = 50
