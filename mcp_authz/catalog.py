@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -45,12 +45,16 @@ class Catalog:
             if pin.server in self._rules:
                 known = self._by_server.get(pin.server, ())
                 self._by_server[pin.server] = (*known, self._tool(pin))
-        self._publish()
+        self._publish(self._by_server)
 
     async def refresh(self, downstream: Downstream) -> bool:
         """The server's tools are as it lists them now; False when it could not be asked and what was known stays.
 
         New tools are pinned, changed ones are in quarantine, those that are gone are not known any more.
+
+        Raises:
+            ConfigError: two tools would have the same name; what was known stays, and nothing new is pinned.
+            StoreError: it could not be recorded; what was known stays.
         """
         try:
             definitions = await downstream.list_tools()
@@ -64,6 +68,7 @@ class Catalog:
         now = self._clock()
         pins = {pin.tool: pin for pin in await self._store.pins() if pin.server == server}
         seen = dict(_readable(server, (*definitions, *DEFINITIONS.values())))  # the protocol's own come last and win
+        self._require_names(server, {tool: pins[tool].digest if tool in pins else seen[tool][0] for tool in seen})
         new = [
             Pin(server=server, tool=tool, digest=digest, definition=definition, seen_at=now)
             for tool, (digest, definition) in seen.items()
@@ -75,8 +80,7 @@ class Catalog:
             if (pin := pins.get(tool)) is not None:
                 await self._compare(pin, digest, definition, now)
         pins = {pin.tool: pin for pin in await self._store.pins() if pin.server == server}
-        self._by_server[server] = tuple(self._tool(pins[tool]) for tool in seen if tool in pins)
-        self._publish()
+        self._publish({**self._by_server, server: tuple(self._tool(pins[tool]) for tool in seen if tool in pins)})
 
     async def _compare(self, pin: Pin, digest: bytes, definition: Mapping[str, Any], now: datetime) -> None:
         fields = {"server": pin.server, "tool": pin.tool, "pinned": pin.digest.hex(), "listed": digest.hex()}
@@ -105,12 +109,22 @@ class Catalog:
             method=pin.tool if pin.tool in DEFINITIONS else "tools/call",
         )
 
-    def _publish(self) -> None:
-        tools = [tool for server in self._rules for tool in self._by_server.get(server, ())]
-        twice = sorted(name for name, count in Counter(tool.name for tool in tools).items() if count > 1)
-        if twice:
-            raise ConfigError(f"two tools would have the same name: {', '.join(twice)}; rename one of the servers")
+    def _require_names(self, server: str, digests: Mapping[str, bytes]) -> None:
+        """Every tool of the server has a name of its own, before anything of it is pinned for good."""
+        others = [tool.name for name, tools in self._by_server.items() if name != server for tool in tools]
+        _require_unique([*others, *(tool_name(server, tool, digest) for tool, digest in digests.items())])
+
+    def _publish(self, by_server: Mapping[str, tuple[Tool, ...]]) -> None:
+        tools = [tool for server in self._rules for tool in by_server.get(server, ())]
+        _require_unique([tool.name for tool in tools])
+        self._by_server = dict(by_server)
         self._by_name = {tool.name: tool for tool in tools}
+
+
+def _require_unique(names: Sequence[ToolName]) -> None:
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
+    if twice:
+        raise ConfigError(f"two tools would have the same name: {', '.join(twice)}; rename one of the servers")
 
 
 def could_ever_use(caller: Caller, tool: Tool) -> bool:

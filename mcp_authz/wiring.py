@@ -19,6 +19,7 @@ from mcp_authz.canary import require_denials
 from mcp_authz.catalog import Catalog
 from mcp_authz.config import Config
 from mcp_authz.downstream import Downstream
+from mcp_authz.errors import ConfigError, StoreError
 from mcp_authz.evaluation import Evaluator
 from mcp_authz.gateway import Gateway
 from mcp_authz.holding import Holding
@@ -69,7 +70,10 @@ class Running:
             wake = anyio.Event()
             names, changed = changed, set()
             for name in sorted(names):
-                await self.catalog.refresh(self.parts.downstreams[name])
+                try:
+                    await self.catalog.refresh(self.parts.downstreams[name])
+                except (ConfigError, StoreError) as error:  # of one server; the others go on, and so do its old tools
+                    log.error("the tools of server `%s` changed, but stay as they were: %s", name, error)
             await tell()
 
 

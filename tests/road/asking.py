@@ -2,7 +2,8 @@
 
 `ask` answers `input_required` with the questions and the state that its arguments name, as often as `rounds` says, and
 then with the parameters that the last call came with. `block` writes a line to the file named on the command line and
-never answers. `raw` answers with bytes that a test wants answered.
+never answers. `raw` answers with bytes that a test wants answered. `change` says that the tools changed; what they are
+stands in the file with `.tools` behind its name, if there is one.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-TOOLS = [{"name": name, "inputSchema": {"type": "object"}} for name in ("ask", "block", "raw")]
+TOOLS = [{"name": name, "inputSchema": {"type": "object"}} for name in ("ask", "block", "raw", "change")]
 MODERN = {"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}, "ttlMs": 0, "cacheScope": "private"}
 RAW = {
     "nan": '{"content":[],"structuredContent":{"n":NaN}}',
@@ -27,6 +28,11 @@ def say(number: Any, member: str, text: str) -> None:
     with _output:
         sys.stdout.write(f'{{"jsonrpc":"2.0","id":{json.dumps(number)},"{member}":{text}}}\n')
         sys.stdout.flush()
+
+
+def tools() -> Any:
+    written = Path(f"{sys.argv[1]}.tools")
+    return json.loads(written.read_text()) if written.exists() else TOOLS
 
 
 def call(number: Any, params: dict[str, Any]) -> None:
@@ -44,6 +50,10 @@ def call(number: Any, params: dict[str, Any]) -> None:
         case "block":
             with Path(sys.argv[1]).open("a") as file:
                 file.write(json.dumps(arguments) + "\n")
+        case "change":
+            with _output:
+                sys.stdout.write('{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}\n')
+            say(number, "result", '{"resultType":"complete","content":[]}')
         case "raw":
             say(number, "result", RAW[arguments["kind"]])
 
@@ -55,7 +65,7 @@ def main() -> None:
             case "server/discover":
                 say(message["id"], "result", json.dumps({**MODERN, "resultType": "complete"}))
             case "tools/list":
-                listed = {"resultType": "complete", "tools": TOOLS, "ttlMs": 0, "cacheScope": "private"}
+                listed = {"resultType": "complete", "tools": tools(), "ttlMs": 0, "cacheScope": "private"}
                 say(message["id"], "result", json.dumps(listed))
             case "tools/call":
                 call(message["id"], message["params"])
