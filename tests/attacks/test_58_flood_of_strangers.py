@@ -1,0 +1,134 @@
+"""Row 58: strangers send what is refused, from one address and from many, faster than anybody can write it down."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+
+import anyio
+import httpx2
+import pytest
+
+from mcp_authz import limits
+from mcp_authz.protocol.endpoint import source
+from mcp_authz.protocol.throttle import Refusals, Throttle
+from tests.attacks.attacker import spoken, spy, status_of, tool
+from tests.world import MODERN, modern_call, world
+
+FLOOD = 1_000
+
+
+def test_a_throttle_remembers_a_bounded_number_of_sources_and_the_newest_of_them() -> None:
+    throttle = Throttle()
+    for number in range(limits.SOURCES + 500):
+        throttle.charge(f"source {number}", 0.0)
+    assert len(throttle._sources) == limits.SOURCES
+    for _ in range(limits.SOURCE_BURST):
+        throttle.charge("one", 0.0)
+    assert not throttle.allows("one", 0.0)
+    assert throttle.allows("another", 0.0)
+    assert throttle.allows("one", 1.0)  # it may go on after a while
+
+
+def test_refusals_of_many_sources_are_counted_together_and_none_is_lost() -> None:
+    refusals = Refusals()
+    for number in range(5 * limits.REFUSAL_KINDS):
+        refusals.count("token not valid", f"source {number}")
+    taken = refusals.take()
+    assert len(taken) <= limits.REFUSAL_KINDS + 1
+    assert sum(count for _, _, count in taken) == 5 * limits.REFUSAL_KINDS
+    assert refusals.take() == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("2001:db8:0:1::1", "2001:db8:0:1:ffff::2", True),
+        ("2001:db8:0:1::1", "2001:db8:0:2::1", False),
+        ("::ffff:192.0.2.1", "192.0.2.1", True),
+        ("192.0.2.1", "192.0.2.2", False),
+        ("::1", "::2", True),
+        ("testclient", "no address", True),
+    ],
+)
+def test_a_host_with_many_addresses_is_one_source(one: str, other: str, same: bool) -> None:
+    assert (source(one) == source(other)) is same
+
+
+async def test_a_flood_from_an_address_does_not_lock_out_an_agent_behind_it(tmp_path: Path) -> None:
+    server = spy(tmp_path / "spy", tool("look"))
+    async with world(tmp_path, servers={"spy": server.config(tools={"look": {"hazard": "read"}})}) as w:
+        coder = await w.ready("coder", "spy:look")
+        token = await w.token(coder)
+        records = len(await w.records())
+        statuses = set()
+        lines = {"authorization": "Bearer stolen", "mcp-protocol-version": MODERN, "content-type": "application/json"}
+        lines |= {"mcp-method": "tools/call", "mcp-name": "spy__look"}
+        async with httpx2.AsyncClient(timeout=20, headers=lines) as http:
+            limiter = anyio.CapacityLimiter(16)
+
+            async def knock() -> None:
+                async with limiter:
+                    statuses.add((await http.post(w.url, json=modern_call("spy__look", {}))).status_code)
+
+            async with anyio.create_task_group() as group:
+                for _ in range(FLOOD):
+                    group.start_soon(knock)
+            assert statuses == {401, 429}
+            assert (await http.post(w.url, json={})).status_code == 429
+            started = time.monotonic()
+            for _ in range(5):
+                assert (await w.raw_call(token, "spy__look", {})).status_code == 200
+            assert time.monotonic() - started < 5
+            assert (await w.call(coder, "spy__look")).text == "ran look"  # and a new one can log in
+        assert [fields["decision"] for fields in await w.decisions()].count("permit") == 6
+        assert len(await w.records()) - records <= 16  # nothing for each of the refusals
+        await w.app._write_refusals()
+        counted = await w.records("refusals")
+        assert len(counted) <= 4
+        assert sum(record.event.fields["count"] for record in counted) >= FLOOD
+
+
+async def test_a_spent_address_is_refused_before_its_body_is_read(tmp_path: Path) -> None:
+    async with world(tmp_path, servers={}) as w:
+        async with httpx2.AsyncClient(timeout=20) as http:
+            statuses = [(await http.post(w.url, content=b"{")).status_code for _ in range(FLOOD)]
+        assert statuses[-1] == 429
+        head = f"POST /mcp HTTP/1.1\r\nhost: localhost:{w.config.listen_port}\r\ncontent-length: 100000\r\n\r\n"
+        assert status_of(await spoken(w, head.encode())) == 429
+
+
+async def test_what_strangers_send_writes_no_line_into_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.WARNING)
+    sent = [
+        b"\x16\x03\x01\x02\x00",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"no http at all\r\n\r\n",
+        b"GET /mcp HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
+        b"GET /%00%ff HTTP/1.1\r\nhost: a\r\n\r\n",
+        b"POST /mcp HTTP/1.1\r\nhost: a\r\ncontent-length: x\r\n\r\n",
+        b"POST /token HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\na=b",
+        b"POST /revoke HTTP/1.1\r\nhost: a\r\ncontent-type: text/plain\r\ncontent-length: 3\r\n\r\na=b",
+        b"POST /mcp HTTP/1.1\r\nhost: \xff\xfe\r\nauthorization: Bearer \xe2\x82\xac\r\ncontent-length: 0\r\n\r\n",
+    ]
+    async with world(tmp_path, servers={}) as w:
+        for raw in sent:
+            await spoken(w, raw)
+    assert caplog.text == ""
+    assert capfd.readouterr().err == ""
+
+
+async def test_connections_that_say_nothing_do_not_keep_others_waiting(tmp_path: Path) -> None:
+    server = spy(tmp_path / "spy", tool("look"))
+    async with world(tmp_path, servers={"spy": server.config(tools={"look": {"hazard": "read"}})}) as w:
+        token = await w.token(await w.ready("coder", "spy:look"))
+        streams = [await anyio.connect_tcp("127.0.0.1", w.config.listen_port) for _ in range(200)]
+        for stream in streams:
+            await stream.send(b"POST /mcp HTTP/1.1\r\n")
+        with anyio.fail_after(5):
+            assert (await w.raw_call(token, "spy__look", {})).status_code == 200
+        for stream in streams:
+            await stream.aclose()
