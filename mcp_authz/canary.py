@@ -1,7 +1,11 @@
-"""Two calls that must not be permitted: judged at every start, so that a gateway that does not enforce never serves."""
+"""Calls that must not be permitted: judged at every start, so that a gateway that does not enforce never serves.
+
+Each judge is asked for itself, because one that is broken hides behind the others as long as they work.
+"""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 from mcp_authz.errors import PolicyError
@@ -13,6 +17,7 @@ from mcp_authz.model import (
     Caller,
     Chain,
     Classification,
+    Deny,
     Grant,
     GrantId,
     Hazard,
@@ -30,6 +35,8 @@ from mcp_authz.model import (
     ToolCall,
     ToolName,
 )
+from mcp_authz.policy.document import policy_input
+from mcp_authz.rules.decision import required_rules
 from mcp_authz.rules.scope import Scope, ScopeTemplate
 from mcp_authz.store.ports import Clock
 
@@ -38,16 +45,30 @@ _HELD = frozenset({Scope("canary:sing")})
 
 
 async def require_denials(evaluator: Evaluator, clock: Clock) -> None:
-    """Neither a destructive call without approval nor a call outside its scopes would be permitted.
+    """The approval floor holds a destructive call, policy denies a call of nobody, scopes deny what is out of scope.
 
     Raises:
-        PolicyError: one of them would; the gateway must not serve.
+        PolicyError: one of them does not; the gateway must not serve.
     """
-    caller = _caller(clock)
-    for scope, what in (("canary:sing", "a destructive call without approval"), ("canary:flee", "a call out of scope")):
-        verdict = await evaluator.evaluate(caller, _call(scope), approval=None, at=clock())
-        if isinstance(verdict.decision, Permit):
-            raise PolicyError(f"canary: {what} would be permitted, so the gateway does not start; look at the policy")
+    caller, within, beyond = _caller(clock), _call("canary:sing"), _call("canary:flee")
+    rules = required_rules(within.tool, (), evaluator.floor)
+    if not rules or not evaluator.floor.rules.keys() >= set(rules):
+        raise _refused("nothing asks for the approval of a destructive call", "look at [approval.destructive]")
+    # The road never leads a call without person and session to the policy. One that permits even this permits anything.
+    nobody = replace(caller, person=None, grant=None, session=None, chain=None)
+    document = policy_input(caller=nobody, call=beyond, scope=(), resource={}, approval=None, at=clock())
+    if (await evaluator.engine.evaluate(document)).permit:
+        raise _refused("policy permits a call of nobody", "give its permits a condition, such as `context has session`")
+    verdict = await evaluator.evaluate(caller, within, approval=None, at=clock())
+    if isinstance(verdict.decision, Permit):
+        raise _refused("a destructive call would be permitted without approval", "look at policy and approval rules")
+    verdict = await evaluator.evaluate(caller, beyond, approval=None, at=clock())
+    if not isinstance(verdict.decision, Deny) or verdict.decision.code != "insufficient_scope":
+        raise _refused("a call out of scope would not be denied for its scope", "this is a fault of the gateway")
+
+
+def _refused(what: str, remedy: str) -> PolicyError:
+    return PolicyError(f"canary: {what}, so the gateway does not start; {remedy}")
 
 
 def _call(scope: str) -> ToolCall:

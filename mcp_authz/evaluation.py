@@ -34,14 +34,14 @@ class Evaluator:
     """Evaluates calls against scopes, constraints, session and policy; holds no state but compiled schemas."""
 
     def __init__(self, *, engine: PolicyEngine, floor: ApprovalFloor) -> None:
-        self._engine = engine
-        self._floor = floor
+        self.engine = engine
+        self.floor = floor
         self._schemas: dict[bytes, ArgumentSchema] = {}
 
     @property
     def policy_digest(self) -> str:
         """The digest of the policy set that decides."""
-        return self._engine.digest
+        return self.engine.digest
 
     async def evaluate(self, caller: Caller, call: ToolCall, *, approval: Approval | None, at: datetime) -> Evaluation:
         """Return what is decided about this call; an approval is evidence and nothing is skipped because of it."""
@@ -88,8 +88,8 @@ class Evaluator:
             at=at,
             agents=caller.holders,
         )
-        answer = await self._engine.evaluate(document)  # step 12
-        decision = decide(call_digest=digest, tool=tool, answer=answer, approval=counted, floor=self._floor)  # step 13
+        answer = await self.engine.evaluate(document)  # step 12
+        decision = decide(call_digest=digest, tool=tool, answer=answer, approval=counted, floor=self.floor)  # step 13
         return Evaluation(decision=decision, digest=digest, resource=resource)
 
     def _schema(self, call: ToolCall) -> ArgumentSchema:
