@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
-import pytest
-
-from tests.road.places import BOTH, plain
+from tests.road.places import BOTH
 from tests.road.wire import wire
-from tests.world import LEGACY, MODERN, World, world
+from tests.world import World, world
 
 
 @contextmanager
