@@ -138,9 +138,15 @@ class PublicKey:
         if len(signature) != SIGNATURE_BYTES:
             raise SignatureRefused("the signature is not 64 bytes long")
         try:
-            nacl.bindings.crypto_sign_open(signature + message, self.raw)
+            _require_signed(signature + message, self.raw)
         except nacl.exceptions.BadSignatureError:
             raise SignatureRefused("the signature was not made with this key over these bytes") from None
+
+
+@lru_cache(maxsize=512)
+def _require_signed(signed: bytes, key: bytes) -> None:
+    """Return only if it was signed; remembered for these very bytes and key, a refusal (an exception) never is."""
+    nacl.bindings.crypto_sign_open(signed, key)
 
 
 class PrivateKey:

@@ -303,3 +303,18 @@ def test_random_bytes_are_as_many_as_asked_and_not_the_same_twice() -> None:
 def test_bytes_are_equal_only_to_themselves() -> None:
     assert equal(b"abc", b"abc")
     assert not equal(b"abc", b"abd") and not equal(b"abc", b"ab")
+
+
+def test_a_signature_that_was_accepted_once_counts_for_those_very_bytes_and_that_key_only() -> None:
+    key, other = PrivateKey.generate(), PrivateKey.generate()
+    signature = key.sign(b"message")
+    for _ in range(2):
+        key.public.verify(b"message", signature)
+        for public, message, signed in (
+            (key.public, b"massage", signature),
+            (key.public, b"message", signature[:-1] + bytes([signature[-1] ^ 1])),
+            (other.public, b"message", signature),
+            (key.public, b"essage", signature[:63] + b"m"),
+        ):
+            with pytest.raises(SignatureRefused):
+                public.verify(message, signed)
