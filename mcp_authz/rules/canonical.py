@@ -35,7 +35,7 @@ def _is_plain(value: Any) -> bool:
     if kind in _SCALARS:
         return True
     if kind is int:
-        return -JSON_INTEGER <= value <= JSON_INTEGER
+        return bool(-JSON_INTEGER <= value <= JSON_INTEGER)
     if kind is dict:
         for key, member in value.items():
             # RFC 8785 section 3.2.3 sorts by UTF-16 code units, Python by code points; for ASCII they agree
