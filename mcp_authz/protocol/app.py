@@ -14,6 +14,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
 
 from mcp_authz import limits
 from mcp_authz.errors import StoreError
@@ -27,6 +28,21 @@ from mcp_authz.store.ports import Clock, Event, Store
 log = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 60.0
+
+
+class Entrance:
+    """Where requests come in; those for the endpoint, which are nearly all, are spared the routing."""
+
+    def __init__(self, endpoint: Endpoint, others: Starlette) -> None:
+        self._endpoint = endpoint
+        self._others = others
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] == "http" and scope["path"] == "/mcp":
+            await self._endpoint(scope, receive, send)
+        else:
+            await self._others(scope, receive, send)
 
 
 class App:
@@ -61,9 +77,10 @@ class App:
             server_info=self.front.server_info_stamp,
             refusals=refusals,
         )
-        self.asgi = Starlette(
+        others = Starlette(
             routes=[Route("/mcp", endpoint), Route("/healthz", self._health), *routes], lifespan=self._lifespan
         )
+        self.asgi = Entrance(endpoint, others)
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:

@@ -54,13 +54,11 @@ class Exchange:
                 await self.commit()
                 await self._send({"type": "http.response.body", "body": sse(message), "more_body": True})
 
-    async def keep_alive(self) -> None:
-        """Write a comment now and then while the stream is open and silent."""
-        while True:
-            await anyio.sleep(PING_SECONDS)
-            async with self._lock:
-                if self._committed and not self._finished:
-                    await self._send({"type": "http.response.body", "body": b": ping\r\n\r\n", "more_body": True})
+    async def ping(self) -> None:
+        """Write a comment while the stream is open."""
+        async with self._lock:
+            if self._committed and not self._finished:
+                await self._send({"type": "http.response.body", "body": b": ping\r\n\r\n", "more_body": True})
 
     async def finish(self, said: Answer) -> None:
         """Send the answer and end the response."""
@@ -96,8 +94,7 @@ async def serve_call(
     message = exchange.read.message
     channel = ModernChannel(exchange.read, emit=exchange.emit, commit=exchange.commit)
     async with anyio.create_task_group() as group:
-        group.start_soon(_watch, receive, group.cancel_scope)
-        group.start_soon(exchange.keep_alive)
+        group.start_soon(_watch, receive, exchange, group.cancel_scope)
         await exchange.finish(await _said(gateway, caller, message, channel, resource_metadata))
         group.cancel_scope.cancel()
 
@@ -115,7 +112,12 @@ async def _said(
         return BROKEN
 
 
-async def _watch(receive: Receive, scope: anyio.CancelScope) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    scope.cancel()
+async def _watch(receive: Receive, exchange: Exchange, scope: anyio.CancelScope) -> None:
+    """Cancel the call when its client goes away; a client that stays hears something now and then."""
+    while True:
+        with anyio.move_on_after(PING_SECONDS) as silence:
+            if (await receive())["type"] == "http.disconnect":
+                scope.cancel()
+                return
+        if silence.cancelled_caught:
+            await exchange.ping()
