@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 from collections.abc import AsyncIterator
@@ -71,6 +72,8 @@ async def serve(config: Config) -> None:
             listening(app.asgi, host=config.host, port=config.listen_port, timeout_graceful_shutdown=5)
         )
         _say_hello(config, running)
+        gc.collect()
+        gc.freeze()  # what was loaded lives as long as the process; no collection has to look at it again
         try:
             await server.serve()
         except SystemExit:  # how uvicorn says that it could not bind
