@@ -92,7 +92,7 @@ def server_rules(name: str, server: ServerConfig) -> ServerRules:
 
 def _classification(server: str, tool: str, entry: ToolConfig) -> Classification:
     try:
-        scopes = tuple(ScopeTemplate.parse(scope) for scope in entry.scopes or (f"{server}:{tool}",))
+        scopes = tuple(ScopeTemplate.parse(scope) for scope in entry.scopes)
     except ScopeError as error:
         raise ConfigError(f"`servers.{server}.tools.{tool}.scopes`: {error}") from None
     if reserved := sorted(RESERVED_ATTRIBUTES & entry.resource.keys()):
@@ -102,7 +102,7 @@ def _classification(server: str, tool: str, entry: ToolConfig) -> Classification
     for template in entry.resource.values():
         parse_template(template)
     return Classification(
-        action=entry.action or f"{server}.{tool}",
+        action=entry.action or "",  # what is not said here follows from the name of the tool it is about
         hazard=Hazard(entry.hazard),
         scopes=scopes,
         resource=entry.resource,

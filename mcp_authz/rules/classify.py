@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Final
 
@@ -38,20 +38,24 @@ class ServerRules:
 def classify(rules: ServerRules, tool: str, digest: bytes) -> Classification:
     """Return the classification of a tool; what nothing classifies is destructive, whatever it says of itself."""
     if (own := rules.exact.get(tool)) is not None:
-        return own
+        return _complete(own, rules.server, tool)
     if tool in DEFINITIONS:  # a method of the protocol, not a tool that a server could describe
         return default_classification(rules.server, tool)
     for pattern, classification in rules.patterns:
         if fnmatchcase(tool, pattern):
-            return classification
+            return _complete(classification, rules.server, tool)
     preset = rules.preset.get(tool)
     if preset is not None and (not preset.digests or digest in preset.digests):
         return preset.classification
-    return Classification(
-        action=f"{rules.server}.{tool}",
-        hazard=Hazard.DESTRUCTIVE,
-        scopes=(ScopeTemplate.parse(f"{rules.server}:{_UNSAFE.sub('_', tool)[:128]}"),),
-        by="nobody",
+    unknown = Classification(action="", hazard=Hazard.DESTRUCTIVE, scopes=(), by="nobody")
+    return _complete(unknown, rules.server, tool)
+
+
+def _complete(classification: Classification, server: str, tool: str) -> Classification:
+    """The classification with what was left out: an action and a scope named after the tool; never no scope at all."""
+    own = (ScopeTemplate.parse(f"{server}:{_UNSAFE.sub('_', tool)[:128] or '_'}"),)
+    return replace(
+        classification, action=classification.action or f"{server}.{tool}", scopes=classification.scopes or own
     )
 
 
