@@ -10,8 +10,8 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -43,8 +43,9 @@ from mcp_authz.store.ports import Event
 OPERATOR = "user:operator"
 PASSPHRASE = "correct horse battery staple"
 ROOT = Path(__file__).parent.parent.parent
+CTRL_C = "\x03"
 COMMAND = (sys.executable, "-m", "mcp_authz.cli.main")
-SOON = 60.0  # seconds that a command may take on a busy machine
+SOON = 30.0  # seconds that a command may take on a busy machine
 
 # A process becomes the one that a terminal controls, and then the command.
 _SIT_DOWN = """
@@ -146,8 +147,8 @@ class Desk:
             start_new_session=True,
             pass_fds=(slave,),
         )
-        with process:
-            os.close(slave)
+        os.close(slave)
+        with process, os.fdopen(master, "rb", buffering=0), _ends(process):
             assert process.stdin is not None
             process.stdin.write("typed by a program\n" * 4)
             process.stdin.close()
@@ -156,10 +157,9 @@ class Desk:
             for awaited, line in types:
                 terminal.wait_for(awaited)
                 assert not terminal.echoes, "what is typed now would be seen"
-                os.write(master, f"{line}\n".encode())
+                os.write(master, line.encode() if line.endswith(CTRL_C) else f"{line}\n".encode())
             terminal.wait_for(None)
             printed, err = process.communicate(timeout=SOON)
-        os.close(master)
         return Done(code=process.returncode, out=printed or "", err=err, terminal=terminal.seen)
 
     @property
@@ -172,6 +172,15 @@ class Desk:
         """The same installation, opened by the test."""
         async with open_installation(load_config(self.config)) as here:
             yield here
+
+
+@contextmanager
+def _ends(process: subprocess.Popen[str]) -> Iterator[None]:
+    """The process has ended, also when the test gave up on it."""
+    try:
+        yield
+    finally:
+        process.kill()
 
 
 class _Terminal:

@@ -10,7 +10,7 @@ import pytest
 
 from mcp_authz.model import HoldId, HoldState
 from mcp_authz.rules.display import displayed
-from tests.cli.desk import BOB_APPROVES, PASSPHRASE, Cast, Desk, held_call, hold, sealed, settle
+from tests.cli.desk import BOB_APPROVES, CTRL_C, PASSPHRASE, Cast, Desk, held_call, hold, sealed, settle
 
 ASKED = [("passphrase", PASSPHRASE)]
 
@@ -120,6 +120,6 @@ async def test_a_hold_is_named_by_enough_of_its_id(desk: Desk, cast: Cast) -> No
 async def test_ctrl_c_at_the_passphrase_ends_the_command(desk: Desk, cast: Cast, key: Path) -> None:
     async with desk.open() as here:
         held = await hold(here, held_call(cast))
-    done = desk.seated("holds", "approve", held.id, "--as", "bob", "--key", key, types=[("passphrase", "abc\x03")])
+    done = desk.seated("holds", "approve", held.id, "--as", "bob", "--key", key, types=[("passphrase", f"abc{CTRL_C}")])
     assert done.code != 0 and "Traceback" not in done.err
     assert desk.json("holds", "show", held.id)["state"] == "pending"
