@@ -33,7 +33,9 @@ PublicKeyText = Annotated[
 ]
 NewKeyFile = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Make a key, write its private half to FILE (PEM, only you can read it)."),
+    typer.Option(
+        metavar="FILE", readable=False, help="Make a key, write its private half to FILE (PEM, only you can read it)."
+    ),
 ]
 
 

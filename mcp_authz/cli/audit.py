@@ -123,7 +123,8 @@ async def tail(
 def verify(
     ctx: typer.Context,
     store: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The store to verify, also a copy. Else the one in use.")
+        Path | None,
+        typer.Option(metavar="FILE", readable=False, help="The store to verify, also a copy. Else the one in use."),
     ] = None,
     json: Json = False,
 ) -> None:

@@ -26,7 +26,9 @@ WAITING = (HoldState.PENDING, HoldState.APPROVED)
 
 HoldText = Annotated[str, typer.Argument(metavar="HOLD", help="Its id, or enough of it.")]
 As = Annotated[str, typer.Option("--as", metavar="PERSON", help="Who you are.")]
-KeyFile = Annotated[Path, typer.Option("--key", metavar="FILE", help="Your sealed key, made by `mcp-authz user key`.")]
+KeyFile = Annotated[
+    Path, typer.Option("--key", metavar="FILE", readable=False, help="Your sealed key, made by `mcp-authz user key`.")
+]
 Reason = Annotated[str, typer.Option(metavar="TEXT", help="Why; it is signed and goes on record.")]
 
 

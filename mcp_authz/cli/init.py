@@ -61,7 +61,7 @@ async def init(
     ctx: typer.Context,
     config: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Where to write it. Else your configuration directory."),
+        typer.Option(metavar="FILE", readable=False, help="Where to write it. Else your configuration directory."),
     ] = None,
 ) -> None:
     """Write a first configuration, unless there is one, and register you as a person."""

@@ -69,6 +69,7 @@ def options(
         Path | None,
         typer.Option(
             metavar="FILE",
+            readable=False,  # reading it says better what is wrong
             help="The configuration to use. Else $MCP_AUTHZ_CONFIG, else gateway.toml in your configuration directory.",
         ),
     ] = None,

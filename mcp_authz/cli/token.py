@@ -33,7 +33,9 @@ async def token(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Its name.")],
     *,
-    key: Annotated[Path, typer.Option(metavar="FILE", help="Its private key, as `agent add --new-key` wrote it.")],
+    key: Annotated[
+        Path, typer.Option(metavar="FILE", readable=False, help="Its private key, as `agent add --new-key` wrote it.")
+    ],
     scope: Annotated[
         str, typer.Option(metavar="SCOPES", help="What the token is for; a call that needs more is sent back for more.")
     ] = MINIMAL_SCOPE,

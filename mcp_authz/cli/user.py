@@ -87,7 +87,7 @@ async def show(
 async def key(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Their name.")],
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where the sealed key is written.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", readable=False, help="Where the sealed key is written.")],
 ) -> None:
     """Make a key that NAME approves with, sealed with a passphrase that is typed at the terminal."""
     keyfile.require_free(file)
