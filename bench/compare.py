@@ -96,10 +96,10 @@ def compare(plan: Plan) -> dict[str, Any]:
         full: dict[str, list[Report]] = {one.key: [] for one in all_}
         half: dict[str, list[Report]] = {one.key: [] for one in all_}
         alone: dict[str, list[Report]] = {one.key: [] for one in all_}
-        # The rate is half of what the slowest but the SDK's proxy can do: the same for all, so that times compare.
         for _ in range(plan.rounds):
             for one in all_:
                 full[one.key].append(one.job(plan.seconds))
+        # Half of what G can do, the same for all that can bear it, so that times compare.
         rate = statistics.median(report.per_second for report in full["G"]) / 2
         for _ in range(plan.rounds):
             for one in all_:

@@ -72,7 +72,7 @@ def _said(conditions: dict[str, Any]) -> list[str]:
     return [
         f"{conditions['connections']} connections, one worker process each, uvloop and httptools; "
         f"{conditions['rounds']} rounds of {conditions['seconds']:g} s in turns;",
-        f"half of saturation is {conditions['half_rate']:.0f} requests/s for all (S: half of its own).",
+        f"half of saturation is {conditions['half_rate']:.0f} requests/s, or half of its own for who cannot bear it.",
         f"{conditions['cores']} cores shared with load and tool server, load average {conditions['load_average']:.1f}; "
         f"Python {conditions['python']}, SQLite {conditions['sqlite']},",
         f"{versions}.",
