@@ -9,9 +9,11 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from mcp_authz import limits
 from mcp_authz.downstream import Downstream
 from mcp_authz.errors import ConfigError, DownstreamError, InputError
 from mcp_authz.model import Caller, Tool, ToolName
+from mcp_authz.rules import strict_json
 from mcp_authz.rules.classify import ServerRules, classify, tool_name
 from mcp_authz.rules.definition import definition_digest
 from mcp_authz.rules.offered import DEFINITIONS
@@ -159,13 +161,31 @@ def _out_of_quarantine(tool: Tool) -> Tool:
 def _readable(
     server: str, definitions: tuple[Mapping[str, Any], ...]
 ) -> list[tuple[str, tuple[bytes, Mapping[str, Any]]]]:
+    """The definitions that can be pinned and shown; the server's others are left out, and the log says why."""
     readable = []
     for definition in definitions:
         try:
-            readable.append((str(definition["name"]), (definition_digest(definition), definition)))
-        except (InputError, KeyError) as error:
+            readable.append((_own_name(definition), (_digest(definition), definition)))
+        except InputError as error:
             log.warning("server `%s` lists a tool that cannot be read, it is left out: %s", server, error)
-    return readable
+    # Of a name that stands for two definitions nobody could say what a call of it is a call of.
+    twice = {name for name, count in Counter(name for name, _ in readable).items() if count > 1} - DEFINITIONS.keys()
+    for name in sorted(twice):
+        log.warning("server `%s` lists tool `%s` more than once, it is left out", server, name)
+    return [entry for entry in readable if entry[0] not in twice]
+
+
+def _own_name(definition: Mapping[str, Any]) -> str:
+    name = definition.get("name")
+    if not isinstance(name, str) or not 0 < len(name) <= limits.LISTED_NAME or not name.isprintable():
+        raise InputError(f"its name is not 1 to {limits.LISTED_NAME} printable characters")
+    return name
+
+
+def _digest(definition: Mapping[str, Any]) -> bytes:
+    # Read as strictly as what callers send: the definition goes to them, and its schema to a recursive checker.
+    strict_json.parse_object(strict_json.dump(dict(definition)), max_bytes=limits.DEFINITION_BYTES)
+    return definition_digest(definition)
 
 
 def _pinned(server: str, pins: list[Pin], now: datetime) -> Event:

@@ -85,6 +85,7 @@ DOORS = {
     "httpx2": {"tool_adapters.*", "mcp_authz.cli.token"},
     "typer": {"mcp_authz.cli.*"},
     "rich": {"mcp_authz.cli.*"},
+    "pydantic_core": {"mcp_authz.rules.schema"},
     "pydantic": {"mcp_authz.config", "tool_adapters.*"},
 }
 

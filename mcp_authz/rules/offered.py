@@ -60,14 +60,30 @@ def default_classification(server: str, method: str) -> Classification:
 
 def fits_template(uri: str, template: str) -> bool:
     """Whether a URI may come from a URI template (RFC 6570): `{x}` is one segment, `{+x}` and the like anything."""
-    parts = re.split(r"(\{[^{}]*\})", template)
-    pattern = "".join(_pattern(part) if part.startswith("{") else re.escape(part) for part in parts)
-    return len(uri) <= _LONGEST and len(parts) <= _VARIABLES and re.fullmatch(pattern, uri) is not None
+    parts = re.split(r"(\{[^{}]*\})", template) if len(template) <= _LONGEST else []
+    if len(uri) > _LONGEST or not 0 < len(parts) <= _VARIABLES:
+        return False
+    # Where in the URI each part may end, all at once: backtracking would give a hostile template hours.
+    ends = {0}
+    for part in parts:
+        ends = _after(part, uri, ends)
+    return len(uri) in ends
 
 
 _LONGEST: Final = 2048  # characters of a URI that is matched against templates
 _VARIABLES: Final = 17  # parts of a template: eight variables; more could make matching slow
 
 
-def _pattern(variable: str) -> str:
-    return "[^/]+?" if variable[1:2].isalnum() or variable[1:2] == "_" else ".*?"
+def _after(part: str, uri: str, starts: set[int]) -> set[int]:
+    if not part.startswith("{"):
+        return {start + len(part) for start in starts if uri.startswith(part, start)}
+    if not starts:
+        return set()
+    if not (part[1:2].isalnum() or part[1:2] == "_"):
+        return set(range(min(starts), len(uri) + 1))
+    ends, inside = set(), False
+    for at, character in enumerate(uri):  # one segment: at least one character, and no slash
+        inside = (inside or at in starts) and character != "/"
+        if inside:
+            ends.add(at + 1)
+    return ends
