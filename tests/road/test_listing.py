@@ -169,6 +169,7 @@ async def test_a_server_that_makes_two_names_collide_keeps_the_list_it_had_and_t
             describe(file, long, {"name": "fine"})
             await change(client)
             await listed_as(client, [*before, "asking__fine"])
+        assert cut.removeprefix("asking__") not in {pin.tool for pin in await w.store.pins()}  # or no start would work
 
 
 @BOTH
