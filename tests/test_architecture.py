@@ -85,7 +85,7 @@ DOORS = {
     "httpx2": {"tool_adapters.*", "mcp_authz.cli.token"},
     "typer": {"mcp_authz.cli.*"},
     "rich": {"mcp_authz.cli.*"},
-    "pydantic_core": {"mcp_authz.rules.schema"},
+    "pydantic_core": {"mcp_authz.rules.schema", "tool_adapters.direct"},
     "pydantic": {"mcp_authz.config", "tool_adapters.*"},
 }
 
