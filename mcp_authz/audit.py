@@ -153,10 +153,9 @@ def sentence(event: Event) -> str:
             )
         case "approval":
             verb = "approved" if f.get("verdict") == "approve" else "denied"
-            return (
-                f"{_answerer(f.get('person'), f.get('assurance'))} {verb} {_bare(f.get('actor'))}'s call of {f.get('tool')} "
-                f"({f.get('assurance')}): now {f.get('state')}"
-            )
+            who_said = _answerer(f.get("person"), f.get("assurance"))
+            said = f"{who_said} {verb} {_bare(f.get('actor'))}'s call of {f.get('tool')}"
+            return f"{said} ({f.get('assurance')}): now {f.get('state')}"
         case "refusals":
             return f"{f.get('count')} refused from {f.get('source')} before identity was known: {f.get('reason')}"
         case _:

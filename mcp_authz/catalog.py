@@ -66,6 +66,21 @@ class Catalog:
         await self._pin(downstream.name, definitions)
         return True
 
+    async def reread(self) -> None:
+        """What is pinned now counts, also where another process accepted or quarantined a definition."""
+        pins = {(pin.server, pin.tool): pin for pin in await self._store.pins()}
+        self._publish(
+            {
+                server: tuple(self._tool(pin) for tool in tools if (pin := pins.get((server, tool.tool))) is not None)
+                for server, tools in self._by_server.items()
+            }
+        )
+
+    @property
+    def has_quarantined(self) -> bool:
+        """Whether some tool waits for an operator: then it is worth rereading what they have done since."""
+        return any(tool.quarantined for tool in self._by_name.values())
+
     async def _pin(self, server: str, definitions: tuple[Mapping[str, Any], ...]) -> None:
         now = self._clock()
         pins = {pin.tool: pin for pin in await self._store.pins() if pin.server == server}

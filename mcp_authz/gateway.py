@@ -43,8 +43,10 @@ class Gateway:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
 
-    def list_tools(self, caller: Caller) -> tuple[Tool, ...]:
+    async def list_tools(self, caller: Caller) -> tuple[Tool, ...]:
         """The tools this caller could use with some arguments; listing grants nothing."""
+        if self._parts.catalog.has_quarantined:
+            await self._parts.catalog.reread()
         return tuple(tool for tool in self._parts.catalog.tools if could_ever_use(caller, tool))
 
     async def list_offers(self, caller: Caller, offer: Offer) -> tuple[Mapping[str, Any], ...]:
@@ -65,13 +67,20 @@ class Gateway:
         if message.method != "tools/call":
             offered = await self._parts.offers.resolve(caller, str(message.method), message.params)  # 7
             return await ride.refuse_unknown() if offered is None else await ride.through(offered)
-        tool = known_to(caller, self._parts.catalog.find(str(message.params.get("name"))))  # 7
+        tool = known_to(caller, await self._find(str(message.params.get("name"))))  # 7
         arguments = message.params.get("arguments", {})
         if tool is None or tool.method != message.method:
             return await ride.refuse_unknown()
         if not isinstance(arguments, dict):
             return await ride.refuse(ToolCall(tool=tool, arguments={}), _deny("arguments"))
         return await ride.through(ToolCall(tool=tool, arguments=arguments))
+
+    async def _find(self, name: str) -> Tool | None:
+        tool = self._parts.catalog.find(name)
+        if tool is None or not tool.quarantined:
+            return tool
+        await self._parts.catalog.reread()  # an operator may have accepted it since
+        return self._parts.catalog.find(name)
 
 
 class Ride:
@@ -117,6 +126,7 @@ class Ride:
                 return await self._forward(admitted, verdict, resume)  # 15, 16
             if admitted.reason != "definition":
                 return await self.refuse(call, _deny(_LOST[admitted.reason]), verdict)
+            await self._parts.catalog.reread()
             approval = None
         return await self.refuse(call, _deny("changed"))
 

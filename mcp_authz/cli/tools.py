@@ -112,7 +112,7 @@ async def accept(
             "outcome": "accepted",
         }
         await here.store.accept(pin.server, pin.tool, digest, Event(kind="pin", at=here.clock(), fields=fields))
-    say(f"tool {tool} is out of quarantine; a gateway that runs already uses it after its next start")
+    say(f"tool {tool} is out of quarantine; a running gateway offers it again at the next call")
     next_step(command_line(ctx, "tools", "list"))
 
 

@@ -99,20 +99,22 @@ class FrontServer(Server[Any]):
         match ctx.method:
             case "tools/list":
                 self._watch(ctx)
-                return self._listed(ctx, "tools", [shown(tool) for tool in self._gateway.list_tools(_caller(ctx))])
+                return self._listed(
+                    ctx, "tools", [shown(tool) for tool in await self._gateway.list_tools(_caller(ctx))]
+                )
             case method if (offer := _OFFERS.get(method)) is not None:
                 return self._listed(ctx, offer.member, await self._gateway.list_offers(_caller(ctx), offer))
             case method if method in GOVERNED:
                 return await self._call(ctx)
             case "initialize" | "server/discover":
-                return self._introduce(ctx, await call_next(ctx))
+                return await self._introduce(ctx, await call_next(ctx))
             case _:
                 return await call_next(ctx)
 
-    def _introduce(self, ctx: ServerRequestContext[Any, Any], result: HandlerResult) -> HandlerResult:
+    async def _introduce(self, ctx: ServerRequestContext[Any, Any], result: HandlerResult) -> HandlerResult:
         if not isinstance(result, dict):
             return result
-        tools = self._gateway.list_tools(_caller(ctx))
+        tools = await self._gateway.list_tools(_caller(ctx))
         nothing = "" if tools else f" Your list is empty: {self._gateway.why_nothing(_caller(ctx))}"
         return {**result, "instructions": INSTRUCTIONS + nothing}
 

@@ -80,10 +80,22 @@ async def test_a_tool_that_changes_at_run_time_is_in_quarantine_until_it_is_acce
         event = Event(kind="pin", at=w.clock(), fields={"by": OPERATOR})
         with pytest.raises(Conflict):  # what was looked at is what is accepted, not what came since
             await w.store.accept("spy", "look", b"\0" * 32, event)
-        await w.store.accept("spy", "look", pin.changed_digest, event)
-        await w.running.catalog.refresh(w.running.parts.downstreams["spy"])
+        await w.store.accept("spy", "look", pin.changed_digest, event)  # as the command line does, in its own process
         assert (await listed(w, token))["spy__look"] == {**new, "name": "spy__look"}
         assert "result" in answer_in(await w.raw_call(token, "spy__look", {}))
+
+
+async def test_a_call_of_an_accepted_tool_needs_no_listing_before_it(tmp_path: Path) -> None:
+    server = spy(tmp_path / "spy", LOOK)
+    async with world(tmp_path, servers={"spy": server.config(tools=TOOLS)}) as w:
+        token = await w.token(await w.ready("coder", SCOPES))
+        server.lists(poisoned({"description": "does look, better"}))
+        await w.running.catalog.refresh(w.running.parts.downstreams["spy"])
+        denied = answer_in(await w.raw_call(token, "spy__look", {}))["result"]
+        assert denied["_meta"][ENVELOPE]["reason"] == "quarantined"
+        (pin,) = [pin for pin in await w.store.pins() if pin.changed_digest is not None]
+        await w.store.accept("spy", "look", pin.changed_digest, Event(kind="pin", at=w.clock(), fields={}))
+        assert ENVELOPE not in answer_in(await w.raw_call(token, "spy__look", {}))["result"].get("_meta", {})
 
 
 async def test_a_server_that_takes_its_change_back_is_out_of_quarantine_and_both_are_recorded(tmp_path: Path) -> None:
