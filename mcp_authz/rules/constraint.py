@@ -214,8 +214,9 @@ def _range(members: JsonObject, _: int) -> Range:
     return Range(
         min=bounds.get("min"),
         max=bounds.get("max"),
-        min_inclusive=members.get("min_inclusive", True),
-        max_inclusive=members.get("max_inclusive", True),
+        # On a side without a bound the flag says nothing; dropping it leaves one value for one meaning.
+        min_inclusive=members.get("min_inclusive", True) or "min" not in bounds,
+        max_inclusive=members.get("max_inclusive", True) or "max" not in bounds,
     )
 
 

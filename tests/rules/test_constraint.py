@@ -137,6 +137,10 @@ def test_a_constraint_is_written_as_it_is_read(constraint: Constraint) -> None:
     assert hash(constraint) == hash(parse_constraint(constraint.to_json()))
 
 
+def test_whether_a_missing_bound_is_inclusive_means_nothing() -> None:
+    assert parse_constraint(within(min=0, max_inclusive=False)) == parse_constraint(within(min=0))
+
+
 PERMITS: list[tuple[Json, list[object], list[object]]] = [
     (exact(1), [1, 1.0], [True, "1", 2, None, [1]]),
     (exact(True), [True], [1, "true", False]),
