@@ -82,14 +82,10 @@ class Endpoint:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         visit = _visit(scope, receive, send)
-        if not self._throttle.allows(visit.peer, time.monotonic()) and not await self._is_known(visit):
-            text = "too many refused requests from here; slow down"
-            await self._refuse(
-                visit, Unreadable(status=429, code=INVALID_REQUEST, message=text, closes=True), "rate-limited"
-            )
-            return
         if (wrong := self._wrong_site(visit.headers)) is not None:
             await self._refuse(visit, wrong, "host-or-origin")
+            return
+        if not self._throttle.allows(visit.peer, time.monotonic()) and not await self._is_served_still(visit):
             return
         if scope["method"] != "POST":
             await self._serve_stream(visit)
@@ -106,19 +102,26 @@ class Endpoint:
         if caller is not None:
             await self._lead(visit, caller, message)  # 7 - 16
 
-    async def _is_known(self, visit: Visit) -> bool:
-        """Whether an agent whose token is valid sends this, found out before anything else of the request is read.
+    async def _is_served_still(self, visit: Visit) -> bool:
+        """Whether an agent with a valid token sends this, although its address has spent what it may on refusals.
 
-        Agents behind one address share it with whoever else is there: strangers who have spent what the address may
-        spend on refusals must not lock them out.
+        Agents share their address with whoever else is behind it, and strangers must not lock them out. Nothing of the
+        request but its headers is read for that; who comes without a token is told where to get one, as ever.
         """
-        if check_headers(visit.lines) is not None:
+        if "authorization" not in visit.headers:
+            await self._identify(visit, None)
             return False
-        try:
-            await self._identifier.identify(visit.headers.get("authorization"))
-        except Unidentified:
-            return False
-        return True
+        if check_headers(visit.lines) is None:
+            try:
+                await self._identifier.identify(visit.headers["authorization"])
+                return True
+            except Unidentified:
+                pass
+        text = "too many refused requests from here; slow down"
+        await self._refuse(
+            visit, Unreadable(status=429, code=INVALID_REQUEST, message=text, closes=True), "rate-limited"
+        )
+        return False
 
     async def _serve_stream(self, visit: Visit) -> None:
         """GET and DELETE of handshake sessions: the caller is identified, the rest is the SDK's."""

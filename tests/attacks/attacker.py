@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -102,7 +103,7 @@ class Handshake:
 def answer_in(response: httpx2.Response) -> dict[str, Any]:
     """The JSON-RPC answer in a response, whether it is JSON or a stream."""
     if response.headers["content-type"].startswith("text/event-stream"):
-        data = [line[6:] for line in response.text.splitlines() if line.startswith("data: ")]
+        data = [line[6:] for line in re.split("\r\n|\r|\n", response.text) if line.startswith("data: ")]
         answers = [message for part in data if part and "id" in (message := json.loads(part))]
         answer: dict[str, Any] = answers[-1]
         return answer

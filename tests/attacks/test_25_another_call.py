@@ -136,19 +136,20 @@ async def test_the_same_call_of_another_agent_has_no_approval(tmp_path: Path) ->
         assert server.ran == []
 
 
-async def test_the_same_call_through_another_chain_has_no_approval(tmp_path: Path) -> None:
+async def test_the_same_call_through_another_chain_of_the_same_session_has_no_approval(tmp_path: Path) -> None:
     server, servers = destroyer(tmp_path)
     async with world(tmp_path, servers=servers) as w:
         await w.person("alice")
-        coder = await w.agent("coder", ceiling=SCOPES, depth=1)
-        for planner in ("one", "two"):
-            await w.agent(planner, ceiling=SCOPES, depth=1, delegates_to=["coder"])
-        session, root = await w.start(await w.grant("alice", "one", SCOPES))
+        coder = await w.agent("coder", ceiling=SCOPES)
+        await w.agent("middle", ceiling=SCOPES, depth=1, delegates_to=["coder"])
+        await w.agent("planner", ceiling=SCOPES, depth=2, delegates_to=["coder", "middle"])
+        session, root = await w.start(await w.grant("alice", "planner", SCOPES))
+        delegate, direct = w.running.sessions.delegate, Chain(links=(root,))
+        middle = await delegate(direct, session, to=AgentName("middle"))
+        through = Chain(links=(root, middle))
         tokens = []
-        for planner in ("one", "two"):
-            if planner == "two":
-                session, root = await w.start(await w.grant("alice", "two", SCOPES))
-            link = await w.running.sessions.delegate(Chain(links=(root,)), session, to=AgentName("coder"))
+        for chain in (direct, through):
+            link = await delegate(chain, session, to=AgentName("coder"))
             tokens.append(await w.token(coder, client_assertion=w.assertion(coder, delegation=link.id)))
         await approved(w, coder, tokens[0])
         assert outcome(await said(w, coder, "spy__drop", APPROVED, tokens[1])) == "held"

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import anyio
-import httpx2
 import pytest
 
 from mcp_authz import limits
 from mcp_authz.model import HoldState
-from tests.attacks.attacker import answer_in, handshake, spy, tool
+from tests.attacks.attacker import answer_in, complete, handshake, spy, tool
 from tests.world import ENVELOPE, MODERN, Actor, World, modern_call, world
 
 DEPLOY = {"owner": "acme", "repo": "api", "environment": "staging", "version": "1"}
@@ -37,30 +38,56 @@ async def approved_deploy(w: World) -> tuple[Actor, str, str]:
     return coder, token, held["hold"]
 
 
+async def at_once(w: World, requests: list[bytes]) -> list[bytes]:
+    """The answers to these requests, all of which become complete in the same moment."""
+    said = [b""] * len(requests)
+    streams = [await anyio.connect_tcp("127.0.0.1", w.config.listen_port) for _ in requests]
+    for stream, request in zip(streams, requests, strict=True):
+        await stream.send(request[:-1])
+
+    async def finish(number: int) -> None:
+        while not complete(said[number]):
+            said[number] += await streams[number].receive()
+
+    async with anyio.create_task_group() as group:
+        for number, request in enumerate(requests):
+            await streams[number].send(request[-1:])
+            group.start_soon(finish, number)
+    for stream in streams:
+        await stream.aclose()
+    return said
+
+
+def http(w: World, token: str, lines: dict[str, str], body: Any) -> bytes:
+    raw = json.dumps(body).encode()
+    base = {
+        "host": w.config.public_url.removeprefix("http://"),
+        "authorization": f"Bearer {token}",
+        "content-type": "application/json",
+        "content-length": str(len(raw)),
+    }
+    written = "".join(f"{name}: {value}\r\n" for name, value in {**base, **lines}.items())
+    return f"POST /mcp HTTP/1.1\r\n{written}\r\n".encode() + raw
+
+
 async def test_fifty_collections_at_once_run_it_once(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         _, token, hold = await approved_deploy(w)
-        headers = {
-            "authorization": f"Bearer {token}",
-            "accept": "application/json",
-            "mcp-protocol-version": MODERN,
-            "mcp-method": "tools/call",
-            "mcp-name": "acme__deploy",
-        }
-        got: Counter[str] = Counter()
-        async with httpx2.AsyncClient(timeout=30, headers=headers) as http, handshake(w, token) as older:
-
-            async def collect() -> None:
-                got[outcome((await http.post(w.url, json=modern_call("acme__deploy", DEPLOY))).json())] += 1
-
-            async def collect_older() -> None:
-                got[outcome(await older.call("acme__deploy", DEPLOY))] += 1
-
-            async with anyio.create_task_group() as group:
-                for number in range(AT_ONCE):
-                    group.start_soon(collect if number % 5 else collect_older)
+        modern = {"accept": "application/json", "mcp-protocol-version": MODERN}
+        modern |= {"mcp-method": "tools/call", "mcp-name": "acme__deploy"}
+        call = {"jsonrpc": "2.0", "method": "tools/call", "params": {"name": "acme__deploy", "arguments": DEPLOY}}
+        async with handshake(w, token) as session:
+            older = {"accept": "application/json, text/event-stream", "mcp-session-id": session.session}
+            requests = [
+                http(w, token, modern, modern_call("acme__deploy", DEPLOY))
+                if number % 5
+                else http(w, token, older, {**call, "id": number})
+                for number in range(AT_ONCE)
+            ]
+            answers = [json.loads(re.findall(rb'\{"jsonrpc.*\}', said)[-1]) for said in await at_once(w, requests)]
+        got = Counter(outcome(answer) for answer in answers)
         assert len(w.deployments()) == 1
-        assert got["done"] == 1, got
+        assert got["done"] == 1 and got.total() == AT_ONCE, got
         assert set(got) <= {"done", "held running", "replayed", "denied"}, got
         assert (await w.store.hold(hold)).state is HoldState.DONE
         permits = [fields for fields in await w.decisions() if fields["decision"] == "permit"]
