@@ -1,0 +1,50 @@
+"""Row 41: ids of holds, calls and sessions are guessed, or taken from somebody else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mcp_authz.ids import new_id
+from tests.attacks.attacker import answer_in, spy, tool
+from tests.world import ENVELOPE, world
+
+YES = {"approval": {"action": "accept", "content": {"approve": True}}}
+FORM = {"capabilities": {"elicitation": {"form": {}}}}
+
+
+def test_an_id_has_128_bits_and_none_comes_twice() -> None:
+    ids = {new_id("h") for _ in range(10_000)}
+    assert len(ids) == 10_000
+    assert all(len(name.removeprefix("h_")) >= 22 for name in ids)  # 128 bits take 22 characters of base64url
+
+
+async def test_the_hold_and_the_question_of_another_agent_are_of_no_use(tmp_path: Path) -> None:
+    server = spy(tmp_path / "spy", tool("drop"))
+    async with world(tmp_path, servers={"spy": server.config(tools={"drop": {"scopes": ["spy:drop"]}})}) as w:
+        coder = await w.ready("coder", "spy:drop", interactive=True)
+        rival = await w.token(await w.ready("rival", "spy:drop", interactive=True))
+        token = await w.token(coder)
+        asked = answer_in(await w.raw_call(token, "spy__drop", {}, **FORM))["result"]
+        stolen = {"requestState": asked["requestState"], "inputResponses": YES}
+        said = answer_in(await w.raw_call(rival, "spy__drop", {}, **FORM, **stolen))["result"]
+        assert said["_meta"][ENVELOPE]["reason"] == "request_state"
+        (hold,) = await w.store.holds()
+        for state in (hold.id, "h_" + "0" * 26, asked["requestState"][:-1] + "A", asked["requestState"] + "A"):
+            retry = {"requestState": state, "inputResponses": YES}
+            said = answer_in(await w.raw_call(token, "spy__drop", {"other": 1}, **FORM, **retry))["result"]
+            assert said["_meta"][ENVELOPE]["reason"] == "request_state", state
+        assert server.ran == []
+
+
+async def test_a_tool_out_of_reach_answers_like_one_that_is_not_there(tmp_path: Path) -> None:
+    server = spy(tmp_path / "spy", tool("look"), tool("hidden"))
+    async with world(tmp_path, servers={"spy": server.config()}) as w:
+        token = await w.token(await w.ready("coder", "spy:look"))
+        answers = []
+        for name in ("spy__hidden", "spy__nothin"):
+            answered = await w.raw_call(token, name, {"a": 1})
+            headers = {key: value for key, value in answered.headers.items() if key != "date"}
+            answers.append((answered.status_code, answered.text.replace(name, "NAME"), headers))
+        assert answers[0] == answers[1]
+        first, second = await w.decisions()
+        assert {**first, "tool": ""} == {**second, "tool": ""}
