@@ -34,6 +34,7 @@ CONSTRAINT_DEPTH: Final = 32
 CONSTRAINT_CLAUSES: Final = 64  # in one argument's constraint, all levels; comparing two takes at most their product
 
 # What comes from tool servers and is worked on for their callers.
+LISTING_PAUSE: Final = timedelta(milliseconds=500)  # between two listings of servers that say their tools changed
 DEFINITION_BYTES: Final = 256 * 1024  # of one tool; a larger one is left out of the list
 LISTED_NAME: Final = 128  # characters a tool server may give a tool's name
 SCHEMA_STEPS: Final = 50_000  # work for one check of arguments against a schema; about a second at most

@@ -12,6 +12,7 @@ from importlib.metadata import version
 
 import anyio
 
+from mcp_authz import limits
 from mcp_authz.agents import Agents
 from mcp_authz.approvals import Approvals
 from mcp_authz.audit import Evidence
@@ -75,6 +76,8 @@ class Running:
                 except (ConfigError, StoreError) as error:  # of one server; the others go on, and so do its old tools
                     log.error("the tools of server `%s` changed, but stay as they were: %s", name, error)
             await tell()
+            # A server that says without end that its tools changed must not fill the time, or with each change the log.
+            await anyio.sleep(limits.LISTING_PAUSE.total_seconds())
 
 
 @asynccontextmanager

@@ -16,7 +16,7 @@ from typing import Any
 import anyio
 import httpx2
 
-from tests.world import World
+from tests.world import ENVELOPE, World
 
 SPY = Path(__file__).parent.parent / "servers" / "spy.py"
 LEGACY_VERSION = "2025-11-25"
@@ -109,6 +109,12 @@ def answer_in(response: httpx2.Response) -> dict[str, Any]:
         return answer
     body: dict[str, Any] = response.json()
     return body
+
+
+def reason(answer: Mapping[str, Any]) -> str:
+    """Why a call was denied, whether a result or an error says it."""
+    said: Any = answer["error"]["data"] if "error" in answer else answer["result"]["_meta"][ENVELOPE]
+    return str(said["reason"])
 
 
 @asynccontextmanager

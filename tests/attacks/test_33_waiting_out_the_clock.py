@@ -15,7 +15,7 @@ from mcp_authz.model import AgentName, Assurance, Chain, HoldId, HoldState, Pers
 from mcp_authz.rules.scope import parse_scopes
 from mcp_authz.rules.verdict import make_statement
 from mcp_authz.store.ports import Event
-from tests.attacks.attacker import Spy, answer_in, spy, tool
+from tests.attacks.attacker import Spy, answer_in, reason, spy, tool
 from tests.world import ENVELOPE, OPERATOR, Actor, World, world
 
 FORM = {"capabilities": {"elicitation": {"form": {}}}}
@@ -124,8 +124,8 @@ async def test_a_prompt_that_was_left_open_too_long_answers_nothing(tmp_path: Pa
         w.clock.advance(asked_ago)
         yes = {"approval": {"action": "accept", "content": {"approve": True}}}
         state = {"requestState": question["requestState"], "inputResponses": yes}
-        said = await told(w, await w.token(coder), **FORM, **state)
-        assert said["_meta"][ENVELOPE]["reason"] == "request_state"
+        said = answer_in(await w.raw_call(await w.token(coder), "spy__drop", {"n": 1}, **FORM, **state))
+        assert reason(said) == "request_state"
         assert server.ran == []
 
 

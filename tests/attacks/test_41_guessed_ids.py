@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from mcp_authz.ids import new_id
-from tests.attacks.attacker import answer_in, spy, tool
-from tests.world import ENVELOPE, world
+from tests.attacks.attacker import answer_in, reason, spy, tool
+from tests.world import world
 
 YES = {"approval": {"action": "accept", "content": {"approve": True}}}
 FORM = {"capabilities": {"elicitation": {"form": {}}}}
@@ -26,13 +26,13 @@ async def test_the_hold_and_the_question_of_another_agent_are_of_no_use(tmp_path
         token = await w.token(coder)
         asked = answer_in(await w.raw_call(token, "spy__drop", {}, **FORM))["result"]
         stolen = {"requestState": asked["requestState"], "inputResponses": YES}
-        said = answer_in(await w.raw_call(rival, "spy__drop", {}, **FORM, **stolen))["result"]
-        assert said["_meta"][ENVELOPE]["reason"] == "request_state"
+        said = answer_in(await w.raw_call(rival, "spy__drop", {}, **FORM, **stolen))
+        assert reason(said) == "request_state"
         (hold,) = await w.store.holds()
         for state in (hold.id, "h_" + "0" * 26, asked["requestState"][:-1] + "A", asked["requestState"] + "A"):
             retry = {"requestState": state, "inputResponses": YES}
-            said = answer_in(await w.raw_call(token, "spy__drop", {"other": 1}, **FORM, **retry))["result"]
-            assert said["_meta"][ENVELOPE]["reason"] == "request_state", state
+            said = answer_in(await w.raw_call(token, "spy__drop", {"other": 1}, **FORM, **retry))
+            assert reason(said) == "request_state", state
         assert server.ran == []
 
 
