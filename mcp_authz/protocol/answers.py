@@ -71,6 +71,9 @@ def _answer(outcome: Outcome, message: Message, resource_metadata: str) -> Answe
             return Error(code=INVALID_PARAMS, message=_unknown(message), status=400)
         case Refused(deny=Deny(code="header_mismatch", detail=detail)):
             return Error(code=HEADER_MISMATCH, message=detail, status=400)
+        case Refused(call_id=call_id, deny=Deny(code="request_state") as deny):
+            # No result, which would look like a completed call: the state is a parameter, and it is wrong.
+            return Error(code=INVALID_PARAMS, message=_reason(deny), data=_denied(call_id, deny), status=400)
         case Refused(deny=Deny(code="insufficient_scope", missing=missing) as deny) if missing:
             scopes = " ".join(missing)
             return Error(
@@ -82,8 +85,7 @@ def _answer(outcome: Outcome, message: Message, resource_metadata: str) -> Answe
                 f'resource_metadata="{resource_metadata}"',
             )
         case Refused(call_id=call_id, deny=deny):
-            envelope = {"outcome": "denied", "reason": deny.code, "because": list(deny.because), "call": call_id}
-            return _said(f"Denied: {_reason(deny)}", envelope)
+            return _said(f"Denied: {_reason(deny)}", _denied(call_id, deny))
 
 
 def in_stream(error: Error, message: Message) -> Answer:
@@ -127,6 +129,10 @@ def _unknown(message: Message) -> str:
 def _reason(deny: Deny) -> str:
     # What is wrong with the arguments is the one detail a caller needs; it names arguments and rules, never values.
     return f"{REASONS[deny.code]} ({deny.detail})" if deny.code == "arguments" and deny.detail else REASONS[deny.code]
+
+
+def _denied(call_id: str, deny: Deny) -> dict[str, Any]:
+    return {"outcome": "denied", "reason": deny.code, "because": list(deny.because), "call": call_id}
 
 
 def _held_text(held: HeldCall) -> str:

@@ -175,6 +175,14 @@ def reason(result: dict[str, Any]) -> Any:
     return result["_meta"]["dev.mcp-authz/outcome"].get("reason")
 
 
+async def refusal(client: Wire, **more: Any) -> Any:
+    """Why a retry of the call that asks is refused as a wrong parameter."""
+    arguments = {"asked": ASKED, **more.pop("arguments", {})}
+    answer = await (await client.call("asking__ask", arguments, capabilities=ELICITS, **more)).end()
+    assert answer["error"]["code"] == -32602
+    return answer["error"]["data"]["reason"]
+
+
 async def test_a_servers_state_is_sealed_and_good_for_one_retry_of_its_own_caller_and_call(tmp_path: Path) -> None:
     answers = {"inputResponses": {"q": RED}}
     async with world(tmp_path, servers={"asking": asking(tmp_path / "f")}) as w:
@@ -182,11 +190,11 @@ async def test_a_servers_state_is_sealed_and_good_for_one_retry_of_its_own_calle
         async with wire(w, coder, MODERN, "use") as client, wire(w, other, MODERN, "use") as stranger:
             state = (await question_of(client))["requestState"]
             assert "secret" not in state
-            assert reason(await question_of(stranger, requestState=state, **answers)) == "request_state"
+            assert await refusal(stranger, requestState=state, **answers) == "request_state"
             changed = {"arguments": {"more": 1}}
-            assert reason(await question_of(client, requestState=state, **answers, **changed)) == "request_state"
+            assert await refusal(client, requestState=state, **answers, **changed) == "request_state"
             forged = json.dumps({"round": 1})
-            assert reason(await question_of(client, requestState=forged, **answers)) == "request_state"
+            assert await refusal(client, requestState=forged, **answers) == "request_state"
 
             assert received(await question_of(client, requestState=state, **answers))["name"] == "ask"
             assert reason(await question_of(client, requestState=state, **answers)) == "replayed"
@@ -250,5 +258,4 @@ async def test_an_approved_call_whose_question_nobody_answered_ends_as_unknown(t
             client.headers["authorization"] = f"Bearer {await w.token(coder, 'use')}"
             again = await question_of(client)
             assert again["_meta"]["dev.mcp-authz/outcome"]["state"] == "unknown"
-            late = await question_of(client, requestState=state, inputResponses={"q": RED})
-            assert reason(late) == "request_state"
+            assert await refusal(client, requestState=state, inputResponses={"q": RED}) == "request_state"
