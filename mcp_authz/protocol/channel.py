@@ -41,8 +41,7 @@ class ModernChannel:
         self._headers = read.headers
         self.can_elicit = elicitation_modes(read.capabilities)
         self._token = message.meta.get("progressToken")
-        level = message.meta.get(_LOG_LEVEL_KEY)
-        self._levels = allowed_log_levels("2026-07-28", {_LOG_LEVEL_KEY: level} if isinstance(level, str) else {})
+        self._levels = _levels(message.meta.get(_LOG_LEVEL_KEY))
         self._emit = emit
         self._commit = commit
 
@@ -72,13 +71,16 @@ class ModernChannel:
 class LegacyChannel:
     """2025-11-25 and before: notifications and questions ride the stream of the request they belong to."""
 
-    def __init__(self, ctx: ServerRequestContext[Any, Any], *, commit: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self, ctx: ServerRequestContext[Any, Any], *, commit: Callable[[], Awaitable[None]], level: Any = None
+    ) -> None:
         capabilities = ctx.session.client_capabilities
         declared = capabilities.model_dump(by_alias=True, mode="json", exclude_none=True) if capabilities else {}
         self.can_be_asked = ctx.session.can_send_request
         self.can_elicit = elicitation_modes(declared) if self.can_be_asked else frozenset()
         self._outbound = request_outbound(ctx)
         self._commit = commit
+        self._levels = _levels(level) if level is not None else None  # None: the server decides what it sends
         meta = (ctx.params or {}).get("_meta")
         self._token = meta.get("progressToken") if isinstance(meta, Mapping) else None
 
@@ -91,11 +93,13 @@ class LegacyChannel:
         await self._commit()
 
     async def notify(self, method: str, params: Mapping[str, Any]) -> None:
-        """Send a notification on the request's stream: progress only if a token was given."""
+        """Send a notification on the request's stream: progress if a token was given, log entries of the level set."""
         if method == PROGRESS:
             if self._token is None:
                 return
             params = {**params, "progressToken": self._token}
+        if method == LOG and self._levels is not None and params.get("level") not in self._levels:
+            return
         await self._outbound.notify(method, params)
 
     async def ask(self, method: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -106,6 +110,11 @@ class LegacyChannel:
             raise DownstreamRefusal(-32601, "the caller cannot be asked during a call") from None
         except MCPError as error:
             raise DownstreamRefusal(error.error.code, error.error.message, error.error.data) from None
+
+
+def _levels(least: Any) -> frozenset[str]:
+    """The log levels at or above this one; none when it is no level."""
+    return frozenset(allowed_log_levels("2026-07-28", {_LOG_LEVEL_KEY: least} if isinstance(least, str) else {}))
 
 
 def request_outbound(ctx: ServerRequestContext[Any, Any]) -> DispatchContext[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 import mcp_types as types
 from mcp.server import Server
@@ -50,6 +51,7 @@ class FrontServer(Server[Any]):
         self._resource_metadata = resource_metadata
         self._bus = InMemorySubscriptionBus()
         self._watching: dict[str, Any] = {}  # MCP session id -> connection of the handshake era
+        self._levels: WeakKeyDictionary[Any, str] = WeakKeyDictionary()  # connection of that era -> least log level
         super().__init__(
             "mcp-authz",
             version=version,
@@ -66,6 +68,8 @@ class FrontServer(Server[Any]):
             on_subscriptions_listen=ListenHandler(self._bus),
             get_tool_input_schema=lambda _: None,  # header agreement is step 7 of the road, with the caller's view
         )
+        # Not by the constructor, which warns that 2026-07-28 has none of it: older clients do.
+        self.add_request_handler("logging/setLevel", types.SetLevelRequestParams, self._set_level)
         self.middleware.append(self._lead)
 
     def create_initialization_options(self, *args: Any, **kwargs: Any) -> InitializationOptions:
@@ -132,9 +136,16 @@ class FrontServer(Server[Any]):
         if session is not None:
             self._watching[session] = ctx.session._connection
 
+    async def _set_level(
+        self, ctx: ServerRequestContext[Any, Any], params: types.SetLevelRequestParams
+    ) -> types.EmptyResult:
+        self._levels[ctx.session._connection] = params.level
+        return types.EmptyResult()
+
     async def _call(self, ctx: ServerRequestContext[Any, Any]) -> dict[str, Any]:
         deferred: Deferred = ctx.request.scope[DEFERRED]  # type: ignore[union-attr]
-        message = Message(id=ctx.request_id, method=ctx.method, params=dict(ctx.params or {}), body={})
+        params = with_log_level(ctx.params or {}, self._levels.get(ctx.session._connection))
+        message = Message(id=ctx.request_id, method=ctx.method, params=params, body={})
         try:
             said = await self._said(ctx, message, deferred)
             if isinstance(said, Error) and said.status != 200 and not _refused(said, deferred, ctx):
@@ -149,7 +160,8 @@ class FrontServer(Server[Any]):
 
     async def _said(self, ctx: ServerRequestContext[Any, Any], message: Message, deferred: Deferred) -> Answer:
         try:
-            outcome = await self._gateway.call(_caller(ctx), message, LegacyChannel(ctx, commit=deferred.release))
+            channel = LegacyChannel(ctx, commit=deferred.release, level=message.meta.get(types.LOG_LEVEL_META_KEY))
+            outcome = await self._gateway.call(_caller(ctx), message, channel)
             return answer(outcome, message, resource_metadata=self._resource_metadata)
         except StoreError as error:
             log.error("call refused, the store cannot be used: %s", error)
@@ -165,6 +177,14 @@ def _refused(error: Error, deferred: Deferred, ctx: ServerRequestContext[Any, An
     An unknown tool stays a plain JSON-RPC error: clients of this era take HTTP 400 for a broken transport.
     """
     return error.status in {403, 500, 503} and deferred.refuse(error, request_id=ctx.request_id)
+
+
+def with_log_level(params: Mapping[str, Any], level: str | None) -> dict[str, Any]:
+    """The parameters as a newer client would send them that wants these log entries: each call says it for itself."""
+    meta = params.get("_meta")
+    if level is None or (meta is not None and not isinstance(meta, dict)):
+        return dict(params)
+    return {**params, "_meta": {**(meta or {}), types.LOG_LEVEL_META_KEY: level}}
 
 
 def as_handshake_era(result: Mapping[str, Any]) -> dict[str, Any]:

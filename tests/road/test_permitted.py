@@ -8,10 +8,10 @@ from typing import Any
 import anyio
 import pytest
 
-from tests.road.places import BOTH, at, plain
+from tests.road.places import BOTH, asking, at, plain
 from tests.road.wire import SOON, wire
 from tests.servers.start import web
-from tests.world import MODERN, Actor, World, called, world
+from tests.world import LEGACY, MODERN, Actor, World, called, world
 
 RESULTS: dict[str, dict[str, Any]] = {
     "structured content with nulls": {
@@ -129,6 +129,33 @@ async def test_a_newer_client_gets_only_the_log_entries_it_opted_in_to(tmp_path:
             some = await client.call("plain__notify", {"notifications": LOGGED}, meta=meta)
     assert silent.said("notifications/message") == []
     assert some.said("notifications/message") == [LOGGED[1]["params"]]
+
+
+async def test_an_older_client_that_set_a_level_gets_the_log_entries_from_there_on(tmp_path: Path) -> None:
+    async with world(tmp_path, servers={"plain": plain()}) as w:
+        coder = await w.ready("coder", "use")
+        async with wire(w, coder, LEGACY, "use") as client, wire(w, coder, LEGACY, "use") as other:
+            assert await (await client.ask("logging/setLevel", {"level": "warning"})).result() == {}
+            some = await client.call("plain__notify", {"notifications": LOGGED})
+            whole = await other.call("plain__notify", {"notifications": LOGGED})
+            unknown = await (await client.ask("logging/setLevel", {"level": "loud"})).end()
+    assert some.said("notifications/message") == [LOGGED[1]["params"]]
+    assert len(whole.said("notifications/message")) == 2
+    assert unknown["error"]["code"] == -32602
+
+
+async def test_a_newer_server_is_told_the_level_that_an_older_client_set(tmp_path: Path) -> None:
+    async with world(tmp_path, servers={"asking": asking(tmp_path / "f")}) as w:
+        coder = await w.ready("coder", "use")
+        async with wire(w, coder, LEGACY, "use") as client:
+            before = await (await client.call("asking__ask", {"asked": {}, "rounds": 0})).result()
+            await client.ask("logging/setLevel", {"level": "info"})
+            after = await (await client.call("asking__ask", {"asked": {}, "rounds": 0})).result()
+    levels = [
+        result["structuredContent"]["received"]["_meta"].get("io.modelcontextprotocol/logLevel")
+        for result in (before, after)
+    ]
+    assert levels == [None, "info"]
 
 
 @BOTH
