@@ -20,6 +20,7 @@ from mcp_authz.rules.message import Message
 log = logging.getLogger(__name__)
 
 SERVER_INFO: Final = "io.modelcontextprotocol/serverInfo"
+READ: Final = "resources/read"
 PING_SECONDS: Final = 15.0  # a proxy that sees nothing for longer may close the stream
 
 _SSE_HEADERS: Final = [
@@ -81,10 +82,21 @@ class Exchange:
             case Result(result=result):
                 meta = result.get("_meta")
                 stamped = {**(meta if isinstance(meta, dict) else {}), SERVER_INFO: self._server_info}
-                return {**envelope, "result": {"resultType": "complete", **result, "_meta": stamped}}
+                whole = {"resultType": "complete", **result, "_meta": stamped}
+                return {**envelope, "result": cacheable(whole) if self.read.message.method == READ else whole}
             case Error(code=code, message=message, data=data):
                 error = {"code": code, "message": message}
                 return {**envelope, "error": error if data is None else {**error, "data": data}}
+
+
+def cacheable(result: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What was read, with the two members that this revision demands and older servers do not send.
+
+    Whatever its server says of it, it is for this caller only: the next one may not be permitted to read it.
+    """
+    if result["resultType"] != "complete":
+        return result
+    return {"ttlMs": 0, **result, "cacheScope": "private"}
 
 
 async def serve_call(

@@ -10,6 +10,7 @@ import pytest
 from mcp import MCPError
 from mcp_types import PromptReference
 
+from tests.road.places import plain
 from tests.world import LEGACY, MODERN, ROOT, world
 
 BOTH = pytest.mark.parametrize("mode", [MODERN, LEGACY])
@@ -70,6 +71,19 @@ async def test_a_resource_can_be_held_until_somebody_approves_it(tmp_path: Path,
             assert refused.value.error.code == 40300
             await w.answer(refused.value.error.data["hold"], by="alice")
             assert (await client.read_resource("book://one")).contents[0].text == "Call me Ishmael."
+
+
+@pytest.mark.parametrize(("words", "keep_for"), [(("book",), 0), (("book", "modern"), 60_000)], ids=["older", "newer"])
+async def test_what_one_caller_read_is_for_nobody_else_to_keep(
+    tmp_path: Path, words: tuple[str, ...], keep_for: int
+) -> None:
+    async with world(tmp_path, servers={"plain": plain(*words)}) as w:
+        reader = await w.ready("reader", "plain:resources")
+        async with w.client(reader) as client:
+            read = await client.read_resource("book://one")
+    assert read.contents[0].text == "Call me Ishmael."
+    assert (read.cache_scope, read.ttl_ms) == ("private", keep_for)
+    assert {"cache_scope", "ttl_ms"} <= read.model_fields_set
 
 
 async def test_reading_is_decided_and_recorded_like_a_call(tmp_path: Path) -> None:

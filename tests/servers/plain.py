@@ -1,6 +1,7 @@
 """A tool server on standard input and output, written without any SDK: it says exactly what a test wants said.
 
-`plain.py` speaks 2025-11-25; `plain.py modern` answers `server/discover` and speaks 2026-07-28.
+`plain.py` speaks 2025-11-25; `plain.py modern` answers `server/discover` and speaks 2026-07-28. With the word `book`
+it has one resource; the newer server lets everybody keep it for a minute.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ CALLER_TOOLS = (
     "huge",
 )
 TOOLS = [{"name": name, "inputSchema": {"type": "object"}, "x-unknown": {"kept": True}} for name in CALLER_TOOLS]
-CAPABILITIES = {"tools": {"listChanged": True}, "logging": {}}
+RESOURCES: dict[str, Any] = {"resources": {}} if "book" in sys.argv[1:] else {}
+CAPABILITIES = {"tools": {"listChanged": True}, "logging": {}, **RESOURCES}
+CACHEABLE = {"resultType": "complete", "ttlMs": 60_000, "cacheScope": "public"} if MODERN else {}
 
 _output = threading.Lock()
 _ids = count(1000)
@@ -117,14 +120,19 @@ def answer(message: dict[str, Any]) -> None:
         info = {"name": "plain", "version": "1"}
         reply = {"result": {"protocolVersion": "2025-11-25", "capabilities": CAPABILITIES, "serverInfo": info}}
     elif method == "server/discover" and MODERN:
+        capabilities = {"tools": {}, **RESOURCES}
         reply = {
-            "result": {"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}, "resultType": "complete"}
+            "result": {"supportedVersions": ["2026-07-28"], "capabilities": capabilities, "resultType": "complete"}
         }
         reply["result"] |= {"ttlMs": 0, "cacheScope": "private"}
     elif method == "tools/list":
         pages = {None: ("2", TOOLS[:5]), "2": (None, TOOLS[5:])}
         following, tools = pages[params.get("cursor")]
         reply = {"result": {"tools": tools} | ({"nextCursor": following} if following else {})}
+    elif method == "resources/list" and RESOURCES:
+        reply = {"result": {"resources": [{"uri": "book://one", "name": "one"}], **CACHEABLE}}
+    elif method == "resources/read" and RESOURCES:
+        reply = {"result": {"contents": [{"uri": params["uri"], "text": "Call me Ishmael."}], **CACHEABLE}}
     elif method == "tools/call" and params["name"] == "fail":
         reply = {"error": params["arguments"]["error"]}
     elif method == "tools/call":
