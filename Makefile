@@ -25,7 +25,7 @@ demo: $(VENV)/.run  ## tell the incident of the README with real parts
 	@$(BIN)/python -m examples.incident
 
 test: $(VENV)/.dev  ## every test
-	@$(BIN)/pytest
+	@$(BIN)/pytest --numprocesses auto --dist worksteal
 
 check: $(VENV)/.dev  ## lint, format, types
 	@$(BIN)/ruff check .

@@ -317,14 +317,14 @@ TABLE = {(kind, kind) for kind in SAMPLES} | {  # (child, parent): every pair th
 }
 
 
-@pytest.mark.parametrize("child", SAMPLES.keys() - {"optional"})
-@pytest.mark.parametrize("parent", SAMPLES.keys() - {"optional"})
+@pytest.mark.parametrize("child", sorted(SAMPLES.keys() - {"optional"}))
+@pytest.mark.parametrize("parent", sorted(SAMPLES.keys() - {"optional"}))
 def test_a_pair_that_the_table_does_not_list_is_refused(child: str, parent: str) -> None:
     if (child, parent) not in TABLE:
         assert not narrows(parse_constraint(SAMPLES[child]), parse_constraint(SAMPLES[parent]))
 
 
-@pytest.mark.parametrize("parent", SAMPLES.keys() - {"optional"})
+@pytest.mark.parametrize("parent", sorted(SAMPLES.keys() - {"optional"}))
 def test_what_may_be_absent_narrows_nothing_that_may_not(parent: str) -> None:
     assert not narrows(parse_constraint(optional(SAMPLES[parent])), parse_constraint(SAMPLES[parent]))
 
