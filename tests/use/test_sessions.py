@@ -162,7 +162,7 @@ async def test_an_inherited_scope_is_cut_to_the_delegates_ceiling(tmp_path: Path
         {"max_calls": 0},
         {"reason": "x" * 257},
     ],
-    ids=str,
+    ids=lambda more: f"{next(iter(more))}",
 )
 async def test_a_delegation_that_asks_for_more_is_refused_and_recorded(tmp_path: Path, more: Any) -> None:
     async with office(tmp_path) as h:
