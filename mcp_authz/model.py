@@ -204,15 +204,6 @@ class Caller:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """One HTTP request as the edge read it, before anything is believed."""
-
-    raw: bytes
-    headers: tuple[tuple[str, str], ...]  # names in lower case, in the order received
-    peer: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ApprovalRule:
     """Who must agree before a call runs, and how surely they must be known."""
 

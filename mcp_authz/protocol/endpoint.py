@@ -20,12 +20,12 @@ from mcp_authz import limits
 from mcp_authz.errors import StoreError
 from mcp_authz.gateway import Gateway
 from mcp_authz.identity import Identifier, Unidentified
-from mcp_authz.model import Caller, Request
+from mcp_authz.model import Caller
 from mcp_authz.protocol.answers import UNAUTHENTICATED, unauthorized_challenge
 from mcp_authz.protocol.channel import dump
 from mcp_authz.protocol.deferred import Deferred
 from mcp_authz.protocol.modern import Exchange, serve_call
-from mcp_authz.protocol.reading import INVALID_REQUEST, Read, Unreadable, check_headers, read
+from mcp_authz.protocol.reading import INVALID_REQUEST, Read, Request, Unreadable, check_headers, read
 from mcp_authz.protocol.server import CALLER, DEFERRED
 from mcp_authz.protocol.throttle import Refusals, Throttle
 from mcp_authz.rules.message import GOVERNED

@@ -15,7 +15,6 @@ from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 
 from mcp_authz import limits
 from mcp_authz.errors import InputError
-from mcp_authz.model import Request
 from mcp_authz.rules import strict_json
 from mcp_authz.rules.message import Message, read_message
 
@@ -30,6 +29,15 @@ _SINGLE: Final = frozenset(
 # In both eras: the SDK routes by the first of them, everything here reads the last.
 _ROUTING: Final = frozenset({"mcp-protocol-version", "mcp-method", "mcp-name"})
 _PARAMETER: Final = "mcp-param-"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One HTTP request as the edge read it, before anything is believed."""
+
+    raw: bytes
+    headers: tuple[tuple[str, str], ...]  # names in lower case, in the order received
+    peer: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
