@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
+import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -67,19 +69,24 @@ async def serve(config: Config) -> None:
         ConfigError: the port is taken, or cannot be bound.
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    async with open_app(config) as (app, running):
-        server = uvicorn.Server(
-            listening(app.asgi, host=config.host, port=config.listen_port, timeout_graceful_shutdown=5)
-        )
-        _say_hello(config, running)
-        gc.collect()
-        gc.freeze()  # what was loaded lives as long as the process; no collection has to look at it again
-        try:
-            await server.serve()
-        except SystemExit:  # how uvicorn says that it could not bind
-            raise ConfigError(
-                f"cannot listen on {config.host}:{config.listen_port}; is a gateway running already? set `port`"
-            ) from None
+    with _bound(config) as listener:  # before any tool server is started in vain
+        async with open_app(config) as (app, running):
+            server = uvicorn.Server(listening(app.asgi, timeout_graceful_shutdown=5))
+            _say_hello(config, running)
+            gc.collect()
+            gc.freeze()  # what was loaded lives as long as the process; no collection has to look at it again
+            await server.serve([listener])
+
+
+def _bound(config: Config) -> socket.socket:
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    try:
+        return socket.create_server((config.host, config.listen_port), family=family, backlog=2048)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot listen on {config.host}:{config.listen_port} ({os.strerror(error.errno or 0)}); is a gateway running already? "
+            "set `host` and `port`"
+        ) from None
 
 
 def _say_hello(config: Config, running: Running) -> None:
