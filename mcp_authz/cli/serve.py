@@ -83,8 +83,9 @@ def _bound(config: Config) -> socket.socket:
     try:
         return socket.create_server((config.host, config.listen_port), family=family, backlog=2048)
     except OSError as error:
+        why = os.strerror(error.errno or 0)
         raise ConfigError(
-            f"cannot listen on {config.host}:{config.listen_port} ({os.strerror(error.errno or 0)}); is a gateway running already? "
+            f"cannot listen on {config.host}:{config.listen_port} ({why}); is a gateway running already? "
             "set `host` and `port`"
         ) from None
 
