@@ -16,13 +16,13 @@ from tests.world import LEGACY, MODERN, ROOT, world
 BOTH = pytest.mark.parametrize("mode", [MODERN, LEGACY])
 
 
-def library(**more: Any) -> dict[str, Any]:
-    return {"command": [sys.executable, "-m", "tests.servers.library"], "cwd": str(ROOT), **more}
+def bookshelf(**more: Any) -> dict[str, Any]:
+    return {"command": [sys.executable, "-m", "tests.servers.bookshelf"], "cwd": str(ROOT), **more}
 
 
 @BOTH
 async def test_what_servers_offer_reaches_a_caller_with_the_scopes_for_it(tmp_path: Path, mode: str) -> None:
-    async with world(tmp_path, servers={"lib": library()}) as w:
+    async with world(tmp_path, servers={"lib": bookshelf()}) as w:
         reader = await w.ready("reader", "lib:resources lib:prompts lib:completion")
         async with w.client(reader, mode) as client:
             assert [r.uri for r in (await client.list_resources()).resources] == ["book://one"]
@@ -40,7 +40,7 @@ async def test_what_servers_offer_reaches_a_caller_with_the_scopes_for_it(tmp_pa
 
 @BOTH
 async def test_what_a_caller_has_no_scope_for_is_neither_listed_nor_known(tmp_path: Path, mode: str) -> None:
-    async with world(tmp_path, servers={"lib": library()}) as w:
+    async with world(tmp_path, servers={"lib": bookshelf()}) as w:
         lender = await w.ready("lender", "lib:lend")
         async with w.client(lender, mode) as client:
             assert (await client.list_resources()).resources == []
@@ -53,7 +53,7 @@ async def test_what_a_caller_has_no_scope_for_is_neither_listed_nor_known(tmp_pa
 
 @BOTH
 async def test_an_unknown_resource_answers_like_one_that_may_not_be_known(tmp_path: Path, mode: str) -> None:
-    async with world(tmp_path, servers={"lib": library()}) as w:
+    async with world(tmp_path, servers={"lib": bookshelf()}) as w:
         reader = await w.ready("reader", "lib:resources")
         async with w.client(reader, mode) as client:
             with pytest.raises(MCPError, match="Unknown resource: file:///etc/passwd"):
@@ -63,7 +63,7 @@ async def test_an_unknown_resource_answers_like_one_that_may_not_be_known(tmp_pa
 @BOTH
 async def test_a_resource_can_be_held_until_somebody_approves_it(tmp_path: Path, mode: str) -> None:
     entry = {"hazard": "destructive", "scopes": ["lib:resources"], "action": "book.read", "resource": {"uri": "{uri}"}}
-    async with world(tmp_path, servers={"lib": library(tools={"resources/read": entry})}) as w:
+    async with world(tmp_path, servers={"lib": bookshelf(tools={"resources/read": entry})}) as w:
         reader = await w.ready("reader", "lib:resources")
         async with w.client(reader, mode) as client:
             with pytest.raises(MCPError, match="Held, not executed") as refused:
@@ -87,7 +87,7 @@ async def test_what_one_caller_read_is_for_nobody_else_to_keep(
 
 
 async def test_reading_is_decided_and_recorded_like_a_call(tmp_path: Path) -> None:
-    async with world(tmp_path, servers={"lib": library()}) as w:
+    async with world(tmp_path, servers={"lib": bookshelf()}) as w:
         reader = await w.ready("reader", "lib:resources")
         async with w.client(reader) as client:
             await client.read_resource("book://one")
@@ -97,7 +97,7 @@ async def test_reading_is_decided_and_recorded_like_a_call(tmp_path: Path) -> No
 
 
 async def test_a_tool_cannot_be_called_under_the_name_of_a_method(tmp_path: Path) -> None:
-    async with world(tmp_path, servers={"lib": library()}) as w:
+    async with world(tmp_path, servers={"lib": bookshelf()}) as w:
         reader = await w.ready("reader", "lib:resources lib:lend")
         async with w.client(reader) as client:
             with pytest.raises(MCPError, match="Unknown tool"):
@@ -106,7 +106,7 @@ async def test_a_tool_cannot_be_called_under_the_name_of_a_method(tmp_path: Path
 
 
 async def test_a_delegation_to_named_tools_takes_no_resources_along(tmp_path: Path) -> None:
-    async with world(tmp_path, servers={"lib": library()}) as w:
+    async with world(tmp_path, servers={"lib": bookshelf()}) as w:
         await w.person("alice")
         reader = await w.agent("reader", ceiling="lib")
         grant = await w.grant("alice", "reader", "lib")

@@ -5,8 +5,7 @@ from __future__ import annotations
 from mcp.server.mcpserver import MCPServer
 from mcp_types import Completion, CompletionArgument, CompletionContext, PromptReference, ResourceTemplateReference
 
-server = MCPServer("library")
-SECRET = "shelf/secret"
+server = MCPServer("bookshelf")
 
 
 @server.resource("book://one")
