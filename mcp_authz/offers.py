@@ -10,6 +10,7 @@ from mcp_authz.catalog import Catalog, could_ever_use
 from mcp_authz.downstream import PROMPTS, RESOURCES, TEMPLATES, Downstream, Offer
 from mcp_authz.errors import DownstreamError
 from mcp_authz.model import Caller, Tool, ToolCall
+from mcp_authz.relay import clean
 from mcp_authz.rules.offered import COMPLETE, GET, READ, fits_template
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ class Offers:
         listed: list[dict[str, Any]] = []
         for server in self._servers(caller, _NEEDS[offer]):
             items = await self._ask(server, offer)
-            listed.extend(_named(server, item) if offer is PROMPTS else dict(item) for item in items)
+            listed.extend(_named(server, item) if offer is PROMPTS else clean(item) for item in items)
         return tuple(listed)
 
     async def resolve(self, caller: Caller, method: str, params: Mapping[str, Any]) -> ToolCall | None:
@@ -113,4 +114,4 @@ def _split(name: object) -> tuple[str, str]:
 
 
 def _named(server: str, prompt: Mapping[str, Any]) -> dict[str, Any]:
-    return {**prompt, "name": f"{server}{SEPARATOR}{prompt.get('name')}"}
+    return {**clean(prompt), "name": f"{server}{SEPARATOR}{prompt.get('name')}"}

@@ -23,6 +23,7 @@ from mcp_authz.model import Caller, Tool
 from mcp_authz.protocol.answers import BROKEN, UNAVAILABLE, Answer, Error, Result, answer, in_stream
 from mcp_authz.protocol.channel import LegacyChannel
 from mcp_authz.protocol.deferred import Deferred
+from mcp_authz.relay import clean
 from mcp_authz.rules.message import CLOSED_TABLE, GOVERNED, Message
 
 log = logging.getLogger(__name__)
@@ -197,8 +198,8 @@ def as_handshake_era(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def shown(tool: Tool) -> dict[str, Any]:
-    """The pinned definition under the gateway's name, every other member as its server wrote it."""
-    return {**tool.definition, "name": tool.name}
+    """The pinned definition under the gateway's name, every other member as its server wrote it but `_meta` of ours."""
+    return {**clean(tool.definition), "name": tool.name}
 
 
 def _caller(ctx: ServerRequestContext[Any, Any]) -> Caller:
