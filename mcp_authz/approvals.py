@@ -13,6 +13,7 @@ from mcp_authz.model import (
     Approval,
     Assurance,
     Caller,
+    EndsWith,
     HeldCall,
     Hold,
     HoldId,
@@ -55,6 +56,7 @@ class Approvals:
         if shown_arguments(call.arguments) is None:
             raise CannotBeShown("arguments are too large to be shown whole")
         now = self._clock()
+        expires_at, ends_with = _end(decision, caller.session.expires_at, caller.chain.leaf.expires_at, now)
         held = HeldCall(
             id=HoldId(new_id("h")),
             state=HoldState.PENDING,
@@ -72,7 +74,8 @@ class Approvals:
             interactive=caller.agent.interactive,
             rules=decision.rules,
             asked_at=now,
-            expires_at=min(now + shortest(decision), caller.session.expires_at, caller.chain.leaf.expires_at),
+            expires_at=expires_at,
+            ends_with=ends_with,
         )
         opened = await self._store.open_hold(
             held, record(held.id), per_session=limits.HOLDS_PER_SESSION, per_agent=limits.HOLDS_PER_AGENT
@@ -196,6 +199,16 @@ def evidence(held: HeldCall, asked: Hold) -> Approval:
 def shortest(decision: Hold) -> timedelta:
     """How long a call waits: as long as the least patient rule."""
     return min(rule.expires for rule in decision.rules)
+
+
+def _end(decision: Hold, session: datetime, delegation: datetime, now: datetime) -> tuple[datetime, EndsWith]:
+    """When a call that is held now stops waiting, and which bound that is."""
+    bounds: tuple[tuple[datetime, EndsWith], ...] = (
+        (session, "session"),
+        (delegation, "delegation"),
+        (now + shortest(decision), "rule"),
+    )
+    return min(bounds, key=lambda bound: bound[0])
 
 
 def _is_usable(key: Key, at: datetime) -> bool:

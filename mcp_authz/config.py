@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import tempfile
 import tomllib
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -16,6 +18,7 @@ from mcp_authz.errors import ConfigError
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,19}$")]
 RESERVED_SERVERS = frozenset({"authz", "mcp", "dev"})
+_SOCKET_PATH: Final = 100  # bytes; the kernel takes 104 to 108
 
 
 class _Strict(BaseModel):
@@ -47,6 +50,8 @@ class ServerConfig(_Strict):
     preset: str | None = None
     call_timeout: Annotated[int, Field(ge=1, le=3600)] = 300
     elicitation: bool = True
+    mode: Literal["enforce", "observe"] = "enforce"
+    observe_destructive: tuple[str, ...] = Field(default=(), strict=False)
     tools: dict[str, ToolConfig] = {}
 
     @model_validator(mode="after")
@@ -102,6 +107,7 @@ class Config(_Strict):
     servers: dict[Name, ServerConfig] = {}
     approval: dict[str, ApprovalConfig] = {}
     roles: dict[str, Annotated[tuple[str, ...], Field(strict=False)]] = {}
+    notify: Literal["desktop", "none"] = "desktop"
     source: Path = Field(default=Path(), exclude=True)
 
     @field_validator("public_url")
@@ -148,6 +154,20 @@ class Config(_Strict):
         if self.data_dir is None:
             return user_data_dir()
         return (self.source.parent if self.source != Path() else user_data_dir()) / self.data_dir
+
+
+    @property
+    def socket(self) -> Path:
+        """The Unix socket of the gateway on this data directory; elsewhere when its path would be too long for one."""
+        beside = self.data / "gateway.sock"
+        if len(os.fsencode(beside)) <= _SOCKET_PATH:
+            return beside
+        name = hashlib.sha256(os.fsencode(self.data)).hexdigest()[:16]
+        return Path(tempfile.gettempdir()) / f"mcp-authz-{os.getuid()}" / f"{name}.sock"
+
+    def agent_key(self, name: str) -> Path:
+        """Where `wrap` puts the key of an agent, and `connect` looks for it."""
+        return self.data / "agents" / f"{name}.pem"
 
 
 def user_config_dir() -> Path:

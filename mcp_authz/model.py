@@ -61,6 +61,7 @@ class Mode(StrEnum):
 
 
 Status = Literal["active", "revoked"]
+EndsWith = Literal["rule", "session", "delegation"]  # whose end is the end of a hold
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +98,43 @@ class Key:
     added_at: datetime
     retires_at: datetime | None = None  # set by a rotation: valid for what was issued before, until then
     status: Status = "active"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passkey:
+    """A WebAuthn credential by which a person proves that it is them (WebAuthn Level 3)."""
+
+    credential: bytes  # the credential id that the authenticator chose
+    person: PersonName
+    public_key: bytes  # COSE_Key, as registered
+    sign_count: int
+    label: str
+    added_at: datetime
+    last_used_at: datetime | None = None
+    status: Status = "active"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invitation:
+    """A one-time link by which a person registers a passkey; the store knows only its token's digest."""
+
+    digest: bytes  # SHA-256 of the token, 32 bytes
+    person: PersonName
+    made_at: datetime
+    expires_at: datetime
+    used_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignIn:
+    """A browser in which a person has shown a passkey; the store knows only its cookie's digest."""
+
+    digest: bytes  # SHA-256 of the cookie's token, 32 bytes
+    person: PersonName
+    credential: bytes  # the passkey that was shown
+    began_at: datetime
+    expires_at: datetime
+    ended_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -364,6 +402,7 @@ class Verdict:
     signed_by: str  # thumbprint of the key that signed: the approver's, or the gateway's
     reason: str
     given_at: datetime
+    terms: Mapping[str, Any] = field(default_factory=dict)  # what the person narrowed; signed in the statement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -390,3 +429,4 @@ class HeldCall:
     verdicts: tuple[Verdict, ...] = ()
     ended_at: datetime | None = None
     result: Mapping[str, Any] | None = None  # the recorded outcome of a call that ran
+    ends_with: EndsWith = "rule"  # which of its bounds ends first

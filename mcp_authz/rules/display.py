@@ -7,7 +7,7 @@ import json
 import unicodedata
 from collections.abc import Mapping
 from datetime import UTC
-from typing import Any
+from typing import Any, Final
 
 from mcp_authz import limits
 from mcp_authz.model import ApprovalRule, HeldCall
@@ -50,6 +50,9 @@ def shown_rule(rule: ApprovalRule) -> str:
     return f"{visible(rule.name)}: {', '.join(parts)}"
 
 
+_ENDS_WITH: Final = {"rule": "the time its rule gives", "session": "the session", "delegation": "the delegation"}
+
+
 def displayed(held: HeldCall) -> str:
     """The text an approver sees, whole; its digest is part of what they sign."""
     through = " -> ".join([f"user:{held.subject}", *(f"agent:{name}" for name in held.chain)])
@@ -63,7 +66,7 @@ def displayed(held: HeldCall) -> str:
             *([] if not held.arguments else [arguments if arguments is not None else "  (too large to be shown)"]),
             "needs:",
             *(f"  {shown_rule(rule)}" for rule in held.rules),
-            f"ends: {held.expires_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC",
+            f"ends: {held.expires_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC, with {_ENDS_WITH[held.ends_with]}",
             f"hold: {held.id}",
         ]
     )

@@ -34,6 +34,7 @@ from mcp_authz.store.transaction import Transaction
 _COLUMNS: Final = (
     "id", "state", "digest", "tool", "server", "arguments", "hazard", "session_id", "purpose", "subject", "owner",
     "actor", "chain", "interactive", "rules", "asked_at", "expires_at", "ended_at", "result",
+    "ends_with",
 )  # fmt: skip
 _VERDICT: Final = (
     "hold_id",
@@ -45,6 +46,7 @@ _VERDICT: Final = (
     "signed_by",
     "reason",
     "given_at",
+    "terms",
 )
 
 _SELECT: Final = f"SELECT {columns(_COLUMNS)} FROM holds"  # noqa: S608 - constants
@@ -128,7 +130,7 @@ def give_verdict(tx: Transaction, verdict: Verdict, *, after: int, to: HoldState
         raise Conflict(f"a pending hold does not become {to}")
     row = (
         verdict.hold, after, verdict.person, int(verdict.approve), int(verdict.assurance),
-        verdict.statement, verdict.signed_by, verdict.reason, micros(verdict.given_at),
+        verdict.statement, verdict.signed_by, verdict.reason, micros(verdict.given_at), text(dict(verdict.terms)),
     )  # fmt: skip
     tx.db.execute(insert("verdicts", _VERDICT), row)
     if to is not HoldState.PENDING:
@@ -239,7 +241,7 @@ def _row(tx: Transaction, held: HeldCall) -> Row:
         held.id, HoldState.PENDING, held.digest, held.tool, held.server,
         _seal(tx, held.id, "arguments", held.arguments), held.hazard, held.session,
         held.purpose, held.subject, held.owner, held.actor, text(list(held.chain)), int(held.interactive),
-        rules_text(held.rules), micros(held.asked_at), micros(held.expires_at), None, None,
+        rules_text(held.rules), micros(held.asked_at), micros(held.expires_at), None, None, held.ends_with,
     )  # fmt: skip
 
 
@@ -247,6 +249,7 @@ def _held(tx: Transaction, row: Row) -> HeldCall:
     (
         id_, state, digest, tool, server, arguments, hazard, session_id, purpose, subject, owner,
         actor, chain, interactive, rules, asked_at, expires_at, ended_at, result,
+        ends_with,
     ) = row  # fmt: skip
     if state in WAITING and tx.now >= expires_at:
         state, ended_at = HoldState.EXPIRED, expires_at
@@ -271,6 +274,7 @@ def _held(tx: Transaction, row: Row) -> HeldCall:
         verdicts=_verdicts(tx, id_),
         ended_at=None if ended_at is None else when(ended_at),
         result=None if result is None else _unseal(tx, id_, "result", result),
+        ends_with=ends_with,
     )
 
 
@@ -289,6 +293,7 @@ def _verdicts(tx: Transaction, hold_id: HoldId) -> tuple[Verdict, ...]:
             signed_by=signed_by,
             reason=reason,
             given_at=when(given_at),
+            terms=json.loads(terms),
         )
-        for hold, _, person, approve, assurance, statement, signed_by, reason, given_at in rows
+        for hold, _, person, approve, assurance, statement, signed_by, reason, given_at, terms in rows
     )

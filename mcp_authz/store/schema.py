@@ -173,6 +173,36 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             value BLOB NOT NULL
         ) STRICT, WITHOUT ROWID""",
     ),
+    (
+        "ALTER TABLE holds ADD COLUMN ends_with TEXT NOT NULL DEFAULT 'rule'",
+        "ALTER TABLE verdicts ADD COLUMN terms TEXT NOT NULL DEFAULT '{}'",
+        """CREATE TABLE passkeys (
+            credential BLOB PRIMARY KEY,
+            person TEXT NOT NULL REFERENCES people (name),
+            public_key BLOB NOT NULL,
+            sign_count INTEGER NOT NULL,
+            label TEXT NOT NULL,
+            added_at INTEGER NOT NULL,
+            last_used_at INTEGER,
+            status TEXT NOT NULL CHECK (status IN ('active', 'revoked'))
+        ) STRICT, WITHOUT ROWID""",
+        "CREATE INDEX passkeys_by_person ON passkeys (person)",
+        """CREATE TABLE invitations (
+            digest BLOB PRIMARY KEY CHECK (length(digest) = 32),
+            person TEXT NOT NULL REFERENCES people (name),
+            made_at INTEGER NOT NULL,
+            expires_at INTEGER NOT NULL,
+            used_at INTEGER
+        ) STRICT, WITHOUT ROWID""",
+        """CREATE TABLE sign_ins (
+            digest BLOB PRIMARY KEY CHECK (length(digest) = 32),
+            person TEXT NOT NULL REFERENCES people (name),
+            credential BLOB NOT NULL REFERENCES passkeys (credential),
+            began_at INTEGER NOT NULL,
+            expires_at INTEGER NOT NULL,
+            ended_at INTEGER
+        ) STRICT, WITHOUT ROWID""",
+    ),
 )
 
 
