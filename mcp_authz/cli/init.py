@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import os
+import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
+from mcp_authz import limits
 from mcp_authz.agents import People, person_name
 from mcp_authz.cli.invocation import asynchronous, command_line, login_name, named_config, operator
 from mcp_authz.cli.output import next_step, say
 from mcp_authz.config import Config, load_config, user_config_dir
-from mcp_authz.errors import ConfigError, InputError
-from mcp_authz.installation import open_installation
-from mcp_authz.model import PersonName
+from mcp_authz.errors import ConfigError
+from mcp_authz.installation import Installation, open_installation
+from mcp_authz.model import Person, PersonName
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
+
+_NO_NAME: Final = re.compile(r"[^a-z0-9._-]+")
 
 STARTER = """\
 # mcp-authz: one gateway in front of your MCP tool servers.
@@ -55,6 +60,16 @@ expires_minutes = 15
 """
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Initialised:
+    """An installation that can be used, and the person who sits here."""
+
+    config: Config
+    person: PersonName
+    link: str | None  # where the person registers a first passkey; None when they have one, or may not
+    written: bool  # whether the configuration was made just now
+
+
 @app.command()
 @asynchronous
 async def init(
@@ -65,27 +80,42 @@ async def init(
     ] = None,
 ) -> None:
     """Write a first configuration, unless there is one, and register you as a person."""
-    path = config or named_config(ctx) or _default()
-    written = _write(path)
-    say(f"configuration {path} {'is written; add your tool servers to it' if written else 'is there already'}")
-    loaded = load_config(path)
-    person = await _register(loaded)
-    say(f"store and keys are in {loaded.data}")
-    words = ("agent", "add", "AGENT", "--owner", person or "PERSON", "--new-key", "AGENT.pem", "--ceiling", "SCOPES")
+    path = config or named_config(ctx) or default_path()
+    done = await initialise(path)
+    say(f"configuration {path} {'is written; add your tool servers to it' if done.written else 'is there already'}")
+    say(f"store and keys are in {done.config.data}")
+    say(f"you are {done.person}: agents act for you, and you approve what they ask for")
+    words = ("agent", "add", "AGENT", "--owner", done.person, "--new-key", "AGENT.pem", "--ceiling", "SCOPES")
     named = ["--config", str(path)] if config is not None else []
-    next_step(command_line(ctx, *named, *words) if person else command_line(ctx, *named, "user", "add", "NAME"))
+    next_step(command_line(ctx, *named, *words))
 
 
-def _default() -> Path:
+def default_path() -> Path:
+    """Where a configuration is looked for when none was named on the command line."""
     named = os.environ.get("MCP_AUTHZ_CONFIG")
     return Path(named) if named else user_config_dir() / "gateway.toml"
 
 
+async def initialise(path: Path) -> Initialised:
+    """Configuration, keys and store are there, and the person of this login is registered; done again, nothing changes.
+
+    Raises:
+        ConfigError: the file cannot be written, or what is there cannot be used.
+        StoreError: the store cannot be used.
+    """
+    written = _write(path)
+    config = load_config(path)
+    async with open_installation(config) as here:
+        person = await _register(here)
+    return Initialised(config=config, person=person.name, link=None, written=written)
+
+
 def _write(path: Path) -> bool:
-    """Whether the file was made; one that is there is left as it is."""
+    """Whether the file was made, for this user only; one that is there is left as it is."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with path.open("x", encoding="utf-8") as file:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(STARTER)
     except FileExistsError:
         return False
@@ -94,14 +124,13 @@ def _write(path: Path) -> bool:
     return True
 
 
-async def _register(config: Config) -> PersonName | None:
-    """The person of this login, registered; None when the login cannot be a person's name."""
-    try:
-        name = person_name(login_name())
-    except InputError:
-        return None
-    async with open_installation(config) as here:
-        if await here.store.person(name) is None:
-            await People(here.store, here.clock).add(name, by=operator())
-            say(f"person {name} is registered")
-    return name
+async def _register(here: Installation) -> Person:
+    """The person of this login, registered now or before."""
+    name = _name_of(login_name())
+    known = await here.store.person(name)
+    return known if known is not None else await People(here.store, here.clock).add(name, by=operator())
+
+
+def _name_of(login: str) -> PersonName:
+    """The login as the name of a person: `Jane Doe` is `jane-doe`."""
+    return person_name(_NO_NAME.sub("-", login.lower()).strip("-._")[: limits.NAME] or "me")

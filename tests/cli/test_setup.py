@@ -41,7 +41,7 @@ def test_an_unknown_command_is_a_usage_error_that_suggests(desk: Desk) -> None:
 def test_init_writes_a_configuration_that_works_and_is_done_once(desk: Desk) -> None:
     done = desk.run("init", global_options=())
     path = desk.path("home") / ".config" / "mcp-authz" / "gateway.toml"
-    assert done.code == 0 and f"configuration {path} is written" in done.out and "is registered" in done.out
+    assert done.code == 0 and f"configuration {path} is written" in done.out and "you are " in done.out
     assert load_config(path).servers == {}
     path.write_text(path.read_text() + "# mine\n")
     again = desk.run("init", global_options=())
