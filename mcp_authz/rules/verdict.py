@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from mcp_authz import limits
 from mcp_authz.errors import SignatureRefused
@@ -24,6 +24,7 @@ class ReadVerdict:
     approve: bool
     reason: str
     signed_by: str
+    terms: Mapping[str, Any]
 
 
 def make_statement(
@@ -35,8 +36,13 @@ def make_statement(
     reason: str,
     at: datetime,
     key: PrivateKey,
+    terms: Mapping[str, Any] | None = None,
+    proof: Mapping[str, Any] | None = None,
 ) -> str:
-    """Return the compact JWS, `typ` `approval+jwt`, by which `key` says what `person` answered to this hold."""
+    """Return the compact JWS, `typ` `approval+jwt`, by which `key` says what `person` answered to this hold.
+
+    `terms` is what the person narrowed; `proof` is how the gateway knows that it was them, where it is the one that signs.
+    """
     claims = {
         "sub": f"user:{person}",
         "hold": held.id,
@@ -46,6 +52,8 @@ def make_statement(
         "assurance": assurance.label,
         "reason": reason,
         "iat": int(at.timestamp()),
+        **({"terms": dict(terms)} if terms else {}),
+        **({"proof": dict(proof)} if proof else {}),
     }
     return jose.sign(claims, typ=TYP, key=key, kid=key.public.thumbprint)
 
@@ -72,11 +80,15 @@ def read_statement(
     for name, value in bound.items():
         if not equal(str(claims.get(name)).encode(), value.encode()):
             raise SignatureRefused(f"verdict is about something else: `{name}` differs")
-    issued, reason = claims.get("iat"), claims.get("reason", "")
-    if isinstance(issued, bool) or not isinstance(issued, int) or not isinstance(reason, str):
+    issued, reason, terms = claims.get("iat"), claims.get("reason", ""), claims.get("terms", {})
+    if isinstance(issued, bool) or not all(
+        isinstance(value, kind) for value, kind in ((issued, int), (reason, str), (terms, dict))
+    ):
         raise SignatureRefused("verdict has a claim of the wrong type")
     if abs(now.timestamp() - issued) > limits.CLOCK_SKEW.total_seconds():
         raise SignatureRefused("verdict was not signed just now; check the clock and sign again")
     if claims.get("verdict") not in {"approve", "deny"}:
         raise SignatureRefused("verdict is neither approve nor deny")
-    return ReadVerdict(approve=claims["verdict"] == "approve", reason=reason, signed_by=key.thumbprint)
+    return ReadVerdict(
+        approve=claims["verdict"] == "approve", reason=reason, signed_by=key.thumbprint, terms=terms
+    )
