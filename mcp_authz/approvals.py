@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from mcp_authz import limits
 from mcp_authz.errors import Conflict, NotFound
 from mcp_authz.ids import new_id
 from mcp_authz.model import (
+    Agent,
+    AgentName,
     Approval,
     Assurance,
     Caller,
@@ -21,6 +23,7 @@ from mcp_authz.model import (
     Key,
     Person,
     PersonName,
+    SessionId,
     ToolCall,
     Verdict,
 )
@@ -37,6 +40,31 @@ class CannotBeShown(Conflict):
     code = "cannot_be_shown"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asker:
+    """Who a person is asked by, and for what."""
+
+    agent: Agent
+    subject: PersonName
+    session: SessionId  # empty for a request for a session
+    purpose: str
+    chain: tuple[AgentName, ...]
+    bounds: tuple[tuple[datetime, EndsWith], ...]  # when it is over, whatever the rules say
+
+
+def asker_of(caller: Caller) -> Asker:
+    """The asker of a call that stands in a session."""
+    assert caller.session is not None and caller.chain is not None  # noqa: S101 - steps 5 and 12 came before
+    return Asker(
+        agent=caller.agent,
+        subject=caller.session.subject,
+        session=caller.session.id,
+        purpose=caller.session.purpose,
+        chain=caller.chain.agents,
+        bounds=((caller.session.expires_at, "session"), (caller.chain.leaf.expires_at, "delegation")),
+    )
+
+
 class Approvals:
     """Opens holds and hears verdicts; who may answer is decided by `rules.hold` alone."""
 
@@ -45,18 +73,17 @@ class Approvals:
         self._clock = clock
         self._gateway_key = gateway_key
 
-    async def open(self, call: ToolCall, caller: Caller, decision: Hold, record: Callable[[HoldId], Event]) -> HeldCall:
+    async def open(self, call: ToolCall, asker: Asker, decision: Hold, record: Callable[[HoldId], Event]) -> HeldCall:
         """The call waits for a person: a new hold, or the identical one that waits already; recorded either way.
 
         Raises:
             CannotBeShown: the arguments cannot be displayed in full.
             Conflict: too many holds wait already.
         """
-        assert caller.session is not None and caller.chain is not None  # noqa: S101 - steps 5 and 12 came before
         if shown_arguments(call.arguments) is None:
             raise CannotBeShown("arguments are too large to be shown whole")
         now = self._clock()
-        expires_at, ends_with = _end(decision, caller.session.expires_at, caller.chain.leaf.expires_at, now)
+        expires_at, ends_with = _end(decision, asker, now)
         held = HeldCall(
             id=HoldId(new_id("h")),
             state=HoldState.PENDING,
@@ -65,13 +92,13 @@ class Approvals:
             server=call.tool.server,
             arguments=call.arguments,
             hazard=call.tool.classification.hazard,
-            session=caller.session.id,
-            purpose=caller.session.purpose,
-            subject=caller.session.subject,
-            owner=caller.agent.owner,
-            actor=caller.agent.name,
-            chain=caller.chain.agents,
-            interactive=caller.agent.interactive,
+            session=asker.session,
+            purpose=asker.purpose,
+            subject=asker.subject,
+            owner=asker.agent.owner,
+            actor=asker.agent.name,
+            chain=asker.chain,
+            interactive=asker.agent.interactive,
             rules=decision.rules,
             asked_at=now,
             expires_at=expires_at,
@@ -201,14 +228,10 @@ def shortest(decision: Hold) -> timedelta:
     return min(rule.expires for rule in decision.rules)
 
 
-def _end(decision: Hold, session: datetime, delegation: datetime, now: datetime) -> tuple[datetime, EndsWith]:
+def _end(decision: Hold, asker: Asker, now: datetime) -> tuple[datetime, EndsWith]:
     """When a call that is held now stops waiting, and which bound that is."""
-    bounds: tuple[tuple[datetime, EndsWith], ...] = (
-        (session, "session"),
-        (delegation, "delegation"),
-        (now + shortest(decision), "rule"),
-    )
-    return min(bounds, key=lambda bound: bound[0])
+    rule: tuple[datetime, EndsWith] = (now + shortest(decision), "rule")
+    return min((*asker.bounds, rule), key=lambda bound: bound[0])
 
 
 def _is_usable(key: Key, at: datetime) -> bool:

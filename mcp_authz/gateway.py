@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 
 from mcp_authz import audit
+from mcp_authz.approvals import asker_of
 from mcp_authz.catalog import could_ever_use, known_to
 from mcp_authz.downstream import Offer
 from mcp_authz.errors import SignatureRefused
@@ -152,6 +153,7 @@ class Ride:
             call_id=self._call_id,
             call=call,
             caller=self._caller,
+            asker=asker_of(self._caller),
             hold=hold,
             message=self._message,
             channel=self._channel,

@@ -11,7 +11,7 @@ from typing import Any, Final
 import anyio
 
 from mcp_authz import limits
-from mcp_authz.approvals import Approvals, CannotBeShown, evidence
+from mcp_authz.approvals import Approvals, Asker, CannotBeShown, evidence
 from mcp_authz.errors import Conflict, DownstreamRefusal
 from mcp_authz.ids import new_id
 from mcp_authz.model import Approval, Caller, Deny, HeldCall, Hold, HoldId, HoldState, RuleId, ToolCall
@@ -45,6 +45,7 @@ class Waiting:
     call_id: str
     call: ToolCall
     caller: Caller
+    asker: Asker
     hold: Hold
     message: Message
     channel: Channel
@@ -91,7 +92,7 @@ class Holding:
             case HeldCall(state=HoldState.DENIED):
                 return self._refused(waiting, "approval_denied", held.id)
         try:
-            held = await self._approvals.open(waiting.call, waiting.caller, waiting.hold, waiting.record)
+            held = await self._approvals.open(waiting.call, waiting.asker, waiting.hold, waiting.record)
         except CannotBeShown:
             return self._refused(waiting, "cannot_be_shown", "display")
         except Conflict:
@@ -102,9 +103,8 @@ class Holding:
 
     async def _standing(self, waiting: Waiting) -> HeldCall | None:
         """The hold that already answers for exactly this call, if its answer still counts."""
-        assert waiting.caller.session is not None  # noqa: S101 - step 12 came before
         held = await self._store.find_hold(
-            digest=waiting.hold.call_digest, session=waiting.caller.session.id, actor=waiting.caller.agent.name
+            digest=waiting.hold.call_digest, session=waiting.asker.session, actor=waiting.asker.agent.name
         )
         if held is None:
             return None

@@ -81,9 +81,9 @@ def read_statement(
         if not equal(str(claims.get(name)).encode(), value.encode()):
             raise SignatureRefused(f"verdict is about something else: `{name}` differs")
     issued, reason, terms = claims.get("iat"), claims.get("reason", ""), claims.get("terms", {})
-    if isinstance(issued, bool) or not all(
-        isinstance(value, kind) for value, kind in ((issued, int), (reason, str), (terms, dict))
-    ):
+    if isinstance(issued, bool) or not isinstance(issued, int):
+        raise SignatureRefused("verdict does not say when it was given")
+    if not isinstance(reason, str) or not isinstance(terms, dict):
         raise SignatureRefused("verdict has a claim of the wrong type")
     if abs(now.timestamp() - issued) > limits.CLOCK_SKEW.total_seconds():
         raise SignatureRefused("verdict was not signed just now; check the clock and sign again")
