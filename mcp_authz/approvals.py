@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import reduce
+from typing import Any
 
 from mcp_authz import limits
-from mcp_authz.errors import Conflict, NotFound
+from mcp_authz.errors import Conflict, InputError, NotFound
 from mcp_authz.ids import new_id
 from mcp_authz.model import (
     Agent,
@@ -27,6 +29,7 @@ from mcp_authz.model import (
     ToolCall,
     Verdict,
 )
+from mcp_authz.rules import session_request
 from mcp_authz.rules import verdict as verdicts
 from mcp_authz.rules.display import shown_arguments
 from mcp_authz.rules.hold import after_verdicts, evidence_assurance, is_eligible, prompt_may_answer
@@ -137,11 +140,12 @@ class Approvals:
                 statement=statement,
                 signed_by=read.signed_by,
                 reason=read.reason,
+                terms=read.terms,
                 given_at=self._clock(),
             ),
         )
 
-    async def hear_client(self, hold: HoldId, *, approve: bool) -> HeldCall:
+    async def hear_client(self, hold: HoldId, *, approve: bool, terms: Mapping[str, Any] | None = None) -> HeldCall:
         """The answer that the subject's own client gave to the prompt is heard; signed by the gateway, as such.
 
         Raises:
@@ -159,6 +163,7 @@ class Approvals:
             reason="",
             at=self._clock(),
             key=self._gateway_key,
+            terms=terms,
         )
         return await self._hear(
             held,
@@ -171,6 +176,7 @@ class Approvals:
                 statement=statement,
                 signed_by=self._gateway_key.public.thumbprint,
                 reason="",
+                terms=terms or {},
                 given_at=self._clock(),
             ),
         )
@@ -186,6 +192,8 @@ class Approvals:
             raise Conflict(f"hold `{held.id}` needs a stronger proof than `{verdict.assurance.label}`")
         if verdict.approve and any(r.reason for r in held.rules) and not verdict.reason.strip():
             raise Conflict(f"hold `{held.id}` needs a reason with the approval")
+        if verdict.approve:
+            terms_of(held, verdict.terms)
         after = replace(held, verdicts=(*held.verdicts, verdict))
         people = {str(v.person): await self._person(v.person) for v in after.verdicts}
         to = after_verdicts(after, people)
@@ -215,12 +223,26 @@ def evidence(held: HeldCall, asked: Hold) -> Approval:
     return Approval(
         hold=held.id,
         call_digest=held.digest,
-        arguments=held.arguments,
+        arguments=terms_of(held),
         rules=tuple(rule.name for rule in held.rules if rule in asked.rules),
         assurance=evidence_assurance(held),
         by=tuple(verdict.person for verdict in given),
         approved_at=max(verdict.given_at for verdict in given),
     )
+
+
+def terms_of(held: HeldCall, more: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
+    """What runs once the hold is approved: the captured arguments, narrowed by what each approver made of them.
+
+    Raises:
+        InputError: `more` would not narrow it, or this is no call that could be narrowed.
+    """
+    every = [*(verdict.terms for verdict in held.verdicts if verdict.approve), more or {}]
+    if held.tool == session_request.NAME:
+        return reduce(session_request.narrowed, every, held.arguments)
+    if any(every):
+        raise InputError("only a request for a session can be narrowed; approve the call as it is, or deny it")
+    return held.arguments
 
 
 def shortest(decision: Hold) -> timedelta:
@@ -254,5 +276,6 @@ def _event(held: HeldCall, verdict: Verdict, to: HoldState, at: datetime) -> Eve
             "actor": f"agent:{held.actor}",
             "tool": held.tool,
             "state": to.value,
+            **({"terms": dict(verdict.terms)} if verdict.terms else {}),
         },
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -12,11 +12,12 @@ import anyio
 
 from mcp_authz import limits
 from mcp_authz.approvals import Approvals, Asker, CannotBeShown, evidence
-from mcp_authz.errors import Conflict, DownstreamRefusal
+from mcp_authz.errors import Conflict, DownstreamRefusal, InputError
 from mcp_authz.ids import new_id
 from mcp_authz.model import Approval, Caller, Deny, HeldCall, Hold, HoldId, HoldState, RuleId, ToolCall
 from mcp_authz.outcome import Asked, Held, Refused, Replayed
 from mcp_authz.relay import Channel
+from mcp_authz.rules import session_request
 from mcp_authz.rules.display import displayed
 from mcp_authz.rules.hold import prompt_may_answer
 from mcp_authz.rules.keys import Sealer
@@ -167,7 +168,9 @@ class Holding:
         approve = read_answer(answer)
         try:
             if approve is not None:
-                await self._approvals.hear_client(held.id, approve=approve)
+                await self._approvals.hear_client(held.id, approve=approve, terms=read_terms(held, answer))
+        except InputError:
+            return Held(call_id=waiting.call_id, held=held)  # terms that narrow nothing: no answer at all
         except Conflict:
             log.info("hold %s moved on while its prompt was open: what it is now counts", held.id)
         held = await self._store.hold(held.id) or held
@@ -218,7 +221,37 @@ class Holding:
 
 def question(held: HeldCall) -> dict[str, Any]:
     """The elicitation by which the subject's own client is asked (form mode)."""
+    if held.tool == session_request.NAME:
+        return {"mode": "form", "message": f"Give this session?\n\n{displayed(held)}", "requestedSchema": _terms(held)}
     return {"mode": "form", "message": f"Approve this call?\n\n{displayed(held)}", "requestedSchema": _SCHEMA}
+
+
+def _terms(held: HeldCall) -> dict[str, Any]:
+    minutes = held.arguments["minutes"]
+    properties = {
+        "approve": {"type": "boolean", "title": "Give the session", "description": "No means: there is none."},
+        "minutes": {
+            "type": "integer",
+            "title": "For how many minutes",
+            "minimum": 1,
+            "maximum": minutes,
+            "default": minutes,
+        },
+        "only_reading": {"type": "boolean", "title": "Only the tools that read", "default": False},
+    }
+    return {"type": "object", "properties": properties, "required": ["approve"]}
+
+
+def read_terms(held: HeldCall, answer: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the person narrowed in the prompt; nothing where there was nothing to narrow."""
+    content = answer.get("content")
+    if held.tool != session_request.NAME or not isinstance(content, dict):
+        return {}
+    terms = {"minutes": content["minutes"]} if "minutes" in content else {}
+    if content.get("only_reading"):
+        more = {*held.arguments["writes"], *held.arguments["held"]}
+        terms["tools"] = [tool for tool in held.arguments["tools"] if tool not in more]
+    return terms
 
 
 def read_answer(answer: Any) -> bool | None:

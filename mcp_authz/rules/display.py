@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from mcp_authz import limits
 from mcp_authz.model import ApprovalRule, HeldCall
+from mcp_authz.rules import session_request
 
 # Categories whose characters have no shape of their own, or reorder and hide others (UAX #9, Unicode chapter 23).
 _HIDDEN = frozenset({"Cc", "Cf", "Co", "Cn", "Cs", "Zl", "Zp"})
@@ -53,13 +54,20 @@ def shown_rule(rule: ApprovalRule) -> str:
 _ENDS_WITH: Final = {"rule": "the time its rule gives", "session": "the session", "delegation": "the delegation"}
 
 
+def _asks(held: HeldCall) -> str:
+    """What is asked, in one line."""
+    if held.tool == session_request.NAME:
+        return visible(session_request.sentence(held.arguments, held.actor))
+    return f"{held.actor} asks to run {visible(held.tool)} ({held.hazard.value})"
+
+
 def displayed(held: HeldCall) -> str:
     """The text an approver sees, whole; its digest is part of what they sign."""
     through = " -> ".join([f"user:{held.subject}", *(f"agent:{name}" for name in held.chain)])
     arguments = shown_arguments(held.arguments)
     return "\n".join(
         [
-            f"{held.actor} asks to run {visible(held.tool)} ({held.hazard.value})",
+            _asks(held),
             f"for {held.subject}, through {through}",
             f"purpose: {visible(held.purpose) or '(none given)'}",
             "arguments:" if held.arguments else "arguments: none",

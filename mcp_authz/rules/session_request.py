@@ -190,9 +190,7 @@ def _listed(tools: Iterable[str]) -> str:
     return ", ".join(f"{server} ({', '.join(names)})" for server, names in by_server.items())
 
 
-def _constraints(
-    tool: Tool, where: Mapping[str, Any], limited: ToolsMap | None
-) -> Mapping[str, Constraint] | None:
+def _constraints(tool: Tool, where: Mapping[str, Any], limited: ToolsMap | None) -> Mapping[str, Constraint] | None:
     """The constraints under which the tool would be given; None when it would not be."""
     if limited is not None and tool.name not in limited:
         return None

@@ -41,7 +41,7 @@ def make_statement(
 ) -> str:
     """Return the compact JWS, `typ` `approval+jwt`, by which `key` says what `person` answered to this hold.
 
-    `terms` is what the person narrowed; `proof` is how the gateway knows that it was them, where it is the one that signs.
+    `terms` is what the person narrowed; `proof` is how the gateway knows that it was them, where it is who signs.
     """
     claims = {
         "sub": f"user:{person}",
@@ -89,6 +89,4 @@ def read_statement(
         raise SignatureRefused("verdict was not signed just now; check the clock and sign again")
     if claims.get("verdict") not in {"approve", "deny"}:
         raise SignatureRefused("verdict is neither approve nor deny")
-    return ReadVerdict(
-        approve=claims["verdict"] == "approve", reason=reason, signed_by=key.thumbprint, terms=terms
-    )
+    return ReadVerdict(approve=claims["verdict"] == "approve", reason=reason, signed_by=key.thumbprint, terms=terms)
