@@ -27,6 +27,9 @@ OWN_NAME_TOKEN_LIFETIME: Final = timedelta(minutes=1)  # so that a session which
 KEY_OVERLAP: Final = timedelta(days=1)  # how long a rotated key may still stand behind what was issued before
 REPLAY_WINDOW: Final = timedelta(minutes=2)  # an identical call gets the recorded outcome again
 REQUEST_STATE_LIFETIME: Final = timedelta(minutes=15)
+INVITATION: Final = timedelta(hours=1)  # of the one-time link by which a person registers a passkey
+SIGN_IN_LIFETIME: Final = timedelta(hours=12)  # of a browser's cookie: a working day
+CHALLENGE_LIFETIME: Final = timedelta(minutes=5)  # from the question to the passkey's answer
 
 # Chains.
 CHAIN_LINKS: Final = 8
@@ -59,6 +62,19 @@ DETAIL_RECORDED: Final = 512  # characters of why a call was denied
 HOLDS_PER_SESSION: Final = 20  # pending at once; a flood is refused, not queued
 HOLDS_PER_AGENT: Final = 50
 
+OBSERVE_REMINDER: Final = timedelta(hours=1)  # between two warnings that a server is only observed
+
+# The page.
+PASSKEYS_PER_PERSON: Final = 10  # active at once
+CHALLENGES: Final = 256  # questions to passkeys that wait at once, of each kind; the oldest is forgotten first
+PAGE_BODY_BYTES: Final = 32 * 1024  # one request of the page: a passkey's answer and a reason
+REASON: Final = 1024  # characters of the reason that goes with a verdict
+STREAMS_PER_SIGN_IN: Final = 4  # browsers open six connections to one host: two are left for the pages themselves
+STREAM_KEPT_ALIVE: Final = timedelta(seconds=15)  # between two comments on a stream where nothing happens
+STREAM_PAUSE: Final = timedelta(milliseconds=200)  # between two looks at what waits, however much is written
+DECIDED_SHOWN: Final = 20  # calls that were decided lately, in the list
+REPLACEMENT_SHOWN: Final = timedelta(days=7)  # how long the page says that somebody's passkeys were replaced
+
 # Sources that have not been identified.
 SOURCE_BURST: Final = 200  # requests a source may make at once before it is identified
 SOURCE_PER_SECOND: Final = 50.0
@@ -82,4 +98,5 @@ RESTART_FORGIVEN: Final = timedelta(minutes=1)  # a connection that lived longer
 STORE_QUEUE: Final = 1024  # writes that wait for the disk; beyond it a call is refused at once instead of queued
 STORE_BATCH: Final = 128  # jobs in one flush; a lost power supply undoes at most these, none of them answered
 STORE_LOCKED: Final = timedelta(seconds=5)  # how long a write waits for another process
+CHANGES_LOOKED_FOR: Final = timedelta(milliseconds=250)  # while somebody waits for what another process writes
 ONCE_KEPT: Final = timedelta(hours=1)  # a used id is remembered beyond its expiry: clocks of two processes may differ

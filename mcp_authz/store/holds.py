@@ -80,6 +80,22 @@ def find_hold(tx: Transaction, *, digest: bytes, session: SessionId, actor: Agen
     return None if row is None else _held(tx, row)
 
 
+def latest_holds(tx: Transaction, limit: int) -> tuple[HeldCall, ...]:
+    """The holds that were asked for last, newest first."""
+    rows = tx.db.execute(f"{_SELECT} ORDER BY position DESC LIMIT ?", (limit,)).fetchall()
+    return tuple(_held(tx, row) for row in rows)
+
+
+def approved_like(tx: Transaction, held: HeldCall, limit: int) -> tuple[HeldCall, ...]:
+    """Other holds of the same tool, actor and subject whose rules were met, newest first."""
+    rows = tx.db.execute(
+        f"""{_SELECT} WHERE actor = ? AND state IN ('approved', 'claimed', 'done', 'failed', 'unknown')
+        AND tool = ? AND subject = ? AND id != ? ORDER BY position DESC LIMIT ?""",
+        (held.actor, held.tool, held.subject, held.id, limit),
+    ).fetchall()
+    return tuple(_held(tx, row) for row in rows)
+
+
 def expire_due(tx: Transaction) -> None:
     """Every hold whose time is up is expired, each with its record."""
     due = tx.db.execute(
@@ -107,10 +123,15 @@ def open_hold(tx: Transaction, held: HeldCall, event: Event, room: Room) -> Held
     if same is not None and same.state in WAITING:
         return same
     _require_live_owner(tx, held)
-    for column, value, most in (("session_id", held.session, room.per_session), ("actor", held.actor, room.per_agent)):
+    # Requests for a session stand in none: those of one agent have the room of a session together.
+    of_session = "session_id = ? AND (session_id != '' OR actor = ?)"
+    for where, values, most in (
+        (of_session, (held.session, held.actor), room.per_session),
+        ("actor = ?", (held.actor,), room.per_agent),
+    ):
         (waiting,) = tx.db.execute(
-            f"SELECT count(*) FROM holds WHERE {column} = ? AND state = 'pending'",  # noqa: S608 - constants
-            (value,),
+            f"SELECT count(*) FROM holds WHERE {where} AND state = 'pending'",  # noqa: S608 - constants
+            values,
         ).fetchone()
         if waiting >= most:
             raise Conflict(f"{most} calls wait for a person already; wait for their verdicts")

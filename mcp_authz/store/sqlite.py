@@ -26,18 +26,22 @@ from mcp_authz.model import (
     HeldCall,
     HoldId,
     HoldState,
+    Invitation,
     Key,
     Link,
     LinkId,
+    Passkey,
     Person,
     PersonName,
     Session,
     SessionId,
+    SignIn,
     Thumbprint,
     Verdict,
 )
 from mcp_authz.rules.keys import Sealer, random_bytes
-from mcp_authz.store import admission, holds, pins, records, registry, revoke
+from mcp_authz.store import accounts, admission, holds, pins, records, registry, revoke
+from mcp_authz.store.changes import Changes
 from mcp_authz.store.connections import FilePen, Reader, Transactions
 from mcp_authz.store.faults import store_error
 from mcp_authz.store.files import DatabaseFile, InstanceLock, WriteLock, free_siblings, prepare
@@ -61,7 +65,8 @@ class SqliteStore:
         self._reader = reader
         self._pen = pen
         self._instance = instance
-        self._writer = Writer(pen, first=_tidy)
+        self._changes = Changes(lambda: reader.ask(_version))
+        self._writer = Writer(pen, first=_tidy, then=self._changes.tell)
         self._ask, self._write = reader.ask, self._writer.run
 
     @classmethod
@@ -103,6 +108,7 @@ class SqliteStore:
         """What waited is written; connections, locks and thread are gone."""
         await self._writer.aclose()
         self._reader.close()
+        self._changes.tell()  # whoever waits learns that the store is closed
         self._pen.close()
         self._instance.close()
 
@@ -184,6 +190,12 @@ class SqliteStore:
     async def holds(self, *, states: Sequence[HoldState] | None = None) -> tuple[HeldCall, ...]:
         return self._ask(lambda tx: holds.holds(tx, states))
 
+    async def latest_holds(self, limit: int) -> tuple[HeldCall, ...]:
+        return self._ask(lambda tx: holds.latest_holds(tx, limit))
+
+    async def approved_like(self, held: HeldCall, limit: int) -> tuple[HeldCall, ...]:
+        return self._ask(lambda tx: holds.approved_like(tx, held, limit))
+
     async def find_hold(self, *, digest: bytes, session: SessionId, actor: AgentName) -> HeldCall | None:
         return self._ask(lambda tx: holds.find_hold(tx, digest=digest, session=session, actor=actor))
 
@@ -242,6 +254,44 @@ class SqliteStore:
     async def accept(self, server: str, tool: str, expect: bytes, event: Event) -> None:
         await self._write(lambda tx: pins.accept(tx, server, tool, expect, event))
 
+    # Accounts
+
+    async def passkey(self, credential: bytes) -> Passkey | None:
+        return self._ask(lambda tx: accounts.passkey(tx, credential))
+
+    async def passkeys_of(self, person: PersonName) -> tuple[Passkey, ...]:
+        return self._ask(lambda tx: accounts.passkeys_of(tx, person))
+
+    async def add_invitation(self, invitation: Invitation, event: Event) -> None:
+        await self._write(lambda tx: accounts.add_invitation(tx, invitation, event))
+
+    async def invitation(self, digest: bytes) -> Invitation | None:
+        return self._ask(lambda tx: accounts.invitation(tx, digest))
+
+    async def add_invited(self, passkey: Passkey, invitation: bytes, event: Event) -> None:
+        await self._write(lambda tx: accounts.add_invited(tx, passkey, invitation, event))
+
+    async def add_further(self, passkey: Passkey, signed_in: bytes, event: Event) -> None:
+        await self._write(lambda tx: accounts.add_further(tx, passkey, signed_in, event))
+
+    async def use_passkey(self, credential: bytes, sign_count: int) -> None:
+        await self._write(lambda tx: accounts.use_passkey(tx, credential, sign_count))
+
+    async def open_sign_in(self, sign_in: SignIn, sign_count: int | None, event: Event) -> None:
+        await self._write(lambda tx: accounts.open_sign_in(tx, sign_in, sign_count, event))
+
+    async def sign_in(self, digest: bytes) -> SignIn | None:
+        return self._ask(lambda tx: accounts.sign_in(tx, digest))
+
+    async def end_sign_in(self, digest: bytes, event: Event) -> None:
+        await self._write(lambda tx: accounts.end_sign_in(tx, digest, event))
+
+    async def revoke_passkeys(self, person: PersonName, event: Event) -> int:
+        return await self._write(lambda tx: accounts.revoke_passkeys(tx, person, event))
+
+    async def passkeys_replaced(self, person: PersonName, since: datetime) -> datetime | None:
+        return self._ask(lambda tx: accounts.passkeys_replaced(tx, person, since))
+
     # What may happen once
 
     async def remember(self, once: Once) -> bool:
@@ -256,6 +306,15 @@ class SqliteStore:
     async def secret(self, name: str, make: Callable[[], bytes]) -> bytes:
         known = self._ask(lambda tx: known_secret(tx, name))
         return known if known is not None else await self._write(lambda tx: secret(tx, name, make))
+
+    async def changed(self, since: int) -> int:
+        return await self._changes.after(since)
+
+
+def _version(tx: Transaction) -> tuple[sqlite3.Connection, int]:
+    """What changes with each commit of any other connection; counts of two connections do not compare."""
+    (version,) = tx.db.execute("PRAGMA data_version").fetchone()
+    return tx.db, version
 
 
 def _tidy(tx: Transaction) -> None:

@@ -69,10 +69,11 @@ class _Answer:
 class Writer:
     """Runs jobs in the order they came, as many at once as wait."""
 
-    def __init__(self, pen: Pen, *, first: Job[None]) -> None:
-        """`first` runs once in each batch, before its jobs."""
+    def __init__(self, pen: Pen, *, first: Job[None], then: Callable[[], None]) -> None:
+        """`first` runs once in each batch, before its jobs; `then` once it is on the disk, in the writer's thread."""
         self._pen = pen
         self._first = first
+        self._then = then
         self._waiting: deque[_Waiting] = deque()
         self._wake = threading.Condition()
         self._closed = False
@@ -113,6 +114,7 @@ class Writer:
                 mine = [answer for answer in answers if answer.to.loop is loop]
                 with suppress(RuntimeError):  # a loop that was closed has nobody left who waits
                     loop.call_soon_threadsafe(_give_all, mine)
+            self._then()
         self._pen.drop()
 
     def _next_batch(self) -> list[_Waiting]:
