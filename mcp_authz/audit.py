@@ -11,7 +11,7 @@ from typing import Any
 
 from mcp_authz import limits
 from mcp_authz.errors import InputError
-from mcp_authz.model import Approval, Caller, Deny, Hold, Permit, ToolCall
+from mcp_authz.model import Approval, Caller, Deny, Hold, Observed, Permit, ToolCall
 from mcp_authz.rules.canonical import canonical
 from mcp_authz.store.ports import Event
 
@@ -93,8 +93,10 @@ def decided(decision: Permit | Hold | Deny, *, policy: str, approval: Approval |
     """The members that say what was decided, by which rules of which policy."""
     fields: dict[str, Any] = {"because": list(decision.because), "policy": policy}
     match decision:
-        case Permit():
+        case Permit(observed=observed):
             fields["decision"] = "permit"
+            if observed is not None:
+                fields["observed"] = _observed(observed)
             if approval is not None:
                 fields["approval"] = {
                     "hold": approval.hold,
@@ -109,6 +111,13 @@ def decided(decision: Permit | Hold | Deny, *, policy: str, approval: Approval |
             if missing:
                 fields["missing"] = list(missing)
     return fields
+
+
+def _observed(it: Observed) -> dict[str, Any]:
+    fields: dict[str, Any] = {"would": it.would, "reason": it.reason, "because": list(it.because)}
+    if it.rules:
+        fields["rules"] = list(it.rules)
+    return fields | ({"detail": it.detail[: limits.DETAIL_RECORDED]} if it.detail else {})
 
 
 def decision_event(call_id: str, at: datetime, *parts: Mapping[str, Any]) -> Event:
@@ -181,6 +190,8 @@ def _decision_sentence(f: Mapping[str, Any]) -> str:
         case "permit" if "approval" in f:
             by = ", ".join(_answerer(name, f["approval"]["assurance"]) for name in f["approval"]["by"])
             verdict = f"permitted, approved by {by} ({f['approval']['assurance']})"
+        case "permit" if "observed" in f:
+            verdict = _observed_verdict(f["observed"])
         case "permit":
             verdict = "permitted"
         case "hold":
@@ -192,6 +203,13 @@ def _decision_sentence(f: Mapping[str, Any]) -> str:
         case _:
             verdict = f"denied ({f.get('reason')}: {', '.join(f.get('because', [])) or 'no rule permits it'})"
     return f"{told}{asked}: {verdict}"
+
+
+def _observed_verdict(observed: Mapping[str, Any]) -> str:
+    if observed.get("would") == "hold":
+        return f"permitted in observe mode, would have been held for {', '.join(observed.get('rules', []))}"
+    because = ", ".join(observed.get("because", []))
+    return f"permitted in observe mode, would have been denied ({observed.get('reason')}: {because})"
 
 
 def _answerer(name: object, assurance: object) -> str:

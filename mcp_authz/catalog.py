@@ -16,6 +16,7 @@ from mcp_authz.model import Caller, Tool, ToolName
 from mcp_authz.rules import strict_json
 from mcp_authz.rules.classify import ServerRules, classify, tool_name
 from mcp_authz.rules.definition import definition_digest
+from mcp_authz.rules.observe import is_observed
 from mcp_authz.rules.offered import DEFINITIONS
 from mcp_authz.store.ports import Clock, Event, Pin, Store
 
@@ -114,6 +115,7 @@ class Catalog:
 
     def _tool(self, pin: Pin) -> Tool:
         rules = self._rules[pin.server]
+        classification = classify(rules, pin.tool, pin.digest)
         return Tool(
             name=tool_name(pin.server, pin.tool, pin.digest),
             server=pin.server,
@@ -121,8 +123,9 @@ class Catalog:
             environment=rules.environment,
             definition=pin.definition,
             digest=pin.digest,
-            classification=classify(rules, pin.tool, pin.digest),
+            classification=classification,
             quarantined=pin.changed_digest is not None,
+            observed=is_observed(rules.observing, pin.tool, classification),
             method=pin.tool if pin.tool in DEFINITIONS else "tools/call",
         )
 
@@ -147,10 +150,11 @@ def _require_unique(names: Sequence[ToolName]) -> None:
 def could_ever_use(caller: Caller, tool: Tool) -> bool:
     """Whether some arguments exist with which this caller's ceiling and chain would cover the tool (DESIGN section 5).
 
-    An agent in its own name, without a session, is shown what its ceiling alone allows.
+    An agent in its own name, without a session, is shown what its ceiling alone allows. What is observed is shown to
+    all: nothing of this would stop a call of it.
     """
-    if tool.quarantined:
-        return False
+    if tool.quarantined or tool.observed:
+        return not tool.quarantined
     held = [caller.agent.ceiling]
     if caller.chain is not None:
         held.extend(link.scope for link in caller.chain.links)

@@ -9,7 +9,7 @@ from typing import Any
 
 from mcp_authz import limits
 from mcp_authz.errors import InputError, ScopeError
-from mcp_authz.model import Approval, Caller, Decision, Deny, RuleId, ToolCall
+from mcp_authz.model import Approval, Caller, Chain, Decision, Deny, RuleId, ToolCall
 from mcp_authz.policy.document import policy_input
 from mcp_authz.policy.engine import PolicyEngine
 from mcp_authz.rules.attributes import resource_attributes
@@ -17,6 +17,7 @@ from mcp_authz.rules.binding import action_digest
 from mcp_authz.rules.constraint import permits_call
 from mcp_authz.rules.decision import ApprovalFloor, decide
 from mcp_authz.rules.delegation import uncovered
+from mcp_authz.rules.observe import observe
 from mcp_authz.rules.schema import ArgumentSchema
 from mcp_authz.rules.scope import Scope, common
 
@@ -63,13 +64,10 @@ class Evaluator:
             resource = resource_attributes(classification.resource, call.arguments)
         except (ScopeError, InputError) as error:
             return _denied("scope_arguments", "scope-template", detail=str(error))
-        if (denial := _scope_denial(caller, needed)) is not None:
+        denial = _scope_denial(caller, needed) or _constraint_denial(caller.chain, call)  # step 10, step 11
+        # A token for less than its delegation has is no denial: the caller is sent to sign in for more, and can.
+        if denial is not None and (denial.missing or not tool.observed):
             return Evaluation(decision=denial, digest=b"", resource=resource)
-        for link in caller.chain.links:  # step 11
-            if link.tools is None:
-                continue
-            if (why := permits_call(link.tools, tool.name, call.arguments)) is not None:
-                return _denied("constraint", f"link:{link.id}", detail=why, resource=resource)
         digest = action_digest(
             call,
             session=caller.session.id,
@@ -90,6 +88,7 @@ class Evaluator:
         )
         answer = await self.engine.evaluate(document)  # step 12
         decision = decide(call_digest=digest, tool=tool, answer=answer, approval=counted, floor=self.floor)  # step 13
+        decision = observe(decision, tool=tool, call_digest=digest, earlier=denial)
         return Evaluation(decision=decision, digest=digest, resource=resource)
 
     def _schema(self, call: ToolCall) -> ArgumentSchema:
@@ -113,6 +112,14 @@ def _scope_denial(caller: Caller, needed: tuple[Scope, ...]) -> Deny | None:
     return None
 
 
+def _constraint_denial(chain: Chain, call: ToolCall) -> Deny | None:
+    for link in chain.links:
+        why = None if link.tools is None else permits_call(link.tools, call.tool.name, call.arguments)
+        if why is not None:
+            return Deny(code="constraint", because=(RuleId(f"link:{link.id}"),), detail=why)
+    return None
+
+
 def effective(caller: Caller) -> frozenset[Scope]:
     """What token, every link and the ceiling have in common: the scopes that policy may count on."""
     scopes = common(caller.token.scope, caller.agent.ceiling)
@@ -121,7 +128,5 @@ def effective(caller: Caller) -> frozenset[Scope]:
     return scopes
 
 
-def _denied(code: str, rule: str, *, detail: str = "", resource: Mapping[str, Any] | None = None) -> Evaluation:
-    return Evaluation(
-        decision=Deny(code=code, because=(RuleId(rule),), detail=detail), digest=b"", resource=resource or {}
-    )
+def _denied(code: str, rule: str, *, detail: str = "") -> Evaluation:
+    return Evaluation(decision=Deny(code=code, because=(RuleId(rule),), detail=detail), digest=b"", resource={})

@@ -279,6 +279,7 @@ class Tool:
     digest: bytes  # SHA-256 of the definition (`rules.definition`)
     classification: Classification
     quarantined: bool = False
+    observed: bool = False  # its server is in observe mode, and that covers this tool (`rules.observe`)
     method: str = "tools/call"  # or the method that stands for itself: `resources/read`, `prompts/get`, ...
 
 
@@ -315,6 +316,17 @@ class Approval:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """What would have been decided about a call that ran because its server is in observe mode."""
+
+    would: Literal["deny", "hold"]
+    reason: str  # the reason code of the denial; `approval` for a hold
+    because: tuple[RuleId, ...]
+    rules: tuple[str, ...] = ()  # the approval rules of the hold
+    detail: str = ""  # of the denial
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Permit:
     """Leave to forward one call; `Downstream.forward` accepts nothing else but an `Admitted` one."""
 
@@ -322,6 +334,7 @@ class Permit:
     approval: HoldId | None
     because: tuple[RuleId, ...]
     obligations: tuple[Obligation, ...] = ()
+    observed: Observed | None = None  # None: it would have been permitted in any mode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ from mcp_authz.policy.cedar import CedarEngine
 from mcp_authz.rules.attributes import parse_template
 from mcp_authz.rules.classify import Classified, ServerRules
 from mcp_authz.rules.decision import ApprovalFloor
+from mcp_authz.rules.observe import Observing
 from mcp_authz.rules.scope import ScopeTemplate
 from tool_adapters.http import HttpDownstream
 from tool_adapters.presets import load_preset
@@ -87,7 +88,17 @@ def server_rules(name: str, server: ServerConfig) -> ServerRules:
         exact={tool: entry for tool, entry in entries.items() if "*" not in tool},
         patterns=tuple((tool, entry) for tool, entry in entries.items() if "*" in tool),
         preset=_preset(server.preset) if server.preset else {},
+        observing=_observing(name, server),
     )
+
+
+def _observing(name: str, server: ServerConfig) -> Observing | None:
+    # A pattern would observe tools that nobody has seen yet: what destroys is named, one by one.
+    if pattern := next((tool for tool in server.observe_destructive if "*" in tool), None):
+        raise ConfigError(f"`servers.{name}.observe_destructive`: `{pattern}` is a pattern; name each tool exactly")
+    if server.mode != "observe":
+        return None
+    return Observing(destructive=frozenset(server.observe_destructive))
 
 
 def _classification(server: str, tool: str, entry: ToolConfig) -> Classification:

@@ -26,6 +26,7 @@ from mcp_authz.gateway import Gateway
 from mcp_authz.holding import Holding
 from mcp_authz.installation import Installation, open_installation, utc_now
 from mcp_authz.model import HeldCall
+from mcp_authz.observing import observed_servers
 from mcp_authz.offers import Offers
 from mcp_authz.parts import Parts
 from mcp_authz.policy.cedar import CedarEngine
@@ -147,11 +148,14 @@ async def _list_all(catalog: Catalog, downstreams: tuple[Downstream, ...]) -> tu
 
 def _started(config: Config, engine: CedarEngine, clock: Clock) -> Event:
     settings = digest_b64url(config.model_dump(mode="json"))
+    observed = observed_servers(config)
     fields = {
         "policy": engine.digest,
         "settings": settings,
         "version": version("mcp-authz"),
-        "summary": f"gateway started at {config.public_url} with policy {', '.join(config.policy)}",
+        "observing": list(observed),
+        "summary": f"gateway started at {config.public_url} with policy {', '.join(config.policy)}"
+        + (f"; only observing {', '.join(observed)}" if observed else ""),
     }
     return Event(kind="configuration", at=clock(), fields=fields)
 

@@ -44,11 +44,14 @@ class Wanted:
     call: str | None = None
     kind: EventKind | None = None
     since: datetime | None = None
+    observed: bool = False  # only calls that ran because their server is in observe mode
 
     def has(self, record: Record) -> bool:
         """Whether this is one of them."""
         event = record.event
         if self.kind is not None and event.kind != self.kind:
+            return False
+        if self.observed and "observed" not in event.fields:
             return False
         if self.since is not None and event.at < self.since:
             return False
@@ -74,12 +77,16 @@ async def list_(
     since: Annotated[
         str | None, typer.Option(metavar="TIME|DURATION", help="Only after 2026-01-31, 2026-01-31T12:00 or 2h ago.")
     ] = None,
+    observed: Annotated[
+        bool, typer.Option("--observed", help="Only calls that ran in observe mode and would not have otherwise.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """List the newest records as sentences, oldest first."""
     async with installation(ctx) as here:
         start = None if since is None else _since(since, here.clock())
-        wanted = Wanted(agent=agent, call=call, kind=kind, since=start)
+        of = "decision" if observed and kind is None else kind
+        wanted = Wanted(agent=agent, call=call, kind=of, since=start, observed=observed)
         records = await _newest(here.store, wanted, limit)
     if json:
         print_json([views.record(record) for record in records])

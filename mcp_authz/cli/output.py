@@ -24,6 +24,7 @@ _STYLES: Final = {
     "revoked": "red",
     "denied": "red",
     "quarantined": "red",
+    "observed": "yellow",
     "destructive": "red",
     "write": "yellow",
 }

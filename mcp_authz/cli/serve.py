@@ -20,6 +20,7 @@ from mcp_authz.identity import Identifier
 from mcp_authz.installation import utc_now
 from mcp_authz.oauth.issuer_keys import IssuerKeys
 from mcp_authz.oauth.server import OAuthServer, oauth_routes
+from mcp_authz.observing import keep_telling, loud_line, observed_servers
 from mcp_authz.protocol.app import App
 from mcp_authz.protocol.throttle import Refusals
 from mcp_authz.store.ports import Clock
@@ -58,6 +59,7 @@ async def open_app(config: Config, *, clock: Clock = utc_now) -> AsyncIterator[t
         )
         async with anyio.create_task_group() as group:
             group.start_soon(running.follow_changes, app.front.tools_changed)
+            group.start_soon(keep_telling, config)
             yield app, running
             group.cancel_scope.cancel()
 
@@ -96,6 +98,8 @@ def _say_hello(config: Config, running: Running) -> None:
     quarantined = sum(tool.quarantined for tool in tools)
     print(f"mcp-authz gateway at {config.resource}", flush=True)
     print(f"  {len(tools)} tools of {servers} servers" + (f", {quarantined} in quarantine" if quarantined else ""))
+    for name in observed_servers(config):
+        print(f"  {loud_line(config, name)}", file=sys.stderr)
     for name in running.unreachable:
         print(f"  tool server `{name}` cannot be reached yet; it is tried again", file=sys.stderr)
     print("  stop with Ctrl-C", flush=True)

@@ -55,7 +55,7 @@ async def list_(ctx: typer.Context, json: Json = False) -> None:
                 tool.classification.action,
                 " ".join(str(scope) for scope in tool.classification.scopes),
                 tool.classification.by,
-                "quarantined" if tool.quarantined else "pinned",
+                _state(tool),
             )
             for tool in catalog.tools
         ),
@@ -139,6 +139,12 @@ def _lines(definition: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def _state(tool: Tool) -> str:
+    if tool.quarantined:
+        return "quarantined"
+    return "observed" if tool.observed else "pinned"
+
+
 def _view(tool: Tool) -> dict[str, Any]:
     return {
         "name": tool.name,
@@ -152,5 +158,6 @@ def _view(tool: Tool) -> dict[str, Any]:
         "approval": tool.classification.approval,
         "proof": tool.classification.proof.name.lower(),
         "quarantined": tool.quarantined,
+        "observed": tool.observed,
         "digest": tool.digest.hex(),
     }

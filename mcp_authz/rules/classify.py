@@ -10,6 +10,7 @@ from typing import Final
 
 from mcp_authz import limits
 from mcp_authz.model import Classification, Hazard, ToolName
+from mcp_authz.rules.observe import Observing
 from mcp_authz.rules.offered import DEFINITIONS, default_classification
 from mcp_authz.rules.scope import ScopeTemplate
 
@@ -33,6 +34,7 @@ class ServerRules:
     exact: Mapping[str, Classification] = field(default_factory=dict)
     patterns: tuple[tuple[str, Classification], ...] = ()  # in the order of the configuration; the first that fits
     preset: Mapping[str, Classified] = field(default_factory=dict)
+    observing: Observing | None = None
 
 
 def classify(rules: ServerRules, tool: str, digest: bytes) -> Classification:
