@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import subprocess
 import sys
@@ -13,12 +14,23 @@ from mcp import StdioServerParameters
 
 from mcp_authz.errors import ConfigError, InputError
 from mcp_authz.model import Hazard
+from mcp_authz.rules.attributes import parse_template
 from mcp_authz.rules.definition import definition_digest
 from tool_adapters.presets import load_preset, parse_preset, preset_names
 from tool_adapters.presets.refresh import compare, list_definitions
 
 ROOT = Path(__file__).parents[2]
 NODE_MODULES = (ROOT / "node_modules", ROOT / "examples" / "node_modules")
+GITHUB = Path(__file__).parent / "github.jsonl"
+
+BROWSER = ("--headless", "--isolated", "--no-webmcp")
+NODE_SERVERS = {
+    "everything": ("mcp-server-everything", "stdio"),
+    "filesystem": ("mcp-server-filesystem", "{directory}"),
+    "github-archived": ("mcp-server-github",),
+    "memory": ("mcp-server-memory",),
+    "playwright": ("playwright-mcp", *BROWSER, "--caps=config,devtools,network,pdf,storage,testing,vision"),
+}
 
 ONE_TOOL = f"""
 preset = "one"
@@ -39,12 +51,26 @@ def installed(program: str) -> str:
     return str(Path(sys.executable).parent / program)
 
 
-def node_server(program: str) -> str:
-    """Return the path of an npm server's program, or skip the test."""
+def older(program: str) -> str:
+    """Return the path of a server of the environment with `mcp<2`, or skip the test."""
+    found = ROOT / "examples" / ".venv" / "bin" / program
+    if not found.exists():
+        pytest.skip(f"{program} needs the environment that examples/requirements.txt tells how to make")
+    return str(found)
+
+
+def node_server(preset: str, directory: Path, *instead: str) -> StdioServerParameters:
+    """Return how an npm server is started so that it lists all it has, or skip the test."""
+    program, *arguments = NODE_SERVERS[preset]
     found = next((bin_ for folder in NODE_MODULES if (bin_ := folder / ".bin" / program).exists()), None)
     if found is None or shutil.which("node") is None:
         pytest.skip(f"{program} needs node and `npm install --no-package-lock --prefix examples`")
-    return str(found)
+    return StdioServerParameters(
+        command=str(found),
+        args=[argument.format(directory=directory) for argument in instead or arguments],
+        env={"MEMORY_FILE_PATH": str(directory / "memory.jsonl"), "HOME": str(directory)},
+        cwd=directory,
+    )
 
 
 def repository(path: Path) -> str:
@@ -57,28 +83,45 @@ async def standings(preset: str, server: StdioServerParameters) -> dict[str, str
     return {line.tool: line.standing for line in lines}
 
 
-async def test_every_tool_of_the_git_server_is_covered_by_its_preset(tmp_path: Path) -> None:
-    server = StdioServerParameters(command=installed("mcp-server-git"), args=["--repository", repository(tmp_path)])
-
-    assert await standings("git", server) == dict.fromkeys(load_preset("git").tools, "match")
-
-
-async def test_every_tool_of_the_time_server_is_covered_by_its_preset() -> None:
-    server = StdioServerParameters(command=installed("mcp-server-time"), args=["--local-timezone", "UTC"])
-
-    assert await standings("time", server) == dict.fromkeys(load_preset("time").tools, "match")
-
-
-@pytest.mark.parametrize("preset", ["everything", "filesystem", "memory"])
-async def test_every_tool_of_a_published_node_server_is_covered_by_its_preset(preset: str, tmp_path: Path) -> None:
-    arguments = {"everything": ["stdio"], "filesystem": [str(tmp_path)], "memory": []}[preset]
-    server = StdioServerParameters(
-        command=node_server(f"mcp-server-{preset}"),
-        args=arguments,
-        env={"MEMORY_FILE_PATH": str(tmp_path / "memory.jsonl")},
-    )
+@pytest.mark.parametrize("preset", ["git", "time"])
+async def test_every_tool_of_a_published_python_server_is_covered_by_its_preset(preset: str, tmp_path: Path) -> None:
+    arguments = {"git": ["--repository", str(tmp_path)], "time": ["--local-timezone", "UTC"]}[preset]
+    repository(tmp_path)
+    server = StdioServerParameters(command=installed(f"mcp-server-{preset}"), args=arguments)
 
     assert await standings(preset, server) == dict.fromkeys(load_preset(preset).tools, "match")
+
+
+@pytest.mark.parametrize("preset", ["fetch", "sqlite"])
+async def test_every_tool_of_an_older_python_server_is_covered_by_its_preset(preset: str, tmp_path: Path) -> None:
+    arguments = {"fetch": [], "sqlite": ["--db-path", str(tmp_path / "some.db")]}[preset]
+    server = StdioServerParameters(command=older(f"mcp-server-{preset}"), args=arguments)
+
+    assert await standings(preset, server) == dict.fromkeys(load_preset(preset).tools, "match")
+
+
+@pytest.mark.parametrize("preset", NODE_SERVERS)
+async def test_every_tool_of_a_published_node_server_is_covered_by_its_preset(preset: str, tmp_path: Path) -> None:
+    assert await standings(preset, node_server(preset, tmp_path)) == dict.fromkeys(load_preset(preset).tools, "match")
+
+
+async def test_what_playwright_lists_by_itself_is_covered_as_well(tmp_path: Path) -> None:
+    told = await standings("playwright", node_server("playwright", tmp_path, *BROWSER))
+
+    assert set(told.values()) == {"match", "missing"}
+    assert {"browser_navigate", "browser_click", "browser_run_code_unsafe"} <= {t for t in told if told[t] == "match"}
+
+
+def test_every_recorded_tool_of_the_github_server_is_covered_by_its_preset() -> None:
+    # The server is one binary that no package index has: its definitions were recorded, of every version in the preset.
+    preset, recorded = load_preset("github"), [json.loads(line) for line in GITHUB.read_text().splitlines()]
+    about, definitions = recorded[0], recorded[1:]
+    known = {digest for tool in preset.tools.values() for digest in tool.definitions}
+
+    assert (about["server"], tuple(about["versions"])) == (preset.server, preset.checked_with)
+    assert all(preset.covering(definition) is not None for definition in definitions)
+    assert {definition["name"] for definition in definitions} == preset.tools.keys()
+    assert known == {definition_digest(definition) for definition in definitions}
 
 
 async def test_a_preset_does_not_cover_a_tool_whose_definition_it_does_not_know() -> None:
@@ -117,28 +160,62 @@ def test_no_scope_that_permits_reading_permits_anything_destructive(name: str) -
     reading = {scope.text for tool in tools if tool.hazard is Hazard.READ for scope in tool.scopes}
     destroying = {scope.text for tool in tools if tool.hazard is Hazard.DESTRUCTIVE for scope in tool.scopes}
 
-    assert not reading & destroying
+    assert not [(r, d) for r in reading for d in destroying if f"{d}:".startswith(f"{r}:")]
 
 
-def test_what_loses_data_is_destructive_whatever_its_annotations_say() -> None:
-    destructive = {
-        (name, tool.name)
-        for name in preset_names()
-        for tool in load_preset(name).tools.values()
-        if tool.hazard is Hazard.DESTRUCTIVE
-    }
+@pytest.mark.parametrize("name", preset_names())
+def test_every_scope_of_a_preset_begins_with_the_same_word(name: str) -> None:
+    scopes = [scope.text for tool in load_preset(name).tools.values() for scope in tool.scopes]
 
-    assert destructive == {
-        ("filesystem", "edit_file"),
-        ("filesystem", "move_file"),
-        ("filesystem", "write_file"),
-        ("git", "git_checkout"),
-        ("git", "git_reset"),
-        ("memory", "delete_entities"),
-        ("memory", "delete_observations"),
-        ("memory", "delete_relations"),
-        ("sqlite", "write_query"),
-    }
+    assert len({scope.split(":")[0] for scope in scopes}) == 1
+
+
+def test_a_scope_of_the_github_preset_is_filled_from_arguments_that_every_call_has() -> None:
+    definitions = [json.loads(line) for line in GITHUB.read_text().splitlines()[1:]]
+    for tool in load_preset("github").tools.values():
+        for schema in (each["inputSchema"] for each in definitions if each["name"] == tool.name):
+            needed = {argument for scope in tool.scopes for argument in scope.arguments}
+            needed |= {"owner", "repo"} if "/" in tool.resource.get("repo", "") else set()
+            taken = {name for template in tool.resource.values() for name in parse_template(template)[1::2]}
+            assert needed <= set(schema.get("required", ())), tool.name
+            assert taken <= schema["properties"].keys(), tool.name
+
+
+DESTRUCTIVE = {
+    "everything": "",
+    "fetch": "",
+    "filesystem": "edit_file move_file write_file",
+    "git": "git_checkout git_reset",
+    "github": """
+        actions_run_trigger assign_copilot_to_issue assign_copilot_to_issue_with_intent create_or_update_file
+        create_pull_request_review delete_file delete_pending_pull_request_review delete_repository
+        discussion_comment_write label_write merge_pull_request projects_write pull_request_review_write push_files
+        submit_pending_pull_request_review
+    """,
+    "github-archived": "create_or_update_file create_pull_request_review merge_pull_request push_files",
+    "memory": "delete_entities delete_observations delete_relations",
+    "playwright": """
+        browser_cookie_clear browser_cookie_delete browser_drop browser_evaluate browser_file_upload
+        browser_localstorage_clear browser_localstorage_delete browser_run_code_unsafe browser_sessionstorage_clear
+        browser_sessionstorage_delete browser_set_storage_state browser_storage_state
+    """,
+    "sqlite": "write_query",
+    "time": "",
+}
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_what_loses_data_is_destructive_whatever_its_annotations_say(name: str) -> None:
+    destructive = {tool.name for tool in load_preset(name).tools.values() if tool.hazard is Hazard.DESTRUCTIVE}
+
+    assert destructive == set(DESTRUCTIVE[name].split())
+
+
+def test_what_runs_code_or_moves_files_in_a_browser_takes_other_scopes_than_clicking_does() -> None:
+    tools = load_preset("playwright").tools
+    scopes = {name: str(*(scope.text for scope in tools[f"browser_{name}"].scopes)) for name in ("click", "evaluate")}
+
+    assert scopes == {"click": "playwright:act", "evaluate": "playwright:code"}
 
 
 def test_a_preset_that_does_not_exist_is_refused_by_name() -> None:
