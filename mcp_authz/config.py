@@ -155,7 +155,6 @@ class Config(_Strict):
             return user_data_dir()
         return (self.source.parent if self.source != Path() else user_data_dir()) / self.data_dir
 
-
     @property
     def socket(self) -> Path:
         """The Unix socket of the gateway on this data directory; elsewhere when its path would be too long for one."""
@@ -164,6 +163,11 @@ class Config(_Strict):
             return beside
         name = hashlib.sha256(os.fsencode(self.data)).hexdigest()[:16]
         return Path(tempfile.gettempdir()) / f"mcp-authz-{os.getuid()}" / f"{name}.sock"
+
+    @property
+    def lock(self) -> Path:
+        """The file that the one gateway on this data directory holds locked."""
+        return self.data / "gateway.lock"
 
     def agent_key(self, name: str) -> Path:
         """Where `wrap` puts the key of an agent, and `connect` looks for it."""

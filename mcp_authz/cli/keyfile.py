@@ -68,19 +68,6 @@ def public_key(text: str) -> PublicKey:
         raise KeyRefused(f"no file has this name, and as a key: {error}") from None
 
 
-def agent_key(path: Path) -> PrivateKey:
-    """Return the private key in an agent's key file (PKCS#8 PEM).
-
-    Raises:
-        KeyRefused: it is no such key.
-        ConfigError: the file cannot be read.
-    """
-    try:
-        return PrivateKey.from_pem(_text(path))
-    except KeyRefused as error:
-        raise KeyRefused(f"`{path}`: {error}") from None
-
-
 def sealed_key(path: Path) -> str:
     """Return the text of an approver's key file, once it is known that a passphrase protects it.
 

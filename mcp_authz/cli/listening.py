@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
+import anyio
 import uvicorn
-from starlette.types import ASGIApp
+from anyio.abc import TaskStatus
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from mcp_authz import limits
@@ -82,3 +89,70 @@ class BoundedHead(HttpToolsProtocol):
         self._late = None
         if not self.transport.is_closing():
             self.send_400_response("The headers took too long.")
+
+
+class Server(uvicorn.Server):
+    """Leaves the process's signals to `Stop`: uvicorn would end the process by them, with everything still open."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Nothing is captured."""
+        yield
+
+
+class Stop:
+    """Ends a gateway by SIGTERM, Ctrl-C or for want of use: what runs is waited for, a second signal does not wait."""
+
+    def __init__(self, start: anyio.CancelScope) -> None:
+        self._start = start  # what is given up when the server does not serve yet
+        self._server: Server | None = None
+
+    def asks(self, server: Server) -> None:
+        """From now on this server is asked to end."""
+        self._server = server
+
+    def __call__(self) -> None:
+        """The gateway ends."""
+        if self._server is None or not self._server.started:
+            self._start.cancel()
+        else:
+            self._server.force_exit = self._server.should_exit
+            self._server.should_exit = True
+
+    async def when_told(self, *, task_status: TaskStatus[None]) -> None:
+        """Hear the signals, as long as the gateway runs."""
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            task_status.started()
+            async for _ in signals:
+                self()
+
+
+class Use:
+    """An application that knows since when nobody uses it; an open stream is use."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._running = 0
+        self._last = time.monotonic()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        self._running += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._running -= 1
+            self._last = time.monotonic()
+
+    async def tell_when_unused(self, idle: timedelta, tell: Stop) -> None:
+        """Tell once nobody has used the application for so long."""
+        while (left := idle.total_seconds() - self._unused()) > 0:  # noqa: ASYNC110 - until it is unused, not until told
+            await anyio.sleep(left)
+        tell()
+
+    def _unused(self) -> float:
+        """Seconds since the last use."""
+        return 0.0 if self._running else time.monotonic() - self._last

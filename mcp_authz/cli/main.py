@@ -6,6 +6,8 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import timedelta
+from functools import partial
 from importlib import import_module
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -19,6 +21,7 @@ from mcp_authz.errors import AuthzError
 COMMANDS: Final = {
     "init": "Write a first configuration and register yourself.",
     "serve": "Run the gateway until Ctrl-C.",
+    "connect": "Be the MCP server of a desktop client, and pass everything on to the gateway.",
     "status": "Say what this installation is made of.",
     "user": "People: who agents act for, who owns them, who approves.",
     "agent": "Agents: enrol them, look at them, rotate their keys.",
@@ -81,15 +84,21 @@ def options(
 
 
 @app.command(help=COMMANDS["serve"])
-def serve(ctx: typer.Context) -> None:
+def serve(
+    ctx: typer.Context,
+    idle_minutes: Annotated[
+        float | None, typer.Option(metavar="N", min=0, help="End when nobody has used it for so many minutes.")
+    ] = None,
+) -> None:
     """The gateway has run until it was told to stop."""
     import anyio
 
     from mcp_authz.cli.invocation import config_of
     from mcp_authz.cli.serve import serve as run
 
+    idle = None if idle_minutes is None else timedelta(minutes=idle_minutes)
     with suppress(KeyboardInterrupt):
-        anyio.run(run, config_of(ctx), backend_options={"use_uvloop": True})
+        anyio.run(partial(run, config_of(ctx), idle=idle), backend_options={"use_uvloop": True})
 
 
 def main() -> None:

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import gc
 import logging
-import os
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
 import anyio
-import uvicorn
 
-from mcp_authz.cli.listening import listening
+from mcp_authz.cli.listening import Server, Stop, Use, listening
+from mcp_authz.cli.places import listeners, the_only_one
 from mcp_authz.config import Config
-from mcp_authz.errors import ConfigError
 from mcp_authz.identity import Identifier
 from mcp_authz.installation import utc_now
 from mcp_authz.oauth.issuer_keys import IssuerKeys
@@ -64,32 +62,28 @@ async def open_app(config: Config, *, clock: Clock = utc_now) -> AsyncIterator[t
             group.cancel_scope.cancel()
 
 
-async def serve(config: Config) -> None:
-    """The gateway answers at its public URL; returns when the process is asked to stop.
+async def serve(config: Config, *, idle: timedelta | None = None) -> None:
+    """The gateway answers at its public URL and on its Unix socket; returns when it is told to stop, or `idle` so long.
 
     Raises:
-        ConfigError: the port is taken, or cannot be bound.
+        ConfigError: a gateway runs here already, or port or socket cannot be had.
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    with _bound(config) as listener:  # before any tool server is started in vain
-        async with open_app(config) as (app, running):
-            server = uvicorn.Server(listening(app.asgi, timeout_graceful_shutdown=5))
-            _say_hello(config, running)
-            gc.collect()
-            gc.freeze()  # what was loaded lives as long as the process; no collection has to look at it again
-            await server.serve([listener])
-
-
-def _bound(config: Config) -> socket.socket:
-    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    try:
-        return socket.create_server((config.host, config.listen_port), family=family, backlog=2048)
-    except OSError as error:
-        why = os.strerror(error.errno or 0)
-        raise ConfigError(
-            f"cannot listen on {config.host}:{config.listen_port} ({why}); is a gateway running already? "
-            "set `host` and `port`"
-        ) from None
+    with the_only_one(config), listeners(config) as sockets:  # before any tool server is started in vain
+        async with anyio.create_task_group() as group:
+            stop = Stop(group.cancel_scope)
+            await group.start(stop.when_told)
+            async with open_app(config) as (app, running):
+                use = Use(app.asgi)
+                server = Server(listening(use, timeout_graceful_shutdown=5))
+                _say_hello(config, running)
+                gc.collect()
+                gc.freeze()  # what was loaded lives as long as the process; no collection has to look at it again
+                stop.asks(server)
+                if idle is not None:
+                    group.start_soon(use.tell_when_unused, idle, stop)
+                await server.serve(sockets)
+            group.cancel_scope.cancel()
 
 
 def _say_hello(config: Config, running: Running) -> None:

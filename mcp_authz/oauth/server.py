@@ -127,7 +127,7 @@ class OAuthServer:
         return await self._answer(request, "/revoke", partial(self._core.endpoint, REVOCATION))
 
     async def _answer(self, request: Request, path: str, core: Callable[[Posted], Answered]) -> Response:
-        peer = request.client.host if request.client is not None else ""
+        peer = request.client.host if request.client is not None else "local"  # by the Unix socket
         try:
             posted = Posted(
                 url=f"{self._issuer}{path}",

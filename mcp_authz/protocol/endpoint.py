@@ -33,6 +33,7 @@ from mcp_authz.rules.message import GOVERNED
 log = logging.getLogger(__name__)
 
 INTERNAL_ERROR: Final = -32603
+LOCAL: Final = "local"  # who comes over the Unix socket: this user, and nobody else
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,7 +207,7 @@ def _identified(scope: Scope, caller: Caller) -> dict[str, Any]:
 
 def _visit(scope: Scope, receive: Receive, send: Send) -> Visit:
     lines = tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"])
-    peer = source(scope["client"][0]) if scope.get("client") else "unknown"
+    peer = source(scope["client"][0]) if scope.get("client") else LOCAL
     return Visit(scope=scope, receive=receive, send=send, lines=lines, headers=dict(lines), peer=peer)
 
 

@@ -1,0 +1,104 @@
+"""`mcp-authz connect`: the stdio MCP server that a desktop client starts; it holds the agent's key and passes on."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import anyio
+import typer
+from anyio.abc import TaskStatus
+
+from mcp_authz.cli.invocation import advising, asynchronous, named_config
+from mcp_authz.client.bridge import Bridge
+from mcp_authz.client.discovery import endpoint
+from mcp_authz.client.known import Known, file_name
+from mcp_authz.client.link import Link
+from mcp_authz.client.local import Local
+from mcp_authz.client.place import Elsewhere, Place
+from mcp_authz.client.sign_in import agent_key
+from mcp_authz.client.stdio import Lines, Output
+from mcp_authz.config import find_config, load_config, user_data_dir
+from mcp_authz.errors import ConfigError
+from mcp_authz.rules.keys import PrivateKey
+
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
+
+
+@app.command()
+@asynchronous
+async def connect(
+    ctx: typer.Context,
+    url: Annotated[
+        str | None,
+        typer.Argument(metavar="[URL]", help="The gateway. Else the local one, which is started if none runs."),
+    ] = None,
+    *,
+    agent: Annotated[str, typer.Option(metavar="NAME", help="The agent that the client is.")],
+    key: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", readable=False, help="Its private key. Else agents/NAME.pem in the data directory."
+        ),
+    ] = None,
+    person: Annotated[
+        str | None, typer.Option("--for", metavar="PERSON", help="Work only in sessions for this person.")
+    ] = None,
+    session: Annotated[str | None, typer.Option(metavar="ID", help="Work in this session.")] = None,
+) -> None:
+    """Be the MCP server of a client that speaks stdio, and pass everything on to the gateway."""
+    place: Place = Local(_configured(ctx), load_config) if url is None else Elsewhere(endpoint(url))
+    link = Link(
+        place,
+        agent,
+        partial(_key, ctx, key, agent),
+        person=None if person is None else f"user:{person}",
+        session=session,
+    )
+    known = Known(user_data_dir() / "connect" / file_name(place.name, agent, person, session))
+    bridge = Bridge(link, known, Lines(sys.stdin.fileno()), Output(sys.stdout.fileno()))
+    async with anyio.create_task_group() as group:
+        await group.start(_until_told, group.cancel_scope)
+        try:
+            await bridge.run()
+        except* (BrokenPipeError, anyio.BrokenResourceError):  # the client is gone
+            pass
+        finally:
+            await link.aclose()
+        group.cancel_scope.cancel()
+
+
+async def _until_told(scope: anyio.CancelScope, *, task_status: TaskStatus[None]) -> None:
+    """Ctrl-C and SIGTERM end everything, at once."""
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
+        async for _ in signals:
+            scope.cancel()
+            return
+
+
+def _configured(ctx: typer.Context) -> Path:
+    """The configuration file that every command uses, by its absolute path; what is in it is read when it is needed.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    with advising(ConfigError, "`mcp-authz init` writes a first one"):
+        path = find_config(named_config(ctx)).absolute()
+        if not path.exists():
+            raise ConfigError(f"configuration file `{path}` does not exist")
+    return path
+
+
+def _key(ctx: typer.Context, named: Path | None, agent: str) -> PrivateKey:
+    """The agent's key, read each time it is needed: it may be there later, or be another."""
+    if named is not None:
+        return agent_key(named.absolute())
+    try:
+        path = find_config(named_config(ctx))
+    except ConfigError:  # a gateway elsewhere needs no configuration here
+        return agent_key(user_data_dir() / "agents" / f"{agent}.pem")
+    return agent_key(load_config(path).agent_key(agent))

@@ -1,0 +1,69 @@
+"""Where a gateway listens: one gateway on a data directory, its port, and the Unix socket for its own user."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+
+from mcp_authz import unix_socket
+from mcp_authz.config import Config
+from mcp_authz.errors import ConfigError, Conflict
+from mcp_authz.locking import locked, note_of
+
+_PATIENCE = 1.0  # seconds: one that ends, or somebody who looks whether one runs, lets go of the lock by then
+
+
+@contextmanager
+def the_only_one(config: Config) -> Iterator[None]:
+    """No other gateway works on this data directory while the body runs.
+
+    Raises:
+        ConfigError: one does; the message says where.
+    """
+    config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        until = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                stack.enter_context(locked(config.lock, f"at {config.resource} (process {os.getpid()})"))
+                break
+            except Conflict:
+                if time.monotonic() > until:
+                    raise ConfigError(_runs_already(config)) from None
+                time.sleep(0.05)
+        yield
+
+
+@contextmanager
+def listeners(config: Config) -> Iterator[list[socket.socket]]:
+    """The port and the Unix socket are ours while the body runs; afterwards both are gone.
+
+    Raises:
+        ConfigError: one of them cannot be had.
+    """
+    with _port(config) as port, unix_socket.listen(config.socket) as local:
+        try:
+            yield [port, local]
+        finally:
+            with suppress(FileNotFoundError):
+                config.socket.unlink()
+
+
+def _port(config: Config) -> socket.socket:
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    try:
+        return socket.create_server((config.host, config.listen_port), family=family, backlog=unix_socket.BACKLOG)
+    except OSError as error:
+        why = os.strerror(error.errno or 0)
+        raise ConfigError(
+            f"cannot listen on {config.host}:{config.listen_port} ({why}); is a gateway running already? "
+            "set `host` and `port`"
+        ) from None
+
+
+def _runs_already(config: Config) -> str:
+    where = note_of(config.lock)
+    return f"a gateway runs here already{f', {where}' if where else ''}; stop it first, or set another `data_dir`"

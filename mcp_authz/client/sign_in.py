@@ -1,0 +1,104 @@
+"""Signing in with an agent's own key: client_credentials with private_key_jwt (RFC 6749 section 4.4, RFC 7523)."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import httpx2
+
+from mcp_authz.errors import AuthzError, ConfigError, KeyRefused
+from mcp_authz.ids import new_id
+from mcp_authz.rules import jose
+from mcp_authz.rules.keys import PrivateKey
+
+ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+SECONDS: Final = 60  # how long the assertion lives; it is used at once
+_LARGEST: Final = 64 * 1024  # bytes of a key file; anything larger is something else
+
+
+class SignInRefused(AuthzError):
+    """The gateway gave no token; the message says what it answered."""
+
+    code = "sign_in_refused"
+
+
+class NoAnswer(AuthzError):
+    """Nobody answered at the token endpoint, or what answered is no authorization server."""
+
+    code = "no_answer"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Door:
+    """Where agents sign in: the issuer, which assertions are for, and its token endpoint."""
+
+    issuer: str
+    token_endpoint: str
+
+
+def agent_key(path: Path) -> PrivateKey:
+    """Return the private key in an agent's key file (PKCS#8 PEM) that only its owner can read.
+
+    Raises:
+        KeyRefused: it is no such key, or others can read it.
+        ConfigError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            text = file.read(_LARGEST).decode("utf-8", "replace")
+    except OSError as error:
+        raise ConfigError(f"key file `{path}` cannot be read: {error.strerror}") from None
+    if stat.S_ISREG(mode) and mode & 0o077:
+        raise KeyRefused(f"key file `{path}` can be read by others; run: chmod 600 {path}")
+    try:
+        return PrivateKey.from_pem(text)
+    except KeyRefused as error:
+        raise KeyRefused(f"`{path}`: {error}") from None
+
+
+async def sign_in(
+    http: httpx2.AsyncClient,
+    door: Door,
+    agent: str,
+    key: PrivateKey,
+    *,
+    claims: Mapping[str, str] | None = None,
+    scope: str | None = None,
+) -> dict[str, Any]:
+    """Return the token response; without `scope` the token has everything that its session gives.
+
+    `claims` say which session is meant: `session`, `delegation` or `subject`.
+
+    Raises:
+        SignInRefused: the gateway does not let the agent in.
+        NoAnswer: nobody answers there.
+    """
+    form = {
+        "grant_type": "client_credentials",
+        "client_assertion_type": ASSERTION_TYPE,
+        "client_assertion": _assertion(agent, key, door.issuer, claims or {}),
+        **({} if scope is None else {"scope": scope}),
+    }
+    try:
+        answer = await http.post(door.token_endpoint, data=form, headers={"accept": "application/json"})
+        body = answer.json()
+    except (httpx2.HTTPError, ValueError):
+        raise NoAnswer(f"no gateway answers at {door.issuer}") from None
+    if not isinstance(body, dict) or answer.status_code >= 500:
+        raise NoAnswer(f"the gateway at {door.issuer} cannot sign anybody in now")
+    if answer.status_code != 200 or not isinstance(body.get("access_token"), str):
+        raise SignInRefused(f"{body.get('error')}: {body.get('error_description', 'the gateway gave no token')}")
+    return body
+
+
+def _assertion(agent: str, key: PrivateKey, issuer: str, more: Mapping[str, str]) -> str:
+    now = int(time.time())
+    claims = {"iss": agent, "sub": agent, "aud": issuer, "iat": now, "exp": now + SECONDS, "jti": new_id("a")}
+    return jose.sign({**claims, **more}, typ="JWT", key=key)
