@@ -31,9 +31,11 @@ from mcp_authz.model import (
 )
 from mcp_authz.rules import session_request
 from mcp_authz.rules import verdict as verdicts
+from mcp_authz.rules.difference import Difference, differences
 from mcp_authz.rules.display import shown_arguments
 from mcp_authz.rules.hold import after_verdicts, evidence_assurance, is_eligible, prompt_may_answer
 from mcp_authz.rules.keys import PrivateKey, PublicKey
+from mcp_authz.rules.verdict import PasskeyProof
 from mcp_authz.store.ports import Clock, Event, Store
 
 
@@ -66,6 +68,26 @@ def asker_of(caller: Caller) -> Asker:
         chain=caller.chain.agents,
         bounds=((caller.session.expires_at, "session"), (caller.chain.leaf.expires_at, "delegation")),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageAnswer:
+    """What a person who is signed in answers on the page; an approval brings the proof of a passkey."""
+
+    person: PersonName
+    approve: bool
+    reason: str
+    terms: Mapping[str, Any]
+    proof: PasskeyProof | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Context:
+    """What helps a person to judge a held call: calls of its kind that were approved before."""
+
+    last: HeldCall | None  # the one that was asked for last
+    differences: tuple[Difference, ...]  # of this call's arguments from that one's
+    same_ran: HeldCall | None  # the last one with the same arguments that ran to its end
 
 
 class Approvals:
@@ -179,6 +201,57 @@ class Approvals:
                 terms=terms or {},
                 given_at=self._clock(),
             ),
+        )
+
+    async def hear_page(self, hold: HoldId, answer: PageAnswer) -> HeldCall:
+        """The answer that a person gave on the page is heard; signed by the gateway, with the proof that it was them.
+
+        Raises:
+            NotFound, Conflict, InputError: as `hear_signed`; and when an approval comes without a passkey's proof.
+            SignatureRefused: the proof is about something else.
+        """
+        held, who, proof = await self._hold(hold), await self._person(answer.person), answer.proof
+        if answer.approve and proof is None:
+            raise Conflict("an approval on the page takes a passkey")
+        if proof is not None:
+            challenge = verdicts.approval_challenge(
+                held, person=who.name, reason=answer.reason, terms=answer.terms, nonce=proof.nonce
+            )
+            verdicts.require_challenge(proof, challenge)
+        assurance = Assurance.SIGNED_IN if proof is None else Assurance.PASSKEY
+        statement = verdicts.make_statement(
+            held,
+            person=who.name,
+            approve=answer.approve,
+            assurance=assurance,
+            reason=answer.reason,
+            at=self._clock(),
+            key=self._gateway_key,
+            terms=answer.terms,
+            proof=None if proof is None else proof.to_json(),
+        )
+        verdict = Verdict(
+            hold=hold,
+            person=who.name,
+            approve=answer.approve,
+            assurance=assurance,
+            statement=statement,
+            signed_by=self._gateway_key.public.thumbprint,
+            reason=answer.reason,
+            terms=answer.terms,
+            given_at=self._clock(),
+        )
+        return await self._hear(held, who, verdict)
+
+    async def context(self, held: HeldCall) -> Context:
+        """What was approved before of this kind: the same tool, by the same actor, for the same person."""
+        alike = await self._store.approved_like(held, limits.ALIKE_LOOKED_AT)
+        ran = (one for one in alike if one.state is HoldState.DONE and one.arguments == held.arguments)
+        last = alike[0] if alike else None
+        return Context(
+            last=last,
+            differences=() if last is None else differences(last.arguments, held.arguments),
+            same_ran=next(ran, None),
         )
 
     async def _hear(self, held: HeldCall, who: Person, verdict: Verdict) -> HeldCall:

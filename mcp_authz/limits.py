@@ -72,6 +72,8 @@ REASON: Final = 1024  # characters of the reason that goes with a verdict
 STREAMS_PER_SIGN_IN: Final = 4  # browsers open six connections to one host: two are left for the pages themselves
 STREAM_KEPT_ALIVE: Final = timedelta(seconds=15)  # between two comments on a stream where nothing happens
 STREAM_PAUSE: Final = timedelta(milliseconds=200)  # between two looks at what waits, however much is written
+ALIKE_LOOKED_AT: Final = 50  # approved calls of one kind, newest first, among which the same one is looked for
+LATEST_LOOKED_AT: Final = 200  # calls that were asked for last, among which those decided lately are looked for
 DECIDED_SHOWN: Final = 20  # calls that were decided lately, in the list
 REPLACEMENT_SHOWN: Final = timedelta(days=7)  # how long the page says that somebody's passkeys were replaced
 

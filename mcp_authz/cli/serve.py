@@ -22,6 +22,7 @@ from mcp_authz.observing import keep_telling, loud_line, observed_servers
 from mcp_authz.protocol.app import App
 from mcp_authz.protocol.throttle import Refusals
 from mcp_authz.store.ports import Clock
+from mcp_authz.web import PageRoute
 from mcp_authz.wiring import Running, run_gateway
 
 
@@ -40,6 +41,7 @@ async def open_app(config: Config, *, clock: Clock = utc_now) -> AsyncIterator[t
             clock=clock,
             count_refusal=refusals.count,
         )
+        page = PageRoute(store=store, approvals=running.approvals, public_url=config.public_url, clock=clock)
         app = App(
             gateway=running.gateway,
             identifier=Identifier(
@@ -52,7 +54,7 @@ async def open_app(config: Config, *, clock: Clock = utc_now) -> AsyncIterator[t
             store=store,
             clock=clock,
             public_url=config.public_url,
-            routes=oauth_routes(oauth),
+            routes=[*oauth_routes(oauth), page],
             refusals=refusals,
         )
         async with anyio.create_task_group() as group:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
 from mcp_authz import limits
-from mcp_authz.errors import SignatureRefused
+from mcp_authz.errors import InputError, SignatureRefused
 from mcp_authz.model import Assurance, HeldCall, PersonName
-from mcp_authz.rules import jose
+from mcp_authz.rules import jose, strict_json
+from mcp_authz.rules.canonical import canonical
 from mcp_authz.rules.display import displayed_digest
 from mcp_authz.rules.keys import PrivateKey, PublicKey, b64url, equal
 
 TYP: Final = "approval+jwt"
+_CHALLENGE: Final = b"mcp-authz approval challenge 1\x00"  # so that no other signature of a passkey passes for this
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,3 +93,59 @@ def read_statement(
     if claims.get("verdict") not in {"approve", "deny"}:
         raise SignatureRefused("verdict is neither approve nor deny")
     return ReadVerdict(approve=claims["verdict"] == "approve", reason=reason, signed_by=key.thumbprint, terms=terms)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PasskeyProof:
+    """A passkey's signature over `approval_challenge`, with all it takes to verify it again (WebAuthn Level 3).
+
+    Only the edge that verified signature, origin and user verification makes one.
+    """
+
+    credential: bytes
+    authenticator_data: bytes
+    client_data: bytes  # clientDataJSON, as the browser wrote it
+    signature: bytes
+    nonce: bytes  # 32 bytes, random, chosen by the gateway for this one answer
+
+    def to_json(self) -> dict[str, str]:
+        """The claim `proof` of a statement; all values base64url."""
+        return {
+            "type": "webauthn",
+            "credential": b64url(self.credential),
+            "authenticator_data": b64url(self.authenticator_data),
+            "client_data": b64url(self.client_data),
+            "signature": b64url(self.signature),
+            "nonce": b64url(self.nonce),
+        }
+
+
+def approval_challenge(
+    held: HeldCall, *, person: PersonName, reason: str, terms: Mapping[str, Any], nonce: bytes
+) -> bytes:
+    """Return what a passkey signs by which `person` approves exactly this: a SHA-256, 32 bytes."""
+    answer = {
+        "sub": f"user:{person}",
+        "hold": held.id,
+        "act_s256": b64url(held.digest),
+        "shown_s256": b64url(displayed_digest(held)),
+        "verdict": "approve",
+        "reason": reason,
+        "terms": dict(terms),
+        "nonce": b64url(nonce),
+    }
+    return hashlib.sha256(_CHALLENGE + canonical(answer)).digest()
+
+
+def require_challenge(proof: PasskeyProof, challenge: bytes) -> None:
+    """The passkey signed this challenge, if it signed anything.
+
+    Raises:
+        SignatureRefused: it was asked something else.
+    """
+    try:
+        asked = str(strict_json.parse_object(proof.client_data).get("challenge"))
+    except InputError:
+        raise SignatureRefused("the passkey's answer cannot be read") from None
+    if not equal(asked.encode(), b64url(challenge).encode()):
+        raise SignatureRefused("the passkey's answer is about something else")

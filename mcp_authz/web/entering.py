@@ -1,0 +1,161 @@
+"""Welcome, sign-in, sign-out and further passkeys: the requests by which a browser comes to be somebody's."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from mcp_authz.accounts import Accounts
+from mcp_authz.errors import Conflict, NotFound
+from mcp_authz.model import Passkey, PersonName
+from mcp_authz.rules.keys import b64url, unb64url
+from mcp_authz.store.ports import Clock
+from mcp_authz.web.challenges import Challenges
+from mcp_authz.web.door import object_of, read_body, text_of
+from mcp_authz.web.pages import page
+from mcp_authz.web.passkeys import RelyingParty, credential_of
+from mcp_authz.web.visitor import Cookies
+
+_NONCE = 64  # characters of base64url; 32 bytes take 43
+
+
+class Entering:
+    """Each ceremony is two requests: `.../question` hands out a challenge, the other brings the passkey's answer."""
+
+    def __init__(self, accounts: Accounts, cookies: Cookies, party: RelyingParty, clock: Clock) -> None:
+        self._accounts = accounts
+        self._cookies = cookies
+        self._party = party
+        self._clock = clock
+        # Those that anybody may ask for have a list of their own: a flood of them pushes out no others.
+        self._strangers: Challenges[None] = Challenges(clock)
+        self._invited: Challenges[str] = Challenges(clock)
+        self._further: Challenges[bytes] = Challenges(clock)
+
+    @property
+    def routes(self) -> list[Route]:
+        """Where the requests come in."""
+        return [
+            Route("/welcome/{token}", self.welcome),
+            Route("/welcome/{token}/question", self.welcome_question, methods=["POST"]),
+            Route("/welcome/{token}/passkey", self.register_invited, methods=["POST"]),
+            Route("/sign-in", self.is_signed_in),
+            Route("/sign-in/question", self.sign_in_question, methods=["POST"]),
+            Route("/sign-in", self.sign_in, methods=["POST"]),
+            Route("/sign-out", self.sign_out, methods=["POST"]),
+            Route("/passkeys", self.passkeys),
+            Route("/passkeys/question", self.further_question, methods=["POST"]),
+            Route("/passkeys", self.register_further, methods=["POST"]),
+        ]
+
+    async def welcome(self, request: Request) -> Response:
+        """The page of a one-time link, or what to do when it is over."""
+        now = self._clock()
+        try:
+            invitation = await self._accounts.invited(request.path_params["token"])
+        except (NotFound, Conflict) as error:
+            return page("welcome", 404, now=now, person=None, invited=None, trouble=str(error))
+        return page("welcome", now=now, person=None, invited=invitation.person, trouble="")
+
+    async def welcome_question(self, request: Request) -> Response:
+        """What to make the first passkey with."""
+        token = request.path_params["token"]
+        invitation = await self._accounts.invited(token)
+        return await self._ask_to_register(invitation.person, self._invited.put(token))
+
+    async def register_invited(self, request: Request) -> Response:
+        """The invited person has a passkey and is signed in."""
+        token, body = request.path_params["token"], await read_body(request)
+        nonce = _nonce(body)
+        if self._invited.take(nonce) != token:
+            raise Conflict("the passkey was made for another link; try again")
+        new = self._party.registered(object_of(body, "answer"), nonce)
+        passkey = await self._accounts.register_invited(token, new, _browser(request))
+        response = JSONResponse({"next": "/holds"})
+        self._cookies.give(response, await self._accounts.sign_in_registered(passkey))
+        return response
+
+    async def is_signed_in(self, request: Request) -> Response:
+        """Whether the browser is signed in: a page that a link of another site opened came without its cookie."""
+        await self._cookies.visitor(request)
+        return Response(status_code=204)
+
+    async def sign_in_question(self, _: Request) -> Response:
+        """What to show a passkey with: any that was made here."""
+        nonce = self._strangers.put(None)
+        return JSONResponse({"nonce": b64url(nonce), "options": self._party.assertion((), nonce)})
+
+    async def sign_in(self, request: Request) -> Response:
+        """The passkey's person is signed in."""
+        body = await read_body(request)
+        nonce, answer = _nonce(body), object_of(body, "answer")
+        self._strangers.take(nonce)
+        passkey = await self._known(credential_of(answer))
+        shown = self._party.shown(answer, passkey, nonce, await self._accounts.user_handle(passkey.person))
+        response = JSONResponse({})
+        self._cookies.give(response, await self._accounts.sign_in(shown))
+        return response
+
+    async def sign_out(self, request: Request) -> Response:
+        """The browser is nobody's any more."""
+        visitor = await self._cookies.visitor(request)
+        await self._accounts.sign_out(visitor.sign_in)
+        response = JSONResponse({"next": "/holds"})
+        self._cookies.take(response)
+        return response
+
+    async def passkeys(self, request: Request) -> Response:
+        """The page of the person's passkeys."""
+        visitor = await self._cookies.visitor(request)
+        name = visitor.person.name
+        return page(
+            "passkeys",
+            now=self._clock(),
+            person=name,
+            passkeys=await self._accounts.passkeys_of(name),
+            this=visitor.sign_in.credential,
+            replaced_at=await self._accounts.replaced_lately(name),
+        )
+
+    async def further_question(self, request: Request) -> Response:
+        """What to make a further passkey with."""
+        visitor = await self._cookies.visitor(request)
+        return await self._ask_to_register(visitor.person.name, self._further.put(visitor.sign_in.digest))
+
+    async def register_further(self, request: Request) -> Response:
+        """The person has one more passkey."""
+        visitor, body = await self._cookies.visitor(request), await read_body(request)
+        nonce = _nonce(body)
+        if self._further.take(nonce) != visitor.sign_in.digest:
+            raise Conflict("the passkey was made for another sign-in; try again")
+        new = self._party.registered(object_of(body, "answer"), nonce)
+        await self._accounts.register_further(visitor.sign_in, new, _browser(request))
+        return JSONResponse({"next": "/passkeys"})
+
+    async def _ask_to_register(self, person: PersonName, nonce: bytes) -> Response:
+        handle, known = await self._accounts.user_handle(person), await self._accounts.passkeys_of(person)
+        return JSONResponse({"nonce": b64url(nonce), "options": self._party.registration(person, handle, known, nonce)})
+
+    async def _known(self, credential: bytes) -> Passkey:
+        passkey = await self._accounts.passkey(credential)
+        if passkey is None:
+            raise NotFound("this passkey is not known here any more; ask for a new one-time link")
+        return passkey
+
+
+def _nonce(body: dict[str, object]) -> bytes:
+    return unb64url(text_of(body, "nonce", most=_NONCE))
+
+
+def _browser(request: Request) -> str:
+    """What the person will know the passkey by: the browser that it was made with, as far as it tells."""
+    told = request.headers.get("user-agent", "")
+    names = {"Edg/": "Edge", "Firefox/": "Firefox", "Chrome/": "Chrome", "Safari/": "Safari"}
+    systems = {
+        "Android": "Android", "iPhone": "iPhone", "iPad": "iPad", "Mac OS X": "macOS", "Windows": "Windows",
+        "Linux": "Linux",
+    }  # fmt: skip
+    name = next((shown for part, shown in names.items() if part in told), "a browser")
+    system = next((shown for part, shown in systems.items() if part in told), "")
+    return f"{name} on {system}" if system else name

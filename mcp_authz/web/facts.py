@@ -1,0 +1,175 @@
+"""What the page shows of a held call: the facts of `rules.display`, one by one, everything in them made visible."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from mcp_authz.approvals import Context
+from mcp_authz.model import ApprovalRule, Hazard, HeldCall, HoldState, Person
+from mcp_authz.rules import session_request
+from mcp_authz.rules.display import displayed, shown_arguments, visible
+from mcp_authz.rules.hold import counts_for, is_eligible, met
+
+HAZARDS: Final[Mapping[Hazard, str]] = {
+    Hazard.READ: "only reads",
+    Hazard.WRITE: "writes something",
+    Hazard.DESTRUCTIVE: "may destroy something",
+}
+
+STATES: Final[Mapping[HoldState, str]] = {
+    HoldState.PENDING: "Waits for an answer.",
+    HoldState.APPROVED: "Approved. It runs once, when the agent makes the call again.",
+    HoldState.DENIED: "Denied. It does not run.",
+    HoldState.EXPIRED: "Too late. Its time ran out, and it does not run.",
+    HoldState.CANCELLED: "Called off. It does not run.",
+    HoldState.CLAIMED: "Approved, and running now.",
+    HoldState.DONE: "Approved, and done.",
+    HoldState.FAILED: "Approved. It ran, and the tool reported an error.",
+    HoldState.UNKNOWN: "Approved, but it was interrupted. Nobody can say whether it ran; it is not run again.",
+}
+
+ENDS_WITH: Final[Mapping[str, str]] = {
+    "rule": "the time that its approval rule gives",
+    "session": "the session of the agent",
+    "delegation": "the delegation of the agent",
+}
+
+_ASSURANCE: Final[Mapping[str, str]] = {
+    "client": "also by the agent's own client",
+    "client-other": "also by another client of theirs",
+    "signed-in": "signed in, or with a key",
+    "passkey": "with a passkey",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShownValue:
+    """A value as lines of text with nothing hidden in them; `kind` tells a text from what looks like it."""
+
+    kind: str
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShownRule:
+    """One rule, and how far it is."""
+
+    name: str
+    who: str
+    how: str
+    approved: tuple[str, ...]
+    quorum: int
+    met: bool
+
+
+def shown_value(value: Any) -> ShownValue:
+    """Return the value as text: a text by its lines, anything else as JSON."""
+    if isinstance(value, str):
+        return ShownValue(kind="text", lines=tuple(visible(line) for line in value.split("\n")))
+    kind = {bool: "yes or no", int: "number", float: "number", list: "list", dict: "object"}.get(type(value), "nothing")
+    lines = json.dumps(value, ensure_ascii=False, indent=2).split("\n")
+    return ShownValue(kind=kind, lines=tuple(map(visible, lines)))
+
+
+def shown_values(arguments: Mapping[str, Any]) -> list[tuple[str, ShownValue]]:
+    """Return every argument by its name, in the order of the call."""
+    return [(visible(name), shown_value(value)) for name, value in arguments.items()]
+
+
+def heading(held: HeldCall) -> str:
+    """What is asked, in so few words that the tool stands in the heading."""
+    if held.tool == session_request.NAME:
+        return f"{held.actor} asks for a session"
+    return f"{held.actor} asks to run {visible(held.tool)}"
+
+
+def summary(held: HeldCall) -> dict[str, Any]:
+    """Return what the list shows of a held call."""
+    return {
+        "id": held.id,
+        "heading": heading(held),
+        "hazard": held.hazard.value,
+        "hazard_says": HAZARDS[held.hazard],
+        "purpose": visible(held.purpose),
+        "subject": held.subject,
+        "actor": held.actor,
+        "tool": visible(held.tool),
+        "state": held.state.value,
+        "state_says": STATES[held.state],
+        "asked_at": held.asked_at,
+        "expires_at": held.expires_at,
+        "ended_at": held.ended_at,
+        "answered_by": [verdict.person for verdict in held.verdicts],
+    }
+
+
+def full(held: HeldCall, context: Context, who: Person, people: dict[str, Person]) -> dict[str, Any]:
+    """Return everything that an approver is shown before they answer (DESIGN section 10)."""
+    request = held.tool == session_request.NAME
+    return {
+        **summary(held),
+        "sentence": visible(session_request.sentence(held.arguments, held.actor)) if request else None,
+        "narrowing": _narrowing(held.arguments) if request else None,
+        "owner": held.owner,
+        "chain": [f"user:{held.subject}", *(f"agent:{name}" for name in held.chain)],
+        "arguments": shown_values(held.arguments),
+        "is_whole": shown_arguments(held.arguments) is not None,
+        "rules": [_rule(held, rule, people) for rule in held.rules],
+        "ends_with": ENDS_WITH[held.ends_with],
+        "verdicts": held.verdicts,
+        "signed": displayed(held),
+        "needs_reason": any(rule.reason for rule in held.rules),
+        "has_answered": any(verdict.person == who.name for verdict in held.verdicts),
+        "last": context.last,
+        "differences": [
+            (visible(one.name), *(shown_value(v[0]) if v else None for v in (one.before, one.now)))
+            for one in context.differences
+        ],
+        "same_ran": context.same_ran,
+    }
+
+
+def may_answer(held: HeldCall, who: Person) -> bool:
+    """Whether a rule of this hold names the person: nobody else is shown anything of it."""
+    return any(is_eligible(who, held, rule) for rule in held.rules)
+
+
+def _rule(held: HeldCall, rule: ApprovalRule, people: dict[str, Person]) -> ShownRule:
+    approved = [
+        v.person for v in held.verdicts if (p := people.get(v.person)) is not None and counts_for(v, p, held, rule)
+    ]
+    who = " or ".join(_who(by, held) for by in rule.by)
+    parts = [_ASSURANCE[rule.assurance.label]]
+    if rule.outside_chain:
+        parts.append(f"not by {held.subject}")
+    if rule.reason:
+        parts.append("with a reason")
+    return ShownRule(
+        name=visible(rule.name),
+        who=f"{rule.quorum} of {who}" if rule.quorum > 1 else who,
+        how=", ".join(parts),
+        approved=tuple(approved),
+        quorum=rule.quorum,
+        met=met(held, rule, people),
+    )
+
+
+def _who(by: str, held: HeldCall) -> str:
+    kind, _, name = by.partition(":")
+    if by == "subject":
+        return f"{held.subject}, for whom it runs"
+    if by == "owner":
+        return f"{held.owner}, who owns the agent"
+    return f"anybody in the group {visible(name)}" if kind == "group" else visible(name)
+
+
+def _narrowing(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a request for a session its approver may make less."""
+    minutes, tools = arguments.get("minutes"), arguments.get("tools")
+    return {
+        "minutes": minutes if isinstance(minutes, int) and not isinstance(minutes, bool) else None,
+        "tools": [tool for tool in tools if isinstance(tool, str)] if isinstance(tools, list) else [],
+    }

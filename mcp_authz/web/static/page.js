@@ -1,0 +1,282 @@
+// The page's one script: passkey ceremonies, verdicts, times in the reader's zone, and what changes while it is open.
+
+const bytes = (text) =>
+  Uint8Array.from(atob(text.replaceAll("-", "+").replaceAll("_", "/")), (one) => one.charCodeAt(0));
+const text = (buffer) =>
+  btoa(String.fromCharCode(...new Uint8Array(buffer))).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+
+const said = document.getElementById("said");
+const say = (sentence) => {
+  said.textContent = "";
+  requestAnimationFrame(() => (said.textContent = sentence));
+};
+
+function complain(sentence) {
+  const trouble = document.getElementById("trouble");
+  trouble.textContent = sentence;
+  trouble.hidden = !sentence;
+  if (sentence) trouble.scrollIntoView({ block: "nearest" });
+}
+
+class Refused extends Error {}
+
+async function post(path, body) {
+  let response;
+  try {
+    response = await fetch(path, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify(body),
+    });
+  } catch {
+    throw new Refused("The gateway cannot be reached. Is it running?");
+  }
+  const answer = await response.json().catch(() => ({}));
+  if (!response.ok) throw new Refused(answer.error ?? `The gateway answered ${response.status}.`);
+  return answer;
+}
+
+// Passkeys.
+
+const named = (list) => list?.map((one) => ({ ...one, id: bytes(one.id) }));
+
+async function show(options) {
+  const found = await navigator.credentials.get({
+    publicKey: {
+      ...options,
+      challenge: bytes(options.challenge),
+      allowCredentials: named(options.allowCredentials),
+    },
+  });
+  const { clientDataJSON, authenticatorData, signature, userHandle } = found.response;
+  return {
+    id: found.id,
+    rawId: text(found.rawId),
+    type: found.type,
+    response: {
+      clientDataJSON: text(clientDataJSON),
+      authenticatorData: text(authenticatorData),
+      signature: text(signature),
+      ...(userHandle ? { userHandle: text(userHandle) } : {}),
+    },
+  };
+}
+
+async function make(options) {
+  const made = await navigator.credentials.create({
+    publicKey: {
+      ...options,
+      challenge: bytes(options.challenge),
+      user: { ...options.user, id: bytes(options.user.id) },
+      excludeCredentials: named(options.excludeCredentials),
+    },
+  });
+  const { clientDataJSON, attestationObject } = made.response;
+  return {
+    id: made.id,
+    rawId: text(made.rawId),
+    type: made.type,
+    response: { clientDataJSON: text(clientDataJSON), attestationObject: text(attestationObject) },
+  };
+}
+
+const passkeyTrouble = {
+  NotAllowedError: "No passkey was shown. Try again when you are ready.",
+  InvalidStateError: "This device has a passkey for you already. Sign in with it.",
+  SecurityError: "Passkeys do not work at this address. Open the page by its name, as the gateway prints it.",
+};
+
+async function attempt(button, work) {
+  complain("");
+  if (!window.PublicKeyCredential) return complain("This browser knows no passkeys. Use a newer one.");
+  button.disabled = true;
+  try {
+    await work();
+  } catch (error) {
+    complain(error instanceof Refused ? error.message : (passkeyTrouble[error.name] ?? `That did not work: ${error.message}`));
+  } finally {
+    button.disabled = false;
+  }
+}
+
+const here = location.pathname;
+
+const onClick = {
+  showPasskey: (button) =>
+    attempt(button, async () => {
+      const { nonce, options } = await post("/sign-in/question", {});
+      await post("/sign-in", { nonce, answer: await show(options) });
+      location.reload();
+    }),
+
+  makePasskey: (button) =>
+    attempt(button, async () => {
+      const { nonce, options } = await post(`${here}/question`, {});
+      const where = here.startsWith("/welcome/") ? `${here}/passkey` : here;
+      const { next } = await post(where, { nonce, answer: await make(options) });
+      location.assign(next);
+    }),
+
+  post: (button) =>
+    attempt(button, async () => {
+      const { next } = await post(button.dataset.post, {});
+      location.assign(next);
+    }),
+
+  approve: (button) =>
+    attempt(button, async () => {
+      const form = button.form;
+      const asked = { reason: form.reason.value, ...terms(form) };
+      if (missesReason(form)) return;
+      const { nonce, options } = await post(`${form.dataset.hold}/question`, asked);
+      await answered(await post(`${form.dataset.hold}/approve`, { nonce, answer: await show(options) }));
+    }),
+
+  deny: (button) =>
+    attempt(button, async () => {
+      const form = button.form;
+      await answered(await post(`${form.dataset.hold}/deny`, { reason: form.reason.value }));
+    }),
+};
+
+function missesReason(form) {
+  if (!("needsReason" in form.dataset) || form.reason.value.trim()) return false;
+  form.reason.focus();
+  throw new Refused("A rule of this call wants to know why: write a reason.");
+}
+
+function terms(form) {
+  if (!form.querySelector("[data-narrowing]")) return {};
+  const tools = [...form.querySelectorAll("[name=tools]:checked")].map((box) => box.value);
+  if (form.querySelector("[name=tools]") && !tools.length) throw new Refused("Choose at least one tool, or deny.");
+  if (form.minutes && !form.minutes.checkValidity()) {
+    form.minutes.focus();
+    throw new Refused(`Choose from 1 to ${form.minutes.max} minutes.`);
+  }
+  return {
+    terms: {
+      ...(form.minutes ? { minutes: form.minutes.valueAsNumber } : {}),
+      ...(form.querySelector("[name=tools]") ? { tools } : {}),
+    },
+  };
+}
+
+async function answered() {
+  await refresh();
+  const heading = document.querySelector("[data-live=state]") ?? document.getElementById("main");
+  heading.tabIndex = -1;
+  heading.focus();
+}
+
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("button");
+  if (!button) return;
+  const what = Object.keys(onClick).find((name) => name in button.dataset);
+  if (what) onClick[what](button);
+});
+
+document.addEventListener("submit", (event) => event.preventDefault());
+
+// Times: the reader's own zone, and what is left by the gateway's clock.
+
+const ahead = Date.parse(document.body.dataset.now) - Date.now();
+
+function localise(root) {
+  for (const time of root.querySelectorAll("time")) {
+    const at = new Date(time.dateTime);
+    const today = at.toDateString() === new Date(Date.now() + ahead).toDateString();
+    time.textContent = at.toLocaleString([], today ? { timeStyle: "short" } : { dateStyle: "medium", timeStyle: "short" });
+    time.textContent = `${today ? "today at" : "on"} ${time.textContent}`;
+    time.title = at.toString();
+  }
+}
+
+function left(seconds) {
+  const two = (number) => String(number).padStart(2, "0");
+  const [hours, minutes] = [Math.floor(seconds / 3600), Math.floor(seconds / 60) % 60];
+  return hours ? `${hours}:${two(minutes)}:${two(seconds % 60)}` : `${minutes}:${two(seconds % 60)}`;
+}
+
+function count() {
+  for (const span of document.querySelectorAll("[data-ends]")) {
+    const seconds = Math.ceil((Date.parse(span.dataset.ends) - Date.now() - ahead) / 1000);
+    if (seconds > 0) span.textContent = left(seconds);
+    else if (!span.dataset.over) {
+      span.dataset.over = "yes";
+      span.textContent = "0:00";
+      refresh();
+    }
+  }
+}
+
+// What changes while the page is open: it is fetched whole, and the parts that differ are put in place.
+
+async function refresh() {
+  let response;
+  try {
+    response = await fetch(location.href, { headers: { accept: "text/html" } });
+  } catch {
+    return;
+  }
+  if (response.status === 401) return over();
+  const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
+  document.title = fresh.title;
+  for (const old of document.querySelectorAll("[data-live]")) {
+    const part = fresh.querySelector(`[data-live="${old.dataset.live}"]`);
+    if (part) swap(old, part);
+  }
+  count();
+}
+
+const shapes = new WeakMap();
+
+function swap(old, part) {
+  const html = part.innerHTML;
+  if (!shapes.has(old)) shapes.set(old, original.get(old.dataset.live));
+  if (shapes.get(old) === html) return;
+  // A form in which somebody may be writing stays, for as long as there is one.
+  if ("keep" in old.dataset && old.querySelector("form") && part.querySelector("form")) return;
+  const focused = old.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+  shapes.set(old, html);
+  old.replaceChildren(...part.childNodes);
+  old.classList.remove("fresh");
+  void old.offsetWidth;
+  old.classList.add("fresh");
+  localise(old);
+  if (focused) [...old.querySelectorAll("a")].find((one) => one.getAttribute("href") === focused)?.focus();
+  if (part.dataset.said) say(part.dataset.said);
+}
+
+function over() {
+  complain("You are signed out.");
+  const again = document.createElement("a");
+  again.href = location.href;
+  again.textContent = "Sign in again";
+  document.getElementById("trouble").append(" ", again);
+}
+
+const original = new Map(
+  [...document.querySelectorAll("[data-live]")].map((part) => [part.dataset.live, part.innerHTML]),
+);
+
+localise(document);
+count();
+setInterval(count, 1000);
+
+if (document.querySelector("[data-sign-in]")) {
+  // A link of another site opens the page without its cookie: look once more from here.
+  fetch("/sign-in").then((response) => response.status === 204 && location.reload());
+}
+
+if (original.size) {
+  const stream = new EventSource("/events");
+  stream.addEventListener("open", refresh);
+  stream.addEventListener("changed", refresh);
+  stream.addEventListener("signed-out", () => {
+    stream.close();
+    over();
+  });
+  stream.addEventListener("error", () => {
+    if (stream.readyState === EventSource.CLOSED) refresh().then(() => say("This tab is not live; reload it to see news."));
+  });
+}
