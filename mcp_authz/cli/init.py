@@ -11,6 +11,7 @@ from typing import Annotated, Final
 import typer
 
 from mcp_authz import limits
+from mcp_authz.accounts import Accounts, invitation_link
 from mcp_authz.agents import People, person_name
 from mcp_authz.cli.invocation import asynchronous, command_line, login_name, named_config, operator
 from mcp_authz.cli.output import next_step, say
@@ -85,6 +86,13 @@ async def init(
     say(f"configuration {path} {'is written; add your tool servers to it' if done.written else 'is there already'}")
     say(f"store and keys are in {done.config.data}")
     say(f"you are {done.person}: agents act for you, and you approve what they ask for")
+    if done.link is not None:
+        say()
+        minutes = int(limits.INVITATION.total_seconds() // 60)
+        say(f"register your passkey, while a gateway runs, within {minutes} minutes:")
+        say(f"  {done.link}")
+        say("a later `mcp-authz init` prints a new link")
+        say()
     words = ("agent", "add", "AGENT", "--owner", done.person, "--new-key", "AGENT.pem", "--ceiling", "SCOPES")
     named = ["--config", str(path)] if config is not None else []
     next_step(command_line(ctx, *named, *words))
@@ -107,7 +115,17 @@ async def initialise(path: Path) -> Initialised:
     config = load_config(path)
     async with open_installation(config) as here:
         person = await _register(here)
-    return Initialised(config=config, person=person.name, link=None, written=written)
+        link = await fresh_link(here, person)
+    return Initialised(config=config, person=person.name, link=link, written=written)
+
+
+async def fresh_link(here: Installation, person: Person) -> str | None:
+    """A one-time link for a first passkey, earlier links are over; None for whoever has one already, or is revoked."""
+    accounts = Accounts(here.store, here.clock)
+    has_one = any(passkey.status == "active" for passkey in await accounts.passkeys_of(person.name))
+    if has_one or person.status != "active":
+        return None
+    return invitation_link(here.config.public_url, await accounts.invite(person.name, by=operator()))
 
 
 def _write(path: Path) -> bool:
@@ -126,11 +144,11 @@ def _write(path: Path) -> bool:
 
 async def _register(here: Installation) -> Person:
     """The person of this login, registered now or before."""
-    name = _name_of(login_name())
+    name = name_of(login_name())
     known = await here.store.person(name)
     return known if known is not None else await People(here.store, here.clock).add(name, by=operator())
 
 
-def _name_of(login: str) -> PersonName:
+def name_of(login: str) -> PersonName:
     """The login as the name of a person: `Jane Doe` is `jane-doe`."""
     return person_name(_NO_NAME.sub("-", login.lower()).strip("-._")[: limits.NAME] or "me")

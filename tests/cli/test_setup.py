@@ -8,6 +8,10 @@ import tomllib
 from importlib.metadata import version
 from pathlib import Path
 
+import pytest
+
+from mcp_authz.accounts import Accounts, LinkOver, NewPasskey
+from mcp_authz.cli.init import initialise, name_of
 from mcp_authz.config import load_config
 from tests.cli.desk import Desk, held_call, hold, settle
 
@@ -77,3 +81,42 @@ async def test_status_says_what_there_is_without_a_running_gateway(desk: Desk) -
         {"name": "files", "environment": "local", "reached_by": "files", "tools": 0, "quarantined": 0}
     ]
     assert "holds list" in desk.ok("status").splitlines()[-1]
+
+
+def link(text: str) -> str:
+    """The one-time link that a command printed."""
+    (found,) = [line.strip() for line in text.splitlines() if line.strip().startswith("http")]
+    return found
+
+
+async def test_init_prints_a_link_that_registers_a_passkey_and_only_the_newest_one_is_good(desk: Desk) -> None:
+    first, second = link(desk.ok("init")), link(desk.ok("init"))
+    assert first != second and all(it.startswith("http://localhost:8642/welcome/") for it in (first, second))
+    async with desk.open() as here:
+        accounts = Accounts(here.store, here.clock)
+        with pytest.raises(LinkOver):
+            await accounts.invited(first.rpartition("/")[2])
+        passkey = NewPasskey(credential=b"c", public_key=b"k", sign_count=0)
+        await accounts.register_invited(second.rpartition("/")[2], passkey, "laptop")
+    assert "/welcome/" not in desk.ok("init")
+
+
+async def test_whoever_sets_up_another_installation_gets_what_they_need_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
+    path = tmp_path / "new" / "gateway.toml"
+    done = await initialise(path)
+    assert done.written and done.link is not None and done.config.source == path
+    again = await initialise(path)
+    assert not again.written and again.person == done.person and again.link not in {None, done.link}
+    assert path.stat().st_mode & 0o777 == 0o600 and path.parent.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize(
+    ("login", "person"),
+    [("alice", "alice"), ("Jane Doe", "jane-doe"), ("CORP\\bob", "corp-bob"), ("_apt", "apt"), ("ö", "me")],
+    ids=lambda value: value.encode("ascii", "replace").decode(),
+)
+def test_every_login_makes_a_person(login: str, person: str) -> None:
+    assert name_of(login) == person

@@ -1,0 +1,126 @@
+"""A look into a store that changes nothing, not even beside it: nothing is migrated, locked for long, or made."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Final, TypeVar
+
+from mcp_authz.errors import StoreError
+from mcp_authz.model import Agent, AgentName, Grant, Key, Passkey, Person, PersonName, SessionId
+from mcp_authz.rules.keys import Sealer
+from mcp_authz.store import accounts, pins, registry
+from mcp_authz.store.faults import store_error
+from mcp_authz.store.ports import Pin
+from mcp_authz.store.rows import micros
+from mcp_authz.store.schema import APPLICATION_ID, MIGRATIONS
+from mcp_authz.store.transaction import Transaction
+
+T = TypeVar("T")
+
+_STEPS: Final = 10_000  # of SQLite's machine, between two looks at the clock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inside:
+    """What a store holds about who is who, at one moment."""
+
+    people: tuple[Person, ...]
+    agents: tuple[Agent, ...]
+    keys: Mapping[str, tuple[Key, ...]]  # by `agent:NAME` or `user:NAME`
+    passkeys: Mapping[PersonName, tuple[Passkey, ...]]
+    grants: tuple[Grant, ...]
+    open_sessions: Mapping[AgentName, frozenset[SessionId]]
+    pins: tuple[Pin, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """How the file of a store is."""
+
+    schema: int  # of `NEWEST_SCHEMA`
+    damage: str  # what SQLite's own check says; empty when it found nothing
+    checked_whole: bool  # False: the check was given up, because its time was over
+    newest_at: datetime | None  # the time of the newest record
+
+
+NEWEST_SCHEMA: Final = len(MIGRATIONS)
+
+
+def condition(path: Path, *, patience: timedelta) -> Condition:
+    """Return how the file is; its own check takes `patience` at most.
+
+    Raises:
+        StoreError: there is no store at `path`, or it cannot be read.
+    """
+    return _look(path, lambda db: _condition(db, path, patience))
+
+
+def inside(path: Path, at: datetime) -> Inside:
+    """Return what a store of this version holds; `at` decides what is open.
+
+    Raises:
+        StoreError: there is no store at `path`, or it cannot be read.
+    """
+    # Nothing that is read here is sealed, so that no key is needed, nor believed.
+    return _look(
+        path,
+        lambda db: _inside(Transaction(db=db, at=at, now=micros(at), sealer=Sealer(bytes(32)), instance="")),
+    )
+
+
+def _look(path: Path, question: Callable[[sqlite3.Connection], T]) -> T:
+    try:
+        # Without a write-ahead log the file is the whole truth, and no shared memory has to be made to read it.
+        whole = not path.with_name(f"{path.name}-wal").exists()
+        uri = f"{path.resolve(strict=True).as_uri()}?mode=ro{'&immutable=1' if whole else ''}"
+        with closing(sqlite3.connect(uri, uri=True)) as db:
+            return question(db)
+    except (sqlite3.Error, OSError) as fault:
+        raise store_error(fault, path) from fault
+
+
+def _condition(db: sqlite3.Connection, path: Path, patience: timedelta) -> Condition:
+    (application,) = db.execute("PRAGMA application_id").fetchone()
+    (schema,) = db.execute("PRAGMA user_version").fetchone()
+    if application != APPLICATION_ID:
+        raise StoreError(f"store `{path}`: the file is the database of another program; name another file as the store")
+    newest = "SELECT json_extract(CAST(body AS TEXT), '$.at') FROM log ORDER BY sequence DESC LIMIT 1"
+    record = db.execute(newest).fetchone()
+    until = time.monotonic() + patience.total_seconds()
+    db.set_progress_handler(lambda: int(time.monotonic() > until), _STEPS)
+    try:
+        (said,) = db.execute("PRAGMA quick_check(1)").fetchone()
+        whole = True
+    except sqlite3.OperationalError as error:
+        if "interrupted" not in str(error):
+            raise
+        said, whole = "ok", False
+    return Condition(
+        schema=schema,
+        damage="" if said == "ok" else said,
+        checked_whole=whole,
+        newest_at=None if record is None else datetime.fromisoformat(record[0]),
+    )
+
+
+def _inside(tx: Transaction) -> Inside:
+    people, agents = registry.people(tx), registry.agents(tx)
+    holders = [*(f"agent:{agent.name}" for agent in agents), *(f"user:{person.name}" for person in people)]
+    return Inside(
+        people=people,
+        agents=agents,
+        keys={holder: registry.keys_of(tx, holder) for holder in holders},
+        passkeys={person.name: accounts.passkeys_of(tx, person.name) for person in people},
+        grants=registry.grants(tx, None),
+        open_sessions={
+            agent.name: frozenset(session.id for session, _ in registry.open_links(tx, agent.name, tx.now))
+            for agent in agents
+        },
+        pins=pins.pins(tx),
+    )
