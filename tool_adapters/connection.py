@@ -77,6 +77,11 @@ class ConnectedDownstream(ABC):
         """Whether the last attempt to speak to the server succeeded."""
         return self._session is not None and self._answers
 
+    @property
+    def trouble(self) -> str:
+        """Why the last connection ended, or could not be made; what is said of one that stands is its predecessor's."""
+        return self._down_because
+
     def on_tools_changed(self, callback: Callable[[], None]) -> None:
         """Call `callback` whenever the server says that its tools changed, and after each connection."""
         self._callbacks.append(callback)
