@@ -18,6 +18,7 @@ from mcp_authz.rules.classify import ServerRules, classify, tool_name
 from mcp_authz.rules.definition import definition_digest
 from mcp_authz.rules.observe import is_observed
 from mcp_authz.rules.offered import DEFINITIONS
+from mcp_authz.rules.scope import Scope
 from mcp_authz.store.ports import Clock, Event, Pin, Store
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,11 @@ class Catalog:
     def tools(self) -> tuple[Tool, ...]:
         """Every tool that can be listed and called by name, servers in the order of the configuration."""
         return tuple(tool for tool in self._by_name.values() if tool.method == "tools/call")
+
+    @property
+    def everything(self) -> tuple[Tool, ...]:
+        """Every tool, and for each server the methods that stand for themselves."""
+        return tuple(self._by_name.values())
 
     def find(self, name: str) -> Tool | None:
         """The tool of this name, in quarantine or not."""
@@ -160,7 +166,14 @@ def could_ever_use(caller: Caller, tool: Tool) -> bool:
         held.extend(link.scope for link in caller.chain.links)
         if any(link.tools is not None and tool.name not in link.tools for link in caller.chain.links):
             return False
-    return all(template.could_match(scopes) for scopes in held for template in tool.classification.scopes)
+    return could_ever_be_given(tool, held)
+
+
+def could_ever_be_given(tool: Tool, held: Sequence[frozenset[Scope]]) -> bool:
+    """Whether some arguments exist with which each of these sets of scopes would cover the tool."""
+    return not tool.quarantined and all(
+        template.could_match(scopes) for scopes in held for template in tool.classification.scopes
+    )
 
 
 def known_to(caller: Caller, tool: Tool | None) -> Tool | None:

@@ -21,9 +21,12 @@ from mcp_authz.model import Admitted, Approval, Caller, Deny, Hold, HoldState, P
 from mcp_authz.outcome import Held, Outcome, Refused, Replayed
 from mcp_authz.parts import Parts
 from mcp_authz.relay import Channel, clean
+from mcp_authz.requesting import SessionRequest
+from mcp_authz.rules import session_request
 from mcp_authz.rules.display import visible
 from mcp_authz.rules.message import Message, without_own_meta
 from mcp_authz.rules.request_state import RequestState, open_state, split_retry
+from mcp_authz.sessions import Sessions
 from mcp_authz.store.ports import Admission, Event, Lost, LostReason
 
 _LOST: Mapping[LostReason, str] = {
@@ -41,14 +44,15 @@ _LOST: Mapping[LostReason, str] = {
 class Gateway:
     """The policy enforcement point."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, sessions: Sessions) -> None:
         self._parts = parts
+        self._sessions = sessions
 
     async def list_tools(self, caller: Caller) -> tuple[Tool, ...]:
         """The tools this caller could use with some arguments; listing grants nothing."""
         if self._parts.catalog.has_quarantined:
             await self._parts.catalog.reread()
-        return tuple(tool for tool in self._parts.catalog.tools if could_ever_use(caller, tool))
+        return (*(tool for tool in self._parts.catalog.tools if could_ever_use(caller, tool)), session_request.TOOL)
 
     async def list_offers(self, caller: Caller, offer: Offer) -> tuple[Mapping[str, Any], ...]:
         """The resources, templates or prompts of the servers that this caller could ask for them."""
@@ -65,6 +69,8 @@ class Gateway:
     async def call(self, caller: Caller, message: Message, channel: Channel) -> Outcome:
         """Steps 7 to 16 for one request of an identified caller whose method reaches a tool server."""
         ride = Ride(self._parts, caller, message, channel)
+        if message.method == "tools/call" and message.params.get("name") == session_request.NAME:
+            return await SessionRequest(self._parts, self._sessions, caller, message, channel).run()
         if message.method != "tools/call":
             offered = await self._parts.offers.resolve(caller, str(message.method), message.params)  # 7
             return await ride.refuse_unknown() if offered is None else await ride.through(offered)

@@ -64,8 +64,12 @@ class Identifier:
             raise Unidentified("invalid_token", text, "token not valid") from None
         # 4: no token of this issuer carries `cnf` yet, so there is no proof of possession to demand.
         try:
-            return await self._sessions.identify(claims, Proof.BEARER)  # 5, 6
+            caller = await self._sessions.identify(claims, Proof.BEARER)  # 5, 6
         except TokenRefused as error:
             text = "what this token stands on has ended or was revoked; get a new one"
             log.info("access token refused: %s", error)
             raise Unidentified("invalid_token", text, "standing ended") from None
+        if caller.session is None and await self._sessions.has_newer(claims):
+            text = "a session has begun since this token was issued; get a new one"
+            raise Unidentified("invalid_token", text, "a newer session")
+        return caller

@@ -213,21 +213,23 @@ class Sessions:
         return link
 
     async def which(
-        self, agent: AgentName, *, session: str | None = None, delegation: str | None = None
+        self, agent: AgentName, *, session: str | None = None, delegation: str | None = None, subject: str | None = None
     ) -> tuple[Session, Link] | None:
         """Return the session and link that a sign-in of the agent is for; None is the agent's own name.
 
-        In order (DESIGN section 6): what the signed assertion names; the agent's only open link; a new session from
-        its only active grant. Several and no claim, or a claim that names nothing open: never a guess.
+        In order: what the signed assertion names; the agent's only open link; a new session from its only active
+        grant. Several and no claim, or a claim that names nothing open: never a guess. With `subject` (`user:NAME`)
+        only what is for that person is there at all.
         """
-        found = await self._open(agent, session, delegation)
+        person = None if subject is None else PersonName(subject.removeprefix("user:"))
+        found = await self._open(agent, person, session, delegation)
         if found or session is not None or delegation is not None:
             return found[0] if len(found) == 1 else None
         async with self._starting:
-            found = await self._open(agent, None, None)
+            found = await self._open(agent, person)
             if found:
                 return found[0] if len(found) == 1 else None
-            return await self._from_only_grant(agent)
+            return await self._from_only_grant(agent, person)
 
     async def identify(self, token: AccessToken, proof: Proof) -> Caller:
         """Return who presents this token, after one read of everything it stands on (steps 5 and 6).
@@ -241,21 +243,39 @@ class Sessions:
         standing = await self._store.standing(agent=token.actor, key=token.key, person=person, link=token.link)
         return caller_of(standing, token, proof, self._clock())
 
-    async def _open(self, agent: AgentName, session: str | None, delegation: str | None) -> list[tuple[Session, Link]]:
+    async def has_newer(self, token: AccessToken) -> bool:
+        """Whether the agent was given a session after this token was issued, so that a new token would help.
+
+        Tokens count whole seconds: what began within the same second is not known to be newer.
+        """
+        after = token.issued_at + timedelta(seconds=1)
+        return any(link.issued_at >= after for _, link in await self._open(token.actor))
+
+    async def active_grants(self, agent: AgentName) -> tuple[Grant, ...]:
+        """The grants by which active people let the agent act now."""
+        return tuple(await self._active_grants(agent))
+
+    async def _open(
+        self,
+        agent: AgentName,
+        person: PersonName | None = None,
+        session: str | None = None,
+        delegation: str | None = None,
+    ) -> list[tuple[Session, Link]]:
         """The open links of the agent that the claims of its assertion leave over."""
         return [
             (found, link)
             for found, link in await self._store.open_links(agent, self._clock())
-            if session in (None, found.id) and delegation in (None, link.id)
+            if person in (None, found.subject) and session in (None, found.id) and delegation in (None, link.id)
         ]
 
-    async def _from_only_grant(self, agent: AgentName) -> tuple[Session, Link] | None:
+    async def _from_only_grant(self, agent: AgentName, person: PersonName | None) -> tuple[Session, Link] | None:
         """A new session of the agent's only active grant.
 
         When the newest session of the grant was revoked, nothing comes after it by itself: who ended it starts the
         next one. When it still runs and its budget is used up, it stays the session: a sign-in is no new budget.
         """
-        grants = await self._active_grants(agent)
+        grants = [g for g in await self._active_grants(agent) if person in (None, g.subject)]
         if len(grants) != 1:
             return None
         (grant,) = grants

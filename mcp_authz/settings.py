@@ -57,8 +57,12 @@ def policies_dir() -> Path:
 
 
 def approval_floor(config: Config) -> ApprovalFloor:
-    """The approval rules, and which hazards demand one: `destructive` always, `read` and `write` where they are set."""
+    """The approval rules, and which hazards demand one: `destructive` always, `read` and `write` where they are set.
+
+    Requests for a session have a rule too: `session`, or what destructive calls ask for.
+    """
     configured = {"destructive": ApprovalConfig(), **config.approval}
+    configured.setdefault("session", configured["destructive"])
     rules = {name: _approval_rule(name, rule) for name, rule in configured.items()}
     return ApprovalFloor(rules=rules, by_hazard={h: h.value for h in Hazard if h.value in rules})
 

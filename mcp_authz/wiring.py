@@ -111,7 +111,7 @@ async def run_gateway(config: Config, *, clock: Clock = utc_now) -> AsyncIterato
             sealer=state_sealer,
             clock=clock,
         )
-        gateway = Gateway(parts)
+        gateway = Gateway(parts, sessions)
         await store.append(_started(config, engine, clock))
         await store.recover(lambda held: _interrupted(held, clock))
         await require_denials(parts.evaluator, clock)

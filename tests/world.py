@@ -244,7 +244,7 @@ class World:
         }
         return await self.post(modern_call(tool, arguments, **more), token, **headers)
 
-    async def answer(self, hold: HoldId, *, by: str, approve: bool = True, reason: str = "") -> None:
+    async def answer(self, hold: HoldId, *, by: str, approve: bool = True, reason: str = "", terms: Any = None) -> None:
         """A person answers a hold with their own key, as the command line does."""
         held = await self.store.hold(hold)
         statement = make_statement(
@@ -255,6 +255,7 @@ class World:
             reason=reason,
             at=self.clock(),
             key=self.approvers[by],
+            terms=terms,
         )
         await self.running.approvals.hear_signed(hold, PersonName(by), statement)
 

@@ -39,7 +39,8 @@ async def story(stage: Stage) -> None:
     say("2. planner delegates to coder for ten minutes, by token exchange")
 
     listed = await (await stage.client(coder)).list_tools()
-    tools = sorted(tool.name.removeprefix("acme__") for tool in listed.tools)
+    names = sorted(tool.name for tool in listed.tools)
+    tools = [name.removeprefix("acme__") for name in names if name.startswith("acme__")]
     say(f"3. coder lists tools and sees what it could use: {', '.join(tools)}")
 
     pull = {"owner": "acme", "repo": "api", "title": "Fix issue 41", "branch": "fix-41", "draft": True}

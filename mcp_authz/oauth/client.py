@@ -31,6 +31,7 @@ class Client:
     key: Thumbprint
     session: str | None  # what the assertion names, if anything
     delegation: str | None
+    subject: str | None
 
     def check_endpoint_auth_method(self, method: str, endpoint: str) -> bool:
         """Whether the client may authenticate like this: only by its key, everywhere."""
@@ -88,6 +89,7 @@ class ClientDoor:
             key=key.thumbprint,
             session=_optional_text(claims, "session"),
             delegation=_optional_text(claims, "delegation"),
+            subject=_optional_text(claims, "subject"),
         )
         if not await self._store.remember(once):
             raise invalid_client("the assertion was used before")

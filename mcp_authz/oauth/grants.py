@@ -30,7 +30,13 @@ class ClientCredentials(ClientCredentialsGrant):  # type: ignore[misc]
         """The token response."""
         client: Client = self.request.client
         core: Core = self.server
-        chosen = core.ask(core.sessions.which, client.agent.name, session=client.session, delegation=client.delegation)
+        chosen = core.ask(
+            core.sessions.which,
+            client.agent.name,
+            session=client.session,
+            delegation=client.delegation,
+            subject=client.subject,
+        )
         asked = asked_scope(self.request.form.get("scope"))
         body = core.ask(core.issuer.access_token, client, asked, chosen, self.request.posted.peer)
         return 200, body, self.TOKEN_RESPONSE_HEADER

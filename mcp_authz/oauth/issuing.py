@@ -79,6 +79,8 @@ class Issuer:
             "token_type": "Bearer",
             "expires_in": claims["exp"] - claims["iat"],
             "scope": claims["scope"],
+            "subject": subject,
+            **({} if link is None else {"session": link.session}),
         }
 
     async def delegation(self, link: Link, subject: str) -> Answer:

@@ -25,6 +25,7 @@ from mcp_authz.protocol.channel import LegacyChannel
 from mcp_authz.protocol.deferred import Deferred
 from mcp_authz.relay import clean
 from mcp_authz.rules.message import CLOSED_TABLE, GOVERNED, Message
+from mcp_authz.rules.session_request import SERVER as OWN_SERVER
 
 log = logging.getLogger(__name__)
 
@@ -119,8 +120,9 @@ class FrontServer(Server[Any]):
     async def _introduce(self, ctx: ServerRequestContext[Any, Any], result: HandlerResult) -> HandlerResult:
         if not isinstance(result, dict):
             return result
-        tools = await self._gateway.list_tools(_caller(ctx))
-        nothing = "" if tools else f" Your list is empty: {self._gateway.why_nothing(_caller(ctx))}"
+        caller = _caller(ctx)
+        some = any(tool.server != OWN_SERVER for tool in await self._gateway.list_tools(caller))
+        nothing = "" if some else f" No tool is listed for you: {self._gateway.why_nothing(caller)}"
         return {**result, "instructions": INSTRUCTIONS + nothing}
 
     def _listed(self, ctx: ServerRequestContext[Any, Any], member: str, items: Sequence[Any]) -> dict[str, Any]:

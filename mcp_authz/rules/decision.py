@@ -27,10 +27,14 @@ REASONS: Final[dict[str, str]] = {
         "look at the change and accept it."
     ),
     "no_session": (
-        "You have no open session with a person, so you cannot call tools. Ask a person to start one for you, "
+        "You have no open session with a person, so you cannot call tools. Ask for one with authz__request_session, "
         "or name the session in your sign-in assertion if you have several."
     ),
-    "session_over": "Your session has ended or was idle for too long. Ask the person you act for to start a new one.",
+    "session_over": "Your session has ended or was idle for too long. Ask for a new one with authz__request_session.",
+    "whose_session": (
+        "You act for several people, so nobody can say whom to ask. Name the person by the claim `subject` when you "
+        "sign in."
+    ),
     "proof_required": "This tool takes only calls that are proved more strongly than by a bearer token.",
     "arguments": "The arguments do not fit the tool's input schema.",
     "scope_arguments": (

@@ -11,6 +11,7 @@ import pytest
 
 from mcp_authz.errors import ConfigError, Conflict
 from mcp_authz.rules.definition import definition_digest
+from mcp_authz.rules.session_request import NAME
 from mcp_authz.store.ports import Event
 from tests.attacks.attacker import Spy, answer_in, handshake, spy, tool, until
 from tests.world import ENVELOPE, OPERATOR, World, world
@@ -40,7 +41,8 @@ def poisoned(change: dict[str, Any]) -> dict[str, Any]:
 async def listed(w: World, token: str) -> dict[str, dict[str, Any]]:
     """The tools as a caller sees them."""
     async with handshake(w, token) as session:
-        return {entry["name"]: entry for entry in (await session.request("tools/list"))["result"]["tools"]}
+        tools = (await session.request("tools/list"))["result"]["tools"]
+    return {entry["name"]: entry for entry in tools if entry["name"] != NAME}  # the gateway's own stands in every list
 
 
 async def has_changed(w: World, server: Spy, token: str, *tools: dict[str, Any]) -> None:

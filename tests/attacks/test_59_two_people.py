@@ -36,8 +36,16 @@ async def test_only_the_signed_assertion_names_a_session_or_a_person(tmp_path: P
         coder, alices, _ = await _two(h)
         form = {"session": alices.id, "sid": alices.id, "subject": "user:alice", "on_behalf_of": "alice"}
         assert claims_of(await h.token(coder, **form))["sub"] == "agent:coder"
-        for claims in ({"sid": alices.id}, {"subject": "user:alice"}, {"act": {"sub": "user:alice"}}):
+        for claims in ({"sid": alices.id}, {"act": {"sub": "user:alice"}}, {"subject": "user:carol"}):
             assert claims_of(await h.token(coder, claims=claims))["sub"] == "agent:coder"
+        assert claims_of(await h.token(coder, claims={"subject": "user:alice"}))["sid"] == alices.id
+
+
+async def test_a_claim_that_names_the_person_keeps_to_them_when_their_session_ends(tmp_path: Path) -> None:
+    async with house(tmp_path) as h:
+        coder, alices, _ = await _two(h)
+        await h.revoke("session", alices.id)
+        assert claims_of(await h.token(coder, claims={"subject": "user:alice"}))["sub"] == "agent:coder"
 
 
 async def test_an_agent_that_named_a_session_is_not_moved_to_another_persons_when_it_ends(tmp_path: Path) -> None:

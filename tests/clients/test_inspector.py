@@ -54,7 +54,7 @@ async def test_the_inspector_that_chooses_the_era_itself_lists_what_the_agent_co
         done = await inspect(w, "auto", await w.token(coder), "--method", "tools/list")
     assert done.returncode == 0, done.stderr
     names = {tool["name"] for tool in json.loads(done.stdout)["result"]["tools"]}
-    assert names == {"acme__list_pull_requests", "acme__deploy", "acme__list_deployments"}
+    assert names == {"acme__list_pull_requests", "acme__deploy", "acme__list_deployments", "authz__request_session"}
 
 
 @ERAS

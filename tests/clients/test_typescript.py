@@ -50,7 +50,7 @@ async def test_v1_signs_in_with_its_key_lists_and_calls(tmp_path: Path) -> None:
         coder = await w.ready("coder", "pr:read")
         report = await client(V1, HANDSHAKE, w, ["list"], LIST, **key_of(w, coder))
     listed, called = report["said"]
-    assert listed == ["acme__list_pull_requests"]
+    assert listed == ["acme__list_pull_requests", "authz__request_session"]
     assert not called.get("isError") and called["structuredContent"]["result"][0]["branch"] == "retry"
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 import pytest
 
+from mcp_authz.rules.session_request import NAME
 from tests.road.places import BOTH, READ, asking, plain
 from tests.road.wire import SOON, Wire, wire
 from tests.world import LEGACY, MODERN, incident_server, world
@@ -17,8 +18,10 @@ ALL = ["list_pull_requests", "open_pull_request", "merge_pull_request", "read_se
 
 
 def names(listed: dict[str, Any]) -> list[str]:
-    """The names in a listing, in its order."""
-    return [tool["name"] for tool in listed["tools"]]
+    """The names in a listing, in its order, without the gateway's own tool, which comes last for everybody."""
+    *servers, own = [tool["name"] for tool in listed["tools"]]
+    assert own == NAME
+    return servers
 
 
 @BOTH
@@ -41,7 +44,8 @@ async def test_a_caller_sees_what_it_could_use_with_some_arguments(
         async with w.client(coder, mode) as client:
             listed = (await client.list_tools()).tools
     assert [tool.name for tool in listed if tool.name != "acme__list_deployments" or "deploy:read" in scope] == [
-        f"acme__{tool}" for tool in tools
+        *(f"acme__{tool}" for tool in tools),
+        NAME,
     ]
 
 
@@ -52,7 +56,7 @@ async def test_what_a_delegation_leaves_out_is_not_listed(tmp_path: Path, mode: 
         coder = await w.agent("coder", ceiling="pr deploy secret")
         await w.delegate(planner, "coder", "pr:read")
         async with w.client(coder, mode) as client:
-            assert [tool.name for tool in (await client.list_tools()).tools] == ["acme__list_pull_requests"]
+            assert [tool.name for tool in (await client.list_tools()).tools] == ["acme__list_pull_requests", NAME]
 
 
 @BOTH
@@ -173,7 +177,7 @@ async def test_a_server_that_makes_two_names_collide_keeps_the_list_it_had_and_t
 
 
 @BOTH
-async def test_an_empty_list_says_why(tmp_path: Path, mode: str) -> None:
+async def test_a_list_without_any_servers_tool_says_why(tmp_path: Path, mode: str) -> None:
     async with world(tmp_path) as w:
         await w.ready("busy", "pr")
         nothing = await w.ready("nothing", "unrelated")
@@ -181,18 +185,18 @@ async def test_an_empty_list_says_why(tmp_path: Path, mode: str) -> None:
         told = {}
         for actor in (nothing, alone):
             async with w.client(actor, mode) as client:
-                assert (await client.list_tools()).tools == []
+                assert [tool.name for tool in (await client.list_tools()).tools] == [NAME]
                 told[actor.name] = client.instructions or ""
-    assert "Your list is empty: your delegation and your agent's ceiling have no tool in common" in told["nothing"]
+    assert "No tool is listed for you: your delegation and your agent's ceiling" in told["nothing"]
     assert "you have no open session with a person" in told["alone"]
 
 
 @BOTH
-async def test_instructions_of_a_caller_with_tools_do_not_speak_of_an_empty_list(tmp_path: Path, mode: str) -> None:
+async def test_instructions_of_a_caller_with_tools_do_not_speak_of_none(tmp_path: Path, mode: str) -> None:
     async with world(tmp_path) as w:
         coder = await w.ready("coder", "pr")
         async with w.client(coder, mode) as client:
-            assert "empty" not in (client.instructions or "") and "held" in (client.instructions or "")
+            assert "No tool" not in (client.instructions or "") and "held" in (client.instructions or "")
 
 
 async def test_a_listing_has_one_page(tmp_path: Path) -> None:
@@ -201,5 +205,5 @@ async def test_a_listing_has_one_page(tmp_path: Path) -> None:
         for mode in (MODERN, LEGACY):
             async with wire(w, coder, mode, "use") as client:
                 listed = await (await client.ask("tools/list")).result()
-                assert "nextCursor" not in listed and len(listed["tools"]) == 12  # the server has two pages
+                assert "nextCursor" not in listed and len(names(listed)) == 12  # the server has two pages
                 assert (await (await client.ask("tools/list", {"cursor": "2"})).end())["error"]["code"] == -32602

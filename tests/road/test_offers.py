@@ -102,7 +102,7 @@ async def test_a_tool_cannot_be_called_under_the_name_of_a_method(tmp_path: Path
         async with w.client(reader) as client:
             with pytest.raises(MCPError, match="Unknown tool"):
                 await client.call_tool("lib__resources/read", {"uri": "book://one"})
-            assert [tool.name for tool in (await client.list_tools()).tools] == ["lib__lend"]
+            assert [tool.name for tool in (await client.list_tools()).tools] == ["lib__lend", "authz__request_session"]
 
 
 async def test_a_delegation_to_named_tools_takes_no_resources_along(tmp_path: Path) -> None:

@@ -67,7 +67,8 @@ async def test_the_inspector_lists_and_calls_with_a_token(tmp_path: Path, mode: 
         held = await inspect(w, token, mode, *words, "acme__deploy", "--tool-args-json", json.dumps(DEPLOY))
         assert w.deployments() == []
         assert [f["decision"] for f in await w.decisions()] == ["permit", "hold"]
-    assert [tool["name"] for tool in listed["tools"]] == ["acme__list_pull_requests", "acme__deploy"]
+    names = [tool["name"] for tool in listed["tools"]]
+    assert names == ["acme__list_pull_requests", "acme__deploy", "authz__request_session"]
     assert "Retry the payment call" in json.dumps(called)
     assert held["isError"] and "Held, not executed" in held["content"][0]["text"]
 

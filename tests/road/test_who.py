@@ -78,7 +78,7 @@ async def test_an_agent_without_a_session_is_told_to_ask_a_person(tmp_path: Path
         denied = await w.call(coder, "acme__list_pull_requests", mode, **PULL)
         assert [f["reason"] for f in await w.decisions()] == ["no_session"]
     assert denied.is_error and denied.envelope["reason"] == "no_session"
-    assert "Ask a person to start one" in denied.text
+    assert "authz__request_session" in denied.text
 
 
 async def end_session(w: World) -> None:
@@ -98,7 +98,7 @@ async def test_a_session_that_was_ended_stops_the_next_call(tmp_path: Path, mode
             result = await over.result()
     assert over.status == 200
     assert result["_meta"]["dev.mcp-authz/outcome"]["reason"] == "session_over"
-    assert "start a new one" in result["content"][0]["text"]
+    assert "authz__request_session" in result["content"][0]["text"]
 
 
 @BOTH

@@ -1,0 +1,288 @@
+"""The gateway's own tool `authz__request_session`: an agent asks, a person agrees, and there is a session.
+
+It takes the road of every call as far as there is one without a session: identified, checked against the schema, held,
+recorded. What follows the approval is no forwarding but a new root link, no more than the person agreed to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+import anyio
+
+from mcp_authz import audit
+from mcp_authz.approvals import Asker
+from mcp_authz.catalog import could_ever_be_given
+from mcp_authz.errors import AuthzError, InputError, SignatureRefused
+from mcp_authz.holding import Waiting
+from mcp_authz.ids import new_id
+from mcp_authz.model import (
+    Approval,
+    ApprovalRule,
+    Caller,
+    Deny,
+    Grant,
+    HeldCall,
+    Hold,
+    HoldId,
+    HoldState,
+    Link,
+    Permit,
+    PersonName,
+    RuleId,
+    Session,
+    SessionId,
+    Tool,
+    ToolCall,
+)
+from mcp_authz.outcome import Forwarded, Held, Outcome, Refused, Replayed
+from mcp_authz.parts import Parts
+from mcp_authz.relay import Channel
+from mcp_authz.rules import session_request
+from mcp_authz.rules.binding import action_digest
+from mcp_authz.rules.message import OWN_META, Message
+from mcp_authz.rules.request_state import RequestState, open_state, split_retry
+from mcp_authz.rules.schema import ArgumentSchema
+from mcp_authz.sessions import Sessions
+from mcp_authz.store.ports import Event
+
+RULE: Final = "session"
+"""The approval rule of requests for a session; where the configuration has none, that of destructive calls."""
+
+_CONSENT: Final = ApprovalRule(name="consent")
+_SCHEMA: Final = ArgumentSchema(session_request.DEFINITION["inputSchema"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Whose:
+    """The person who is asked, and what they have agreed to already; without a grant, all is for them to say."""
+
+    subject: PersonName
+    grant: Grant | None
+
+
+class SessionRequest:
+    """One call of the tool, from its arguments to its outcome."""
+
+    def __init__(self, parts: Parts, sessions: Sessions, caller: Caller, message: Message, channel: Channel) -> None:
+        self._parts = parts
+        self._sessions = sessions
+        self._caller = caller
+        self._message = message
+        self._channel = channel
+        self._call_id = new_id("c")
+        self._subject: PersonName | None = None
+
+    async def run(self) -> Outcome:
+        """The request waits for a person, or is answered; every exit is recorded."""
+        asked = self._message.params.get("arguments", {})
+        call = ToolCall(tool=session_request.TOOL, arguments=asked if isinstance(asked, dict) else {})
+        if not isinstance(asked, dict):
+            return await self._refuse(call, "arguments")
+        if (problem := _SCHEMA.problem(asked)) is not None:  # 9
+            return await self._refuse(call, "arguments", problem)
+        whose = await self._whose()
+        if whose is None:
+            return await self._refuse(call, "whose_session")
+        self._subject = whose.subject
+        known = self._known(whose)
+        limited = None if whose.grant is None else whose.grant.tools
+        try:
+            call = ToolCall(tool=call.tool, arguments=session_request.spelled_out(asked, known, limited))
+        except InputError as error:
+            return await self._refuse(call, "arguments", str(error))
+        answer = await self._hold(call, whose)  # 13
+        if not isinstance(answer, Approval):
+            return answer
+        with anyio.CancelScope(shield=True):  # what is agreed happens as a whole, also when the caller goes away
+            outcome = await self._open(ToolCall(tool=call.tool, arguments=answer.arguments), answer, whose)
+        return outcome  # noqa: RET504 - the scope may end without an answer, says its type
+
+    async def _whose(self) -> Whose | None:
+        """The person of the token; else the only one who has let this agent act; else its owner. Never a guess."""
+        caller = self._caller
+        grants = await self._sessions.active_grants(caller.agent.name)
+        subjects = {grant.subject for grant in grants}
+        if caller.token.subject.startswith("user:"):
+            subject = PersonName(caller.token.subject.removeprefix("user:"))
+        elif len(subjects) > 1:
+            return None
+        else:
+            subject = next(iter(subjects), caller.agent.owner)
+        theirs = [grant for grant in grants if grant.subject == subject]
+        return Whose(subject=subject, grant=max(theirs, key=lambda grant: grant.granted_at, default=None))
+
+    def _known(self, whose: Whose) -> tuple[Tool, ...]:
+        """The tools that could be given: within the agent's ceiling, and within the grant where there is one."""
+        held = [self._caller.agent.ceiling, *([] if whose.grant is None else [whose.grant.scope])]
+        return tuple(tool for tool in self._parts.catalog.everything if could_ever_be_given(tool, held))
+
+    async def _hold(self, call: ToolCall, whose: Whose) -> Approval | Outcome:
+        caller = self._caller
+        asker = Asker(
+            agent=caller.agent,
+            subject=whose.subject,
+            session=SessionId(""),
+            purpose=str(call.arguments["purpose"]),
+            chain=(caller.agent.name,),
+            bounds=() if whose.grant is None else ((whose.grant.expires_at, "delegation"),),
+        )
+        digest = action_digest(
+            call, session=asker.session, subject=asker.subject, actor=caller.agent.name, chain=asker.chain
+        )
+        hold = Hold(call_digest=digest, rules=self._rules(whose), because=(RuleId("request-session"),))
+        try:
+            resume = self._resume(digest)
+        except SignatureRefused as error:
+            return await self._refuse(call, "request_state", str(error))
+        waiting = Waiting(
+            call_id=self._call_id,
+            call=call,
+            caller=caller,
+            asker=asker,
+            hold=hold,
+            message=self._message,
+            channel=self._channel,
+            resume=resume,
+            record=lambda hold_id: self._event(call, audit.decided(hold, policy=self._policy), hold=hold_id),
+        )
+        answer = await self._parts.holding.answer(waiting, too_little=None)
+        match answer:
+            case Refused(deny=deny):
+                return await self._refuse(call, deny.code)
+            case Replayed(held=held):
+                await self._parts.store.append(self._event(call, {"decision": "replay"}, hold=held.id))
+            case Held(held=HeldCall(state=HoldState.CLAIMED) as held):
+                await self._parts.store.append(self._event(call, {"decision": "hold"}, hold=held.id))
+        return answer
+
+    def _rules(self, whose: Whose) -> tuple[ApprovalRule, ...]:
+        """The configured rule; where the person has never let this agent act, their own consent beside it."""
+        rule = self._parts.evaluator.floor.rules[RULE]
+        return (rule,) if whose.grant is not None or rule.by == ("subject",) else (rule, _CONSENT)
+
+    def _resume(self, digest: bytes) -> RequestState | None:
+        state, _ = split_retry(self._message.params)
+        if state is None:
+            return None
+        return open_state(
+            state,
+            caller=self._caller,
+            method=session_request.TOOL.method,
+            call_digest=digest,
+            sealer=self._parts.sealer,
+            now=self._parts.clock(),
+        )
+
+    async def _open(self, call: ToolCall, approval: Approval, whose: Whose) -> Outcome:
+        """The approval is claimed, and the session is there; or it could not be, and the approval is used up."""
+        permit = Permit(call_digest=approval.call_digest, approval=approval.hold, because=(RuleId("request-session"),))
+        decided = audit.decided(permit, policy=self._policy, approval=approval)
+        event = self._event(call, decided, hold=approval.hold)
+        if not await self._move(approval.hold, HoldState.APPROVED, HoldState.CLAIMED, event):
+            return await self._refuse(call, "approval_used")
+        try:
+            session, root = await self._start(call, whose)
+        except AuthzError as error:
+            event = self._outcome(call, "error", str(error))
+            await self._move(approval.hold, HoldState.CLAIMED, HoldState.FAILED, event)
+            return Refused(call_id=self._call_id, deny=_deny("changed", str(error)))
+        result = _result(session, root, call)
+        await self._move(
+            approval.hold, HoldState.CLAIMED, HoldState.DONE, self._outcome(call, "done", session.id), result
+        )
+        envelope = {"outcome": "session", "call": self._call_id, "hold": approval.hold, "session": session.id}
+        return Forwarded(call_id=self._call_id, result={**result, "_meta": {f"{OWN_META}outcome": envelope}})
+
+    async def _start(self, call: ToolCall, whose: Whose) -> tuple[Session, Link]:
+        caller, sessions, by = self._caller, self._sessions, f"user:{whose.subject}"
+        terms = session_request.agreed(
+            call.arguments, self._known(whose), None if whose.grant is None else whose.grant.tools
+        )
+        lifetime = timedelta(minutes=terms.minutes)
+        grant = whose.grant or await sessions.grant(
+            whose.subject, caller.agent.name, scope=caller.agent.ceiling, tools=terms.tools, lifetime=lifetime, by=by
+        )
+        opened = await sessions.start(grant, purpose=terms.purpose, tools=terms.tools, lifetime=lifetime, by=by)
+        if caller.session is not None and caller.chain is not None and caller.chain.agents == (caller.agent.name,):
+            await self._replace(caller.session, opened[0])
+        return opened
+
+    async def _replace(self, old: Session, new: Session) -> None:
+        """The session that asked is over: two open ones could not be told apart at the next sign-in."""
+        fields = {
+            "summary": f"session {old.id} ended: {new.id} is there in its place",
+            "by": f"agent:{self._caller.agent.name}",
+            "of": "session",
+            "name": old.id,
+        }
+        await self._parts.store.revoke(
+            "session", old.id, Event(kind="revocation", at=self._parts.clock(), fields=fields)
+        )
+
+    async def _move(
+        self,
+        hold: HoldId,
+        come_from: HoldState,
+        to: HoldState,
+        event: Event,
+        result: Mapping[str, Any] | None = None,
+    ) -> bool:
+        return await self._parts.store.move_hold(hold, come_from=come_from, to=to, event=event, result=result)
+
+    async def _refuse(self, call: ToolCall, code: str, detail: str = "") -> Refused:
+        deny = _deny(code, detail)
+        await self._parts.store.append(self._event(call, audit.decided(deny, policy=self._policy)))
+        return Refused(call_id=self._call_id, deny=deny)
+
+    @property
+    def _policy(self) -> str:
+        return self._parts.evaluator.policy_digest
+
+    def _event(self, call: ToolCall, decided: Mapping[str, Any], *, hold: str | None = None) -> Event:
+        who = audit.who(self._caller)
+        return audit.decision_event(
+            self._call_id,
+            self._parts.clock(),
+            {**who, "subject": f"user:{self._subject}"} if self._subject is not None else who,
+            audit.what(call, {}, self._parts.evidence),
+            decided,
+            {} if hold is None else {"hold": hold},
+        )
+
+    def _outcome(self, call: ToolCall, outcome: str, what: str) -> Event:
+        fields = {
+            "outcome": outcome,
+            "actor": f"agent:{self._caller.agent.name}",
+            "tool": call.tool.name,
+            "milliseconds": 0,
+            "detail": what,
+        }
+        return Event(kind="outcome", at=self._parts.clock(), call=self._call_id, fields=fields)
+
+
+def _deny(code: str, detail: str = "") -> Deny:
+    return Deny(code=code, because=(RuleId(code.replace("_", "-")),), detail=detail)
+
+
+def _result(session: Session, root: Link, call: ToolCall) -> Mapping[str, Any]:
+    """What the model is told; the token it has is of before, so it has to get another one."""
+    minutes, held = call.arguments["minutes"], call.arguments["held"]
+    tools = ", ".join(tool for tool in call.arguments["tools"] if tool not in held)
+    text = (
+        f"Session {session.id} is open for {minutes} minute{'' if minutes == 1 else 's'}, for {session.subject}: "
+        f"{session.purpose}. You can use: {tools or 'nothing without approval'}."
+    )
+    if held:
+        text += f" Still held for approval each time: {', '.join(held)}."
+    text += " It counts from your next access token on."
+    structured = {
+        "session": session.id,
+        "delegation": root.id,
+        "expires_at": session.expires_at.isoformat(timespec="seconds"),
+        "tools": list(call.arguments["tools"]),
+    }
+    return {"content": [{"type": "text", "text": text}], "structuredContent": structured, "isError": False}
