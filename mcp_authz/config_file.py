@@ -63,7 +63,7 @@ class ConfigFile:
             self._tools_of(name)[tool] = _table(entry)
 
     def classify(self, server: str, tool: str, entry: Mapping[str, Any]) -> None:
-        """The tool of this server has this entry, in place of any other.
+        """The tool of this server has this entry; comments in the one that it had stay.
 
         Raises:
             ConfigError: there is no such server.
@@ -71,7 +71,17 @@ class ConfigFile:
         if server not in self.servers:
             raise ConfigError(f"there is no server `{server}` in `{self._path}`")
         self._wanted["servers"][server].setdefault("tools", {})[tool] = _plain(entry)
-        self._tools_of(server)[tool] = _table(entry)
+        tools = self._tools_of(server)
+        if tool not in tools:
+            tools[tool] = _table(entry)
+            return
+        table: Any = tools[tool]
+        for key in [*table]:
+            if key not in entry:
+                del table[key]
+        for key, value in entry.items():
+            if key not in table or table[key] != value:
+                table[key] = _item(key, value)
 
     def save(self) -> bool:
         """The file is as it was changed, whole and at once; returns whether anything was to be written.

@@ -20,6 +20,7 @@ from mcp_authz.model import Tool
 from mcp_authz.rules.classify import tool_name
 from mcp_authz.rules.definition import DEFINITION_MEMBERS
 from mcp_authz.rules.display import visible
+from mcp_authz.rules.suspicion import suspicions
 from mcp_authz.store.ports import Event, Pin
 
 app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, add_completion=False)
@@ -34,19 +35,29 @@ def group() -> None:
 
 @app.command("list")
 @asynchronous
-async def list_(ctx: typer.Context, json: Json = False) -> None:
+async def list_(
+    ctx: typer.Context,
+    server: Annotated[str | None, typer.Option(metavar="NAME", help="Only the tools of this server.")] = None,
+    json: Json = False,
+) -> None:
     """List every tool that was ever listed by a configured server."""
     from mcp_authz.settings import server_rules  # with everything that a gateway needs: the other commands go without
 
     async with installation(ctx) as here:
-        rules = {name: server_rules(name, server) for name, server in here.config.servers.items()}
+        rules = {name: server_rules(name, configured) for name, configured in here.config.servers.items()}
         catalog = Catalog(store=here.store, rules=rules, clock=here.clock)
         await catalog.load_pins()
+    if server is not None and server not in rules:
+        raise NotFound(f"there is no server `{server}`; there are: {', '.join(sorted(rules)) or 'none'}")
+    tools = [tool for tool in catalog.tools if server in {None, tool.server}]
+    others = [f"{tool.server}__{tool.tool}" for tool in catalog.tools]
+    warnings = {tool.name: _warnings(tool, others) for tool in tools}
     if json:
-        print_json([_view(tool) for tool in catalog.tools])
+        print_json([{**_view(tool), "warnings": warnings[tool.name]} for tool in tools])
         return
+    warned = any(warnings.values())
     table(
-        ("TOOL", "SERVER", "HAZARD", "ACTION", "SCOPES", "CLASSIFIED BY", "STATE"),
+        ("TOOL", "SERVER", "HAZARD", "ACTION", "SCOPES", "CLASSIFIED BY", "STATE", *(("WARNING",) if warned else ())),
         (
             (
                 tool.name,
@@ -56,8 +67,9 @@ async def list_(ctx: typer.Context, json: Json = False) -> None:
                 " ".join(str(scope) for scope in tool.classification.scopes),
                 tool.classification.by,
                 _state(tool),
+                *(("; ".join(warnings[tool.name]),) if warned else ()),
             )
-            for tool in catalog.tools
+            for tool in tools
         ),
         empty="no tools yet: the gateway learns them from its servers when it runs (`mcp-authz serve`)",
     )
@@ -116,6 +128,29 @@ async def accept(
     next_step(command_line(ctx, "tools", "list"))
 
 
+@app.command()
+def review(
+    ctx: typer.Context,
+    server: Annotated[
+        str | None,
+        typer.Argument(metavar="[SERVER]", help="Only this server. Else every one of the configuration."),
+    ] = None,
+    *,
+    everything: Annotated[bool, typer.Option("--all", help="Also the tools that are classified already.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Ask nothing: take what presets say, the rest stays destructive.")
+    ] = False,
+    trust_annotations: Annotated[
+        bool, typer.Option("--trust-annotations", help="With --yes: also take what servers say of their own tools.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Start the servers once, and say what each tool is that nothing classifies."""
+    from mcp_authz.cli.tools_review import review as run  # with all that starts servers: the others go without
+
+    run(ctx, server, everything=everything, yes=yes, believe=not yes or trust_annotations, json=json)
+
+
 async def _find(here: Installation, name: str) -> Pin:
     pins = {tool_name(pin.server, pin.tool, pin.digest): pin for pin in await here.store.pins()}
     for known, pin in pins.items():
@@ -137,6 +172,10 @@ def _lines(definition: Mapping[str, Any]) -> list[str]:
             value = json_format.dumps(value, indent=2, ensure_ascii=False, sort_keys=True)
         lines += [f"{member}:", *(f"  {line}" for line in value.splitlines())]
     return lines
+
+
+def _warnings(tool: Tool, others: list[str]) -> list[str]:
+    return [found.text for found in suspicions(tool.definition, server=tool.server, others=others)]
 
 
 def _state(tool: Tool) -> str:

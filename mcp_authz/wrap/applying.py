@@ -7,14 +7,17 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
+from mcp_authz.catalog import Catalog
 from mcp_authz.config import Config, load_config, user_data_dir
 from mcp_authz.config_file import ConfigFile, replace_file
+from mcp_authz.downstream import Downstream
 from mcp_authz.errors import ConfigError, Conflict
 from mcp_authz.installation import Installation, open_installation
 from mcp_authz.model import Hazard
 from mcp_authz.rules.scope import Scope
+from mcp_authz.settings import server_rules
 from mcp_authz.wrap import client_file, kept
 from mcp_authz.wrap.client_file import ClientFile, Place, Where, slug
 from mcp_authz.wrap.enrolment import Wanted, enrol, free_name
@@ -56,6 +59,7 @@ async def carry_out(order: Order, config: Config) -> Done:
     secrets = _write_configuration(order, config)
     config = load_config(config.source)  # as it will be read: what cannot be used is found before anybody needs it
     async with open_installation(config) as here:
+        await _pin(here, order.moves)
         wanted = {place.where: await _wanted(here, order, place) for place in _places(order)}
         for one in wanted.values():
             await enrol(here, one, by=order.by)
@@ -65,6 +69,25 @@ async def carry_out(order: Order, config: Config) -> Done:
         }
         old = _replace(order, entries, config, tuple(one.name for one in wanted.values()), here)
     return Done(agents=tuple(wanted.values()), secrets=secrets, kept=old.folder)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """A server as it was when it was started: all that a catalogue needs to pin its tools."""
+
+    name: str
+    definitions: tuple[Mapping[str, Any], ...]
+
+    async def list_tools(self) -> tuple[Mapping[str, Any], ...]:
+        return self.definitions
+
+
+async def _pin(here: Installation, moves: Iterable[Move]) -> None:
+    """What the person looked at is what counts: a definition that differs later is in quarantine."""
+    rules = {name: server_rules(name, server) for name, server in here.config.servers.items()}
+    catalog = Catalog(store=here.store, rules=rules, clock=here.clock)
+    for name, definitions in {move.name: move.listed.definitions for move in moves}.items():
+        await catalog.refresh(cast(Downstream, _Seen(name=name, definitions=definitions)))
 
 
 def _places(order: Order) -> Iterable[Place]:
@@ -77,7 +100,8 @@ def _write_configuration(order: Order, config: Config) -> tuple[Path, ...]:
     for move in order.moves:
         chosen = order.chosen.get(move.name, {})
         if move.reused:
-            for tool, entry in move.tool_entries(chosen).items():
+            tools = file.servers[move.name].get("tools", {})
+            for tool, entry in move.tool_entries(chosen, tools).items():
                 file.classify(move.name, tool, entry)
         else:
             files = {name: f"{SECRETS}/{move.name}.{shown_name(name)}" for name in sorted(move.entry.secrets)}

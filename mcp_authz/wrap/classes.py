@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any, Final
 
 from mcp_authz import limits
@@ -13,6 +14,7 @@ from mcp_authz.rules.definition import definition_digest
 from mcp_authz.rules.offered import DEFINITIONS
 from mcp_authz.rules.proposal import Proposal, names_package, propose
 from mcp_authz.rules.scope import Scope, ScopeTemplate, covered, parse_scope
+from mcp_authz.rules.suspicion import suspicions
 from tool_adapters.presets import Preset, load_preset, preset_names
 
 Definition = Mapping[str, Any]
@@ -58,7 +60,7 @@ def proposals(
 ) -> tuple[Proposal, ...]:
     """Return one proposal for each tool that can be classified; what the configuration says is proposed to stay.
 
-    `others` are the names of other servers' tools; `believe` is whether annotations count.
+    `others` are the tools of all servers, as `server__tool`; `believe` is whether annotations count.
     """
     return tuple(
         _proposal(rules, definition, preset, others, believe) for definition in definitions if classifiable(definition)
@@ -68,11 +70,11 @@ def proposals(
 def _proposal(
     rules: ServerRules, definition: Definition, preset: Preset | None, others: Collection[str], believe: bool
 ) -> Proposal:
-    warnings = suspicious(definition, server=rules.server, others=others)
+    warnings = [found.text for found in suspicions(definition, server=rules.server, others=others)]
     said = classify(rules, definition["name"], definition_digest(definition))
     if said.by == "configuration":
         tool, why = definition["name"], "your configuration"
-        return Proposal(tool=tool, hazard=said.hazard, by="configuration", why=why, warnings=warnings)
+        return Proposal(tool=tool, hazard=said.hazard, by="configuration", why=why, warnings=tuple(warnings))
     if said.by.startswith("preset:"):
         known: tuple[str, Hazard] | None = (said.by.removeprefix("preset:"), said.hazard)
     else:
@@ -81,23 +83,27 @@ def _proposal(
     return propose(definition, preset=known, warnings=warnings, believe=believe)
 
 
-def suspicious(definition: Definition, *, server: str, others: Collection[str]) -> tuple[str, ...]:
-    """Return in words what is suspicious about a definition."""
-    try:
-        from mcp_authz.rules.suspicion import suspicions
-    except ImportError:
-        return ()
-    return tuple(found.text for found in suspicions(definition, server=server, others=others))
+def tool_of(server: str, definition: Definition) -> str:
+    """Return the whole name of a tool, as warnings know those of other servers."""
+    return f"{server}__{definition['name']}"
 
 
-def entry_for(hazard: Hazard, classification: Classification | None = None) -> dict[str, Any]:
-    """Return a tool's table of the configuration; with a classification, all that it says besides its class."""
-    if classification is None:
+def entry_to_write(
+    hazard: Hazard, said: Classification, tools: Mapping[str, Mapping[str, Any]], tool: str
+) -> dict[str, Any]:
+    """Return a tool's table of the configuration with this class, and all else as it was said before.
+
+    `said` is what counts for the tool now; `tools` are the tables that its server has.
+    """
+    own = tools.get(tool) or next((t for name, t in tools.items() if "*" in name and fnmatchcase(tool, name)), None)
+    if own is not None and said.by == "configuration":
+        return {**own, "hazard": hazard.value}
+    if said.by == "nobody":
         return {"hazard": hazard.value}
-    entry: dict[str, Any] = {"action": classification.action, "hazard": hazard.value}
-    entry["scopes"] = [str(scope) for scope in classification.scopes]
-    if classification.resource:
-        entry["resource"] = dict(classification.resource)
+    entry: dict[str, Any] = {"action": said.action, "hazard": hazard.value}
+    entry["scopes"] = [str(scope) for scope in said.scopes]
+    if said.resource:
+        entry["resource"] = dict(said.resource)
     return entry
 
 

@@ -15,7 +15,7 @@ from mcp_authz.rules.definition import definition_digest
 from mcp_authz.rules.proposal import Proposal
 from mcp_authz.rules.scope import Scope, ScopeTemplate
 from mcp_authz.settings import server_rules
-from mcp_authz.wrap.classes import entry_for, fitting_preset, proposals, scope_words, scopes_to_use
+from mcp_authz.wrap.classes import entry_to_write, fitting_preset, proposals, scope_words, scopes_to_use, tool_of
 from mcp_authz.wrap.client_file import Where, slug
 from mcp_authz.wrap.entry import Entry
 from mcp_authz.wrap.starting import Listed
@@ -37,7 +37,7 @@ class Move:
     name: str  # in the configuration
     reused: bool  # whether the configuration has it already, from another client or an earlier time
     rules: ServerRules  # what is known of its tools, the preset included
-    preset: str | None
+    preset: str | None  # to be written for a new server
     spelled_out: bool  # whether the preset's entries are written one by one, with scopes of this server's own
     proposals: tuple[Proposal, ...]
 
@@ -52,8 +52,10 @@ class Move:
         """What an agent needs to use all of its tools."""
         return scopes_to_use(self.name, (said for _, said in self.classified(chosen)))
 
-    def tool_entries(self, chosen: Mapping[str, Hazard]) -> dict[str, dict[str, Any]]:
-        """The tables of tools that are to be written: what configuration and preset do not say already.
+    def tool_entries(
+        self, chosen: Mapping[str, Hazard], tools: Mapping[str, Mapping[str, Any]]
+    ) -> dict[str, dict[str, Any]]:
+        """The tables of tools that are to be written beside `tools`: what configuration and preset do not say already.
 
         A tool that is not in `chosen` gets none; without preset it stays unclassified, and destructive.
         """
@@ -62,32 +64,39 @@ class Move:
             tool = definition["name"]
             said = classify(self.rules, tool, definition_digest(definition))
             hazard = chosen.get(tool)
-            known = said.by != "nobody"
-            if hazard is None or (known and hazard is said.hazard and not self.spelled_out):
-                continue
-            entries[tool] = entry_for(hazard, said if known else None)
+            said_already = said.by != "nobody" and hazard is said.hazard and not self.spelled_out
+            if hazard is not None and not said_already:
+                entries[tool] = entry_to_write(hazard, said, tools, tool)
         return entries
 
 
 def plan(entries: Iterable[tuple[Where, Entry, Listed]], config: Config | None, *, believe: bool) -> tuple[Move, ...]:
     """Return what would be done with the servers that started; nothing is written."""
     taken = {name: server_rules(name, server) for name, server in (config.servers if config else {}).items()}
-    entries = tuple(entries)
     moves: list[Move] = []
     for where, entry, listed in entries:
-        others = {d["name"] for _, other, its in entries if other is not entry for d in its.definitions}
         known = None if config is None else _same(entry, config)
-        if known is not None:
-            assert config is not None  # noqa: S101 - it is where `known` was found
-            preset = config.servers[known].preset
-            move = Move(where=where, entry=entry, listed=listed, name=known, reused=True, rules=taken[known],
-                        preset=preset, spelled_out=False, proposals=())  # fmt: skip
-        else:
+        if known is None:
             move = _new(where, entry, listed, taken, believe=believe)
             taken[move.name] = move.rules
-        found = proposals(move.rules, listed.definitions, others=others, believe=believe)
-        moves.append(replace(move, proposals=found))
-    return tuple(moves)
+        else:
+            move = Move(
+                where=where,
+                entry=entry,
+                listed=listed,
+                name=known,
+                reused=True,
+                rules=taken[known],
+                preset=None,
+                spelled_out=False,
+                proposals=(),
+            )
+        moves.append(move)
+    tools = {tool_of(move.name, definition) for move in moves for definition in move.listed.definitions}
+    return tuple(
+        replace(move, proposals=proposals(move.rules, move.listed.definitions, others=tools, believe=believe))
+        for move in moves
+    )
 
 
 def _new(where: Where, entry: Entry, listed: Listed, taken: Mapping[str, ServerRules], *, believe: bool) -> Move:
@@ -101,8 +110,17 @@ def _new(where: Where, entry: Entry, listed: Listed, taken: Mapping[str, ServerR
     if clash:
         own = {t: replace(known, classification=_own(known.classification, name)) for t, known in rules.preset.items()}
         rules = replace(rules, preset=own)
-    return Move(where=where, entry=entry, listed=listed, name=name, reused=False, rules=rules,
-                preset=preset, spelled_out=clash, proposals=())  # fmt: skip
+    return Move(
+        where=where,
+        entry=entry,
+        listed=listed,
+        name=name,
+        reused=False,
+        rules=rules,
+        preset=preset,
+        spelled_out=clash,
+        proposals=(),
+    )
 
 
 def _own(classification: Classification, server: str) -> Classification:
@@ -135,7 +153,7 @@ def server_values(move: Move, secret_files: Mapping[str, str], chosen: Mapping[s
         values["env_files"] = dict(secret_files)
     if move.preset is not None and not move.spelled_out:
         values["preset"] = move.preset
-    values["tools"] = move.tool_entries(chosen)
+    values["tools"] = move.tool_entries(chosen, {})
     return {key: value for key, value in values.items() if value != {}}
 
 

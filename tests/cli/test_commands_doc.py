@@ -47,7 +47,7 @@ def rows(command: Any) -> list[str]:
         written = parameter.opts[0]
         shown = parameter.metavar if not written.startswith("-") else f"{written} {parameter.metavar or ''}".strip()
         told = [] if parameter.help is None else [parameter.help.strip()]
-        if not parameter.required and not parameter.is_flag and parameter.default not in (None, ""):
+        if not parameter.required and not getattr(parameter, "is_flag", False) and parameter.default not in (None, ""):
             told.append(f"Default: {parameter.default}.")
         escaped = shown.replace("|", "\\|")
         lines.append(f"| `{escaped}` | {' '.join(told).replace('|', chr(92) + '|')} |")
