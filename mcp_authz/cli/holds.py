@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from mcp_authz.approvals import Approvals
+from mcp_authz.approvals import Approvals, terms_of
 from mcp_authz.cli import keyfile, terminal, views
 from mcp_authz.cli.invocation import advising, asynchronous, command_line, installation
 from mcp_authz.cli.options import Json, the_one
@@ -17,6 +18,7 @@ from mcp_authz.installation import Installation
 from mcp_authz.model import Assurance, HeldCall, HoldId, HoldState, PersonName, Verdict
 from mcp_authz.rules.display import displayed, visible
 from mcp_authz.rules.keys import PrivateKey, random_bytes
+from mcp_authz.rules.session_request import sentence
 from mcp_authz.rules.verdict import make_statement
 from mcp_authz.store.ports import Store
 
@@ -90,10 +92,24 @@ async def show(ctx: typer.Context, hold: HoldText, json: Json = False) -> None:
 
 @app.command()
 @asynchronous
-async def approve(ctx: typer.Context, hold: HoldText, *, as_: As, key: KeyFile, reason: Reason = "") -> None:
+async def approve(
+    ctx: typer.Context,
+    hold: HoldText,
+    *,
+    as_: As,
+    key: KeyFile,
+    reason: Reason = "",
+    minutes: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="For a request for a session: give fewer minutes.")
+    ] = None,
+    tool: Annotated[
+        list[str] | None, typer.Option(metavar="TOOL", help="For a request for a session: give only this; repeatable.")
+    ] = None,
+) -> None:
     """Approve exactly this call, signed with your key; the passphrase is typed at the terminal."""
+    terms = {**({} if minutes is None else {"minutes": minutes}), **({"tools": tool} if tool else {})}
     async with installation(ctx) as here:
-        held = await _answer(ctx, here, hold, person=PersonName(as_), key=key, reason=reason, approve=True)
+        held = await _answer(ctx, here, hold, person=PersonName(as_), key=key, reason=reason, approve=True, terms=terms)
     if held.state is HoldState.PENDING:
         say(f"{as_}'s approval of {held.id} is on record; it is not enough yet, see what it needs above")
     else:
@@ -106,13 +122,21 @@ async def approve(ctx: typer.Context, hold: HoldText, *, as_: As, key: KeyFile, 
 async def deny(ctx: typer.Context, hold: HoldText, *, as_: As, key: KeyFile, reason: Reason = "") -> None:
     """Deny this call, signed with your key; the passphrase is typed at the terminal."""
     async with installation(ctx) as here:
-        held = await _answer(ctx, here, hold, person=PersonName(as_), key=key, reason=reason, approve=False)
+        held = await _answer(ctx, here, hold, person=PersonName(as_), key=key, reason=reason, approve=False, terms={})
     say(f"{held.id} is {held.state.value} by {as_}; the call does not run")
     next_step(command_line(ctx, "holds", "list"))
 
 
 async def _answer(
-    ctx: typer.Context, here: Installation, hold: str, *, person: PersonName, key: Path, reason: str, approve: bool
+    ctx: typer.Context,
+    here: Installation,
+    hold: str,
+    *,
+    person: PersonName,
+    key: Path,
+    reason: str,
+    approve: bool,
+    terms: Mapping[str, Any],
 ) -> HeldCall:
     """The verdict is heard: shown in full, signed by who types the passphrase, judged by `Approvals`."""
     held = await _find(here.store, hold)
@@ -122,6 +146,8 @@ async def _answer(
         raise Conflict(f"hold `{held.id}` is {held.state.value}, it cannot be answered any more")
     if approve and not reason.strip() and any(rule.reason for rule in held.rules):
         raise Conflict("a rule of this hold wants to know why: add --reason TEXT")
+    if terms:
+        _show_terms(terms_of(held, terms), held)
     verb = "approve" if approve else "deny"
     passphrase = terminal.ask_passphrase(f"\npassphrase of {person}'s key, to {verb} exactly this: ")
     signer = keyfile.unsealed(key, sealed, passphrase)
@@ -133,11 +159,20 @@ async def _answer(
         reason=reason,
         at=here.clock(),
         key=signer,
+        terms=terms,
     )
     gateway_key = PrivateKey.from_seed(await here.store.secret("verdict-key", lambda: random_bytes(32)))
     approvals = Approvals(store=here.store, clock=here.clock, gateway_key=gateway_key)
     with advising(SignatureRefused, f"the keys of {person}: {command_line(ctx, 'user', 'show', person)}"):
         return await approvals.hear_signed(held.id, person, statement)
+
+
+def _show_terms(narrowed: Mapping[str, Any], held: HeldCall) -> None:
+    """What would be given instead of what was asked for stands under it."""
+    text = f"\nyou give: {visible(sentence(narrowed, held.actor))}"
+    say(text)
+    if not on_terminal():
+        terminal.show(text)
 
 
 def _show(held: HeldCall) -> None:
