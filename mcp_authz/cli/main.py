@@ -23,6 +23,7 @@ COMMANDS: Final = {
     "serve": "Run the gateway until Ctrl-C.",
     "connect": "Be the MCP server of a desktop client, and pass everything on to the gateway.",
     "status": "Say what this installation is made of.",
+    "doctor": "Look at every part, and say what to do where something is wrong.",
     "user": "People: who agents act for, who owns them, who approves.",
     "agent": "Agents: enrol them, look at them, rotate their keys.",
     "grant": "Grants: what a person lets an agent do for them.",

@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 from mcp_authz.errors import StoreError
 from mcp_authz.model import Agent, AgentName, Grant, Key, Passkey, Person, PersonName, SessionId
 from mcp_authz.rules.keys import Sealer
+from mcp_authz.rules.log import Break, Stored, first_break
 from mcp_authz.store import accounts, pins, registry
 from mcp_authz.store.faults import store_error
 from mcp_authz.store.ports import Pin
@@ -59,6 +60,17 @@ def condition(path: Path, *, patience: timedelta) -> Condition:
         StoreError: there is no store at `path`, or it cannot be read.
     """
     return _look(path, lambda db: _condition(db, path, patience))
+
+
+def newest_break(path: Path, records: int) -> tuple[int, Break | None]:
+    """Return how long the log is, and where its newest `records` do not hang together, if they do not.
+
+    Raises:
+        StoreError: there is no store at `path`, or it cannot be read.
+    """
+    length, broken = _look(path, lambda db: _newest_break(db, records))
+    # A store that was opened in this moment was read while it was written: the second look knows of that.
+    return (length, None) if broken is None else _look(path, lambda db: _newest_break(db, records))
 
 
 def inside(path: Path, at: datetime) -> Inside:
@@ -107,6 +119,20 @@ def _condition(db: sqlite3.Connection, path: Path, patience: timedelta) -> Condi
         checked_whole=whole,
         newest_at=None if record is None else datetime.fromisoformat(record[0]),
     )
+
+
+def _newest_break(db: sqlite3.Connection, records: int) -> tuple[int, Break | None]:
+    db.execute("BEGIN")  # everything that follows is of one moment
+    head: tuple[int, bytes] = db.execute("SELECT sequence, hash FROM log_head").fetchone()
+    found = db.execute(
+        "SELECT sequence, body, hash FROM log WHERE sequence > ? ORDER BY sequence", (head[0] - records - 1,)
+    ).fetchall()
+    rows = [Stored(sequence=sequence, body=bytes(body), hash=hash_) for sequence, body, hash_ in found]
+    if head[0] <= records:
+        return head[0], first_break(rows, head=head)
+    if not rows:
+        return head[0], Break(sequence=head[0], why=f"record {head[0]} is missing")
+    return head[0], first_break(rows[1:], head=head, start=(rows[0].sequence, rows[0].hash))
 
 
 def _inside(tx: Transaction) -> Inside:

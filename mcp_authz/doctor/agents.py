@@ -1,0 +1,76 @@
+"""Agents: their keys on this disk, what people have granted them, and what they do now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+from mcp_authz.doctor.belongings import agent_keys
+from mcp_authz.doctor.finding import Case, Finding, broken, fine, named, note
+from mcp_authz.errors import KeyRefused
+from mcp_authz.model import Agent, Grant
+from mcp_authz.rules.keys import PrivateKey
+from mcp_authz.store.glance import Inside
+
+AGENTS = "agents"
+SOON = timedelta(days=7)
+
+
+async def check_agents(case: Case) -> tuple[Finding, ...]:
+    """Every active agent has a key and a grant, and every key file is one of an agent."""
+    if case.inside is None:
+        return ()
+    active = [agent for agent in case.inside.agents if agent.status == "active"]
+    if not active:
+        return (note(AGENTS, "no agent is registered", case.command("agent", "add", "--help")),)
+    found = [finding for agent in active for finding in _grants(case, case.inside, agent)]
+    sessions = sum(len(open_) for open_ in case.inside.open_sessions.values())
+    said = f"{len(active)} active ({named([agent.name for agent in active])}), {sessions} open sessions"
+    return (fine(AGENTS, said), *found, *_key_files(case, case.inside))
+
+
+def _grants(case: Case, inside: Inside, agent: Agent) -> Iterator[Finding]:
+    own = [grant for grant in inside.grants if grant.agent == agent.name and grant.status == "active"]
+    good = [grant for grant in own if grant.expires_at > case.at]
+    if inside.open_sessions.get(agent.name):
+        if not good:
+            return  # it works by what another agent has delegated to it
+    elif not own:
+        yield note(AGENTS, f"{agent.name} has no grant, so it can list and ask, and call nothing", _grant(case, agent))
+    elif not good:
+        ended = max(grant.expires_at for grant in own)
+        yield note(AGENTS, f"the grant of {agent.name} ended on {ended:%Y-%m-%d}", _grant(case, agent))
+    if good and (last := max(good, key=_end)).expires_at < case.at + SOON:
+        yield note(AGENTS, f"the grant of {agent.name} ends on {last.expires_at:%Y-%m-%d}", _grant(case, agent))
+
+
+def _end(grant: Grant) -> float:
+    return grant.expires_at.timestamp()
+
+
+def _grant(case: Case, agent: Agent) -> str:
+    return case.command("grant", "add", "--subject", agent.owner, "--agent", agent.name, "--scope", "SCOPES")
+
+
+def _key_files(case: Case, inside: Inside) -> Iterator[Finding]:
+    for path in agent_keys(case.config):
+        known = inside.keys.get(f"agent:{path.stem}")
+        if known is None:
+            yield note(AGENTS, f"{path} is the key of no registered agent", f"rm {path}")
+            continue
+        try:
+            thumbprint = PrivateKey.from_pem(path.read_text(encoding="utf-8", errors="replace")).public.thumbprint
+        except (KeyRefused, OSError):
+            yield broken(AGENTS, f"{path} cannot be read as a key", _rotate(case, path.stem))
+            continue
+        if not any(
+            key.thumbprint == thumbprint
+            and key.status == "active"
+            and (key.retires_at is None or key.retires_at > case.at)
+            for key in known
+        ):
+            yield broken(AGENTS, f"{path} is not a key of {path.stem} that counts", _rotate(case, path.stem))
+
+
+def _rotate(case: Case, agent: str) -> str:
+    return case.command("agent", "rotate", agent, "--help")

@@ -1,0 +1,53 @@
+"""The files that make an installation, and what each of them is to somebody who gets hold of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mcp_authz.config import Config
+from mcp_authz.settings import BUILTIN
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Belonging:
+    """One file; a secret one is for its owner's eyes only."""
+
+    path: Path
+    what: str
+    secret: bool
+
+
+def belongings(config: Config) -> tuple[Belonging, ...]:
+    """Every file of the installation that is there."""
+    secrets = {
+        name
+        for server in config.servers.values()
+        for name in (*server.env_files.values(), *server.header_files.values())
+    }
+    policies = [entry for entry in config.policy if not entry.startswith(BUILTIN)]
+    found = [
+        _plain(config.source, "the configuration"),
+        *(_plain(config.directory / entry, f"the policy {entry}") for entry in policies),
+        _secret(config.data / "store.db", "the store"),
+        _secret(config.data / "master.key", "the master key"),
+        *(_secret(path, f"the key of agent {path.stem}") for path in agent_keys(config)),
+        *(_secret(config.directory / name, f"the secret {name}") for name in sorted(secrets)),
+    ]
+    return tuple(it for it in found if it.path.is_file())
+
+
+def agent_keys(config: Config) -> tuple[Path, ...]:
+    """The key files of agents that lie where `connect` looks for them."""
+    try:
+        return tuple(sorted(config.agent_key("name").parent.glob("*.pem")))
+    except OSError:
+        return ()
+
+
+def _plain(path: Path, what: str) -> Belonging:
+    return Belonging(path=path, what=what, secret=False)
+
+
+def _secret(path: Path, what: str) -> Belonging:
+    return Belonging(path=path, what=what, secret=True)
