@@ -1,4 +1,4 @@
-"""`mcp-authz user`: people, and the keys with which they approve."""
+"""`mcp-authz user`: people, and the keys and passkeys with which they approve."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ from typing import Annotated
 
 import typer
 
+from mcp_authz.accounts import Accounts, invitation_link
 from mcp_authz.agents import Approver, People
 from mcp_authz.cli import keyfile, terminal, views
 from mcp_authz.cli.agent import key_line
 from mcp_authz.cli.invocation import advising, asynchronous, command_line, installation, operator
 from mcp_authz.cli.options import Json
-from mcp_authz.cli.output import facts, next_step, print_json, say, table
+from mcp_authz.cli.output import facts, local, next_step, print_json, say, table
 from mcp_authz.cli.states import shown_words
-from mcp_authz.errors import NotFound
+from mcp_authz.errors import Conflict, NotFound
 from mcp_authz.installation import Installation
+from mcp_authz.model import Passkey
+from mcp_authz.rules.display import visible
 from mcp_authz.rules.keys import PrivateKey, seal_private
 
 app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, add_completion=False)
@@ -64,13 +67,14 @@ async def list_(ctx: typer.Context, json: Json = False) -> None:
 async def show(
     ctx: typer.Context, name: Annotated[str, typer.Argument(metavar="NAME", help="Their name.")], json: Json = False
 ) -> None:
-    """Show one person with the keys they approve with."""
+    """Show one person with the keys and passkeys they approve with."""
     async with installation(ctx) as here:
         approver = await _approver(ctx, here, name)
+        passkeys = await here.store.passkeys_of(approver.person.name)
         now = here.clock()
     person = approver.person
     if json:
-        print_json({**views.person(person), "keys": views.keys(approver.keys)})
+        print_json({**views.person(person), "keys": views.keys(approver.keys), "passkeys": views.passkeys(passkeys)})
         return
     facts(
         [
@@ -78,6 +82,7 @@ async def show(
             ("status", person.status),
             ("groups", shown_words(person.groups, "none")),
             *((f"key {number}", key_line(key, now)) for number, key in enumerate(approver.keys, 1)),
+            *((f"passkey {number}", _passkey_line(passkey)) for number, passkey in enumerate(passkeys, 1)),
         ]
     )
 
@@ -99,6 +104,40 @@ async def key(
             await People(here.store, here.clock).add_key(name, private.public, by=operator())
     say(f"{name} approves with key {private.public.thumbprint}, sealed in {file}")
     next_step(command_line(ctx, "holds", "list"))
+
+
+@app.command()
+@asynchronous
+async def passkey(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Their name.")],
+    replace: Annotated[
+        bool,
+        typer.Option("--replace", help="Revoke the passkeys there are first; the page says so for a week."),
+    ] = False,
+) -> None:
+    """Print a one-time link by which NAME makes a passkey, to sign in and approve with on the page.
+
+    Whoever has a passkey adds another on the page itself.
+    """
+    async with installation(ctx) as here:
+        person = (await _approver(ctx, here, name)).person.name
+        accounts = Accounts(here.store, here.clock)
+        revoked = await accounts.revoke_passkeys(person, by=operator()) if replace else 0
+        again = command_line(ctx, "user", "passkey", name, "--replace")
+        with advising(Conflict, f"add another at {here.config.public_url}/passkeys; if all are lost: {again}"):
+            token = await accounts.invite(person, by=operator())
+    if revoked:
+        say(f"{revoked} passkey{'' if revoked == 1 else 's'} of {person} revoked; the page says so for a week")
+    say("while the gateway runs, open this link within the hour; it works once:")
+    say(invitation_link(here.config.public_url, token))
+
+
+def _passkey_line(passkey: Passkey) -> str:
+    if passkey.status != "active":
+        return f"{visible(passkey.label)}, revoked"
+    used = "" if passkey.last_used_at is None else f", last used {local(passkey.last_used_at)}"
+    return f"{visible(passkey.label)}, made {local(passkey.added_at)}{used}"
 
 
 async def _approver(ctx: typer.Context, here: Installation, name: str) -> Approver:

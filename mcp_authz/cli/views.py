@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from mcp_authz.model import Agent, Grant, HeldCall, Key, Link, Person, Session
+from mcp_authz.model import Agent, Grant, HeldCall, Key, Link, Passkey, Person, Session
 from mcp_authz.rules.constraint import ToolsMap, to_json
 from mcp_authz.rules.log import timestamp
 from mcp_authz.store.ports import Record
@@ -37,6 +37,18 @@ def keys(of: Iterable[Key]) -> list[dict[str, Any]]:
             "status": it.status,
             "added_at": timestamp(it.added_at),
             "retires_at": _time(it.retires_at),
+        }
+        for it in of
+    ]
+
+
+def passkeys(of: Iterable[Passkey]) -> list[dict[str, Any]]:
+    return [
+        {
+            "label": it.label,
+            "status": it.status,
+            "added_at": timestamp(it.added_at),
+            "last_used_at": _time(it.last_used_at),
         }
         for it in of
     ]

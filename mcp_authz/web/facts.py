@@ -14,9 +14,9 @@ from mcp_authz.rules.display import displayed, shown_arguments, visible
 from mcp_authz.rules.hold import counts_for, is_eligible, met
 
 HAZARDS: Final[Mapping[Hazard, str]] = {
-    Hazard.READ: "only reads",
-    Hazard.WRITE: "writes something",
-    Hazard.DESTRUCTIVE: "may destroy something",
+    Hazard.READ: "changes nothing",
+    Hazard.WRITE: "changes something",
+    Hazard.DESTRUCTIVE: "hard to undo",
 }
 
 STATES: Final[Mapping[HoldState, str]] = {
@@ -32,15 +32,15 @@ STATES: Final[Mapping[HoldState, str]] = {
 }
 
 ENDS_WITH: Final[Mapping[str, str]] = {
-    "rule": "the time that its approval rule gives",
-    "session": "the session of the agent",
-    "delegation": "the delegation of the agent",
+    "rule": "when the time of its rule is up",
+    "session": "when the session of the agent ends",
+    "delegation": "when the delegation of the agent ends",
 }
 
 _ASSURANCE: Final[Mapping[str, str]] = {
-    "client": "also by the agent's own client",
-    "client-other": "also by another client of theirs",
-    "signed-in": "signed in, or with a key",
+    "client": "an answer in their own client is enough",
+    "client-other": "an answer in another client of theirs is enough",
+    "signed-in": "signed in or with a key, at least",
     "passkey": "with a passkey",
 }
 
@@ -116,6 +116,7 @@ def full(held: HeldCall, context: Context, who: Person, people: dict[str, Person
         "owner": held.owner,
         "chain": [f"user:{held.subject}", *(f"agent:{name}" for name in held.chain)],
         "arguments": shown_values(held.arguments),
+        "has_marks": any("\\" in line or len(v.lines) > 1 for _, v in shown_values(held.arguments) for line in v.lines),
         "is_whole": shown_arguments(held.arguments) is not None,
         "rules": [_rule(held, rule, people) for rule in held.rules],
         "ends_with": ENDS_WITH[held.ends_with],
