@@ -41,13 +41,21 @@ class Error:
 Answer = Result | Error
 
 
-def answer(outcome: Outcome, message: Message, *, resource_metadata: str) -> Answer:
-    """Return what the caller is told. `resource_metadata` is the URL that challenges point to (RFC 9728).
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Where answers point to: the resource's metadata (RFC 9728), and the pages of held calls."""
+
+    resource_metadata: str
+    holds: str
+
+
+def answer(outcome: Outcome, message: Message, *, places: Places) -> Answer:
+    """Return what the caller is told.
 
     What the gateway itself says is a tool result that a model reads; other methods have no such place, so there it is a
     JSON-RPC error with the same text and data.
     """
-    said = _answer(outcome, message, resource_metadata)
+    said = _answer(outcome, message, places)
     own = isinstance(said, Result) and not isinstance(outcome, Forwarded | Asked)
     if message.method == "tools/call" or not own or isinstance(said, Error):
         return said
@@ -56,14 +64,14 @@ def answer(outcome: Outcome, message: Message, *, resource_metadata: str) -> Ans
     return Error(code=FORBIDDEN, message=said.result["content"][0]["text"], data=said.result["_meta"][ENVELOPE])
 
 
-def _answer(outcome: Outcome, message: Message, resource_metadata: str) -> Answer:
+def _answer(outcome: Outcome, message: Message, places: Places) -> Answer:
     match outcome:
         case Forwarded(result=result) | Asked(result=result):
             return Result(result=result)
         case Replayed(call_id=call_id, held=held):
             return _replayed(call_id, held)
         case Held(call_id=call_id, held=held):
-            return _said(_held_text(held), {"outcome": "held", "call": call_id, "hold": held.id})
+            return _said(_held_text(held, places), {"outcome": "held", "call": call_id, "hold": held.id})
         case Broken(rpc_code=code, message=broken, data=data, may_have_run=may_have_run):
             text = f"{broken}; it may have run, look before you call again" if may_have_run else broken
             return Error(code=code, message=text, data=data)
@@ -82,7 +90,7 @@ def _answer(outcome: Outcome, message: Message, resource_metadata: str) -> Answe
                 data={"error": "insufficient_scope", "scope": scopes},
                 status=403,
                 challenge=f'Bearer error="insufficient_scope", scope="{scopes}", '
-                f'resource_metadata="{resource_metadata}"',
+                f'resource_metadata="{places.resource_metadata}"',
             )
         case Refused(call_id=call_id, deny=deny):
             return _said(f"Denied: {_reason(deny)}", _denied(call_id, deny))
@@ -135,11 +143,11 @@ def _denied(call_id: str, deny: Deny) -> dict[str, Any]:
     return {"outcome": "denied", "reason": deny.code, "because": list(deny.because), "call": call_id}
 
 
-def _held_text(held: HeldCall) -> str:
+def _held_text(held: HeldCall, places: Places) -> str:
     if held.state is HoldState.CLAIMED:
         return f"Running: this call was approved and is running now (hold {held.id}). Call again for its result."
     return (
-        f"Held, not executed: this call waits for a person's approval (hold {held.id}). "
+        f"Held, not executed: this call waits for a person's approval. Tell them: it is at {places.holds}/{held.id} . "
         "Make exactly the same call again later to run it once it is approved; do not try to get around the wait."
     )
 

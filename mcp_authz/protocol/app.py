@@ -20,6 +20,7 @@ from mcp_authz import limits
 from mcp_authz.errors import StoreError
 from mcp_authz.gateway import Gateway
 from mcp_authz.identity import Identifier
+from mcp_authz.protocol.answers import Places
 from mcp_authz.protocol.endpoint import Endpoint
 from mcp_authz.protocol.server import FrontServer
 from mcp_authz.protocol.throttle import Refusals
@@ -59,8 +60,10 @@ class App:
         routes: Sequence[BaseRoute],
         refusals: Refusals,
     ) -> None:
-        metadata = f"{public_url}/.well-known/oauth-protected-resource/mcp"
-        self.front = FrontServer(gateway, version=version("mcp-authz"), resource_metadata=metadata)
+        places = Places(
+            resource_metadata=f"{public_url}/.well-known/oauth-protected-resource/mcp", holds=f"{public_url}/holds"
+        )
+        self.front = FrontServer(gateway, version=version("mcp-authz"), places=places)
         self._store, self._clock, self._refusals = store, clock, refusals
         self._manager = StreamableHTTPSessionManager(
             self.front,
@@ -73,7 +76,7 @@ class App:
             identifier=identifier,
             manager=self._manager,
             public_url=public_url,
-            resource_metadata=metadata,
+            places=places,
             server_info=self.front.server_info_stamp,
             refusals=refusals,
         )

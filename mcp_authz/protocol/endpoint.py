@@ -21,7 +21,7 @@ from mcp_authz.errors import StoreError
 from mcp_authz.gateway import Gateway
 from mcp_authz.identity import Identifier, Unidentified
 from mcp_authz.model import Caller
-from mcp_authz.protocol.answers import UNAUTHENTICATED, unauthorized_challenge
+from mcp_authz.protocol.answers import UNAUTHENTICATED, Places, unauthorized_challenge
 from mcp_authz.protocol.channel import dump
 from mcp_authz.protocol.deferred import Deferred
 from mcp_authz.protocol.modern import Exchange, serve_call
@@ -58,14 +58,14 @@ class Endpoint:
         identifier: Identifier,
         manager: StreamableHTTPSessionManager,
         public_url: str,
-        resource_metadata: str,
+        places: Places,
         server_info: Mapping[str, Any],
         refusals: Refusals,
     ) -> None:
         self._gateway = gateway
         self._identifier = identifier
         self._manager = manager
-        self._resource_metadata = resource_metadata
+        self._places = places
         self._server_info = server_info
         self._refusals = refusals
         self._throttle = Throttle()
@@ -139,7 +139,7 @@ class Endpoint:
                 await _write(visit.send, 406, INVALID_REQUEST, "accept application/json", message.message.id)
                 return
             exchange = Exchange(message, visit.send, server_info=self._server_info)
-            await serve_call(self._gateway, caller, exchange, visit.receive, resource_metadata=self._resource_metadata)
+            await serve_call(self._gateway, caller, exchange, visit.receive, places=self._places)
             return
         inner = _identified(visit.scope, caller)
         send = visit.send
@@ -152,7 +152,7 @@ class Endpoint:
             return await self._identifier.identify(visit.headers.get("authorization"))
         except Unidentified as refused:
             challenge = unauthorized_challenge(
-                resource_metadata=self._resource_metadata, error=refused.error, description=refused.description
+                resource_metadata=self._places.resource_metadata, error=refused.error, description=refused.description
             )
             self._refusals.count(str(refused), visit.peer)
             if refused.error is not None:  # a client that has no token yet is no attack

@@ -12,7 +12,7 @@ from starlette.types import Receive, Send
 from mcp_authz.errors import StoreError
 from mcp_authz.gateway import Gateway
 from mcp_authz.model import Caller
-from mcp_authz.protocol.answers import BROKEN, UNAVAILABLE, Answer, Error, Result, answer, in_stream
+from mcp_authz.protocol.answers import BROKEN, UNAVAILABLE, Answer, Error, Places, Result, answer, in_stream
 from mcp_authz.protocol.channel import ModernChannel, dump, sse
 from mcp_authz.protocol.reading import Read
 from mcp_authz.rules.message import Message
@@ -99,23 +99,19 @@ def cacheable(result: Mapping[str, Any]) -> Mapping[str, Any]:
     return {"ttlMs": 0, **result, "cacheScope": "private"}
 
 
-async def serve_call(
-    gateway: Gateway, caller: Caller, exchange: Exchange, receive: Receive, *, resource_metadata: str
-) -> None:
+async def serve_call(gateway: Gateway, caller: Caller, exchange: Exchange, receive: Receive, *, places: Places) -> None:
     """One request that reaches a tool server is answered; when the client goes away, the call is cancelled."""
     message = exchange.read.message
     channel = ModernChannel(exchange.read, emit=exchange.emit, commit=exchange.commit)
     async with anyio.create_task_group() as group:
         group.start_soon(_watch, receive, exchange, group.cancel_scope)
-        await exchange.finish(await _said(gateway, caller, message, channel, resource_metadata))
+        await exchange.finish(await _said(gateway, caller, message, channel, places))
         group.cancel_scope.cancel()
 
 
-async def _said(
-    gateway: Gateway, caller: Caller, message: Message, channel: ModernChannel, resource_metadata: str
-) -> Answer:
+async def _said(gateway: Gateway, caller: Caller, message: Message, channel: ModernChannel, places: Places) -> Answer:
     try:
-        return answer(await gateway.call(caller, message, channel), message, resource_metadata=resource_metadata)
+        return answer(await gateway.call(caller, message, channel), message, places=places)
     except StoreError as error:  # here, because an error that leaves the task group leaves it in a group
         log.error("call refused, the store cannot be used: %s", error)
         return UNAVAILABLE

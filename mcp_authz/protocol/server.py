@@ -20,7 +20,7 @@ from mcp_authz.downstream import PROMPTS, RESOURCES, TEMPLATES
 from mcp_authz.errors import StoreError
 from mcp_authz.gateway import Gateway
 from mcp_authz.model import Caller, Tool
-from mcp_authz.protocol.answers import BROKEN, UNAVAILABLE, Answer, Error, Result, answer, in_stream
+from mcp_authz.protocol.answers import BROKEN, UNAVAILABLE, Answer, Error, Places, Result, answer, in_stream
 from mcp_authz.protocol.channel import LegacyChannel
 from mcp_authz.protocol.deferred import Deferred
 from mcp_authz.relay import clean
@@ -48,9 +48,9 @@ _OFFERS: Final = {offer.method: offer for offer in (RESOURCES, TEMPLATES, PROMPT
 class FrontServer(Server[Any]):
     """The SDK's low-level server with list changes announced and every message led through the closed table."""
 
-    def __init__(self, gateway: Gateway, *, version: str, resource_metadata: str) -> None:
+    def __init__(self, gateway: Gateway, *, version: str, places: Places) -> None:
         self._gateway = gateway
-        self._resource_metadata = resource_metadata
+        self._places = places
         self._bus = InMemorySubscriptionBus()
         self._watching: dict[str, Any] = {}  # MCP session id -> connection of the handshake era
         self._levels: WeakKeyDictionary[Any, str] = WeakKeyDictionary()  # connection of that era -> least log level
@@ -165,7 +165,7 @@ class FrontServer(Server[Any]):
         try:
             channel = LegacyChannel(ctx, commit=deferred.release, level=message.meta.get(types.LOG_LEVEL_META_KEY))
             outcome = await self._gateway.call(_caller(ctx), message, channel)
-            return answer(outcome, message, resource_metadata=self._resource_metadata)
+            return answer(outcome, message, places=self._places)
         except StoreError as error:
             log.error("call refused, the store cannot be used: %s", error)
             return UNAVAILABLE
