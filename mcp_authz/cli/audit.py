@@ -87,7 +87,7 @@ async def list_(
         start = None if since is None else _since(since, here.clock())
         of = "decision" if observed and kind is None else kind
         wanted = Wanted(agent=agent, call=call, kind=of, since=start, observed=observed)
-        records = await _newest(here.store, wanted, limit)
+        records = await newest(here.store, wanted, limit)
     if json:
         print_json([views.record(record) for record in records])
         return
@@ -114,7 +114,7 @@ async def tail(
     wanted = Wanted(agent=agent, call=call, kind=kind)
     async with installation(ctx) as here:
         after, _ = await here.store.head()
-        for record in await _newest(here.store, wanted, 10):
+        for record in await newest(here.store, wanted, 10):
             if record.sequence <= after:
                 _tell(record, json)
         while True:
@@ -165,7 +165,7 @@ def _say_verified(verified: Verified, json: bool) -> None:
         say("what stands before it is whole; keep this file, and compare it with a copy or a backup")
 
 
-async def _newest(store: Store, wanted: Wanted, limit: int) -> list[Record]:
+async def newest(store: Store, wanted: Wanted, limit: int) -> list[Record]:
     """The newest records that are wanted, oldest first, read backwards page by page."""
     found: list[Record] = []
     until, _ = await store.head()

@@ -22,7 +22,7 @@ COMMANDS: Final = {
     "init": "Write a first configuration and register yourself.",
     "serve": "Run the gateway until Ctrl-C.",
     "connect": "Be the MCP server of a desktop client, and pass everything on to the gateway.",
-    "status": "Say what this installation is made of.",
+    "status": "Say what runs now, what waits for a person, and what happened last.",
     "doctor": "Look at every part, and say what to do where something is wrong.",
     "user": "People: who agents act for, who owns them, who approves.",
     "agent": "Agents: enrol them, look at them, rotate their keys.",

@@ -1,77 +1,111 @@
-"""`mcp-authz status`: what an installation is made of; no gateway needs to run."""
+"""`mcp-authz status`: what runs now, what waits for a person, what happened last, and what it is all made of."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
 
 import typer
 
+from mcp_authz import unix_socket
+from mcp_authz.audit import sentence
+from mcp_authz.cli.audit import Wanted, newest
 from mcp_authz.cli.invocation import asynchronous, command_line, installation
 from mcp_authz.cli.options import Json
-from mcp_authz.cli.output import facts, next_step, print_json, say, table
+from mcp_authz.cli.output import facts, local, next_step, print_json, say, table
 from mcp_authz.cli.states import grant_state, what_is_open
+from mcp_authz.config import Config
 from mcp_authz.installation import Installation
+from mcp_authz.locking import is_locked, note_of
 from mcp_authz.model import HoldState
+from mcp_authz.observing import loud_line, observed_servers
+from mcp_authz.rules.display import visible
+from mcp_authz.rules.log import timestamp
+from mcp_authz.rules.offered import DEFINITIONS
 from mcp_authz.settings import load_policy
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
+
+LAST: Final = 5  # calls that are shown
+COUNTED: Final = timedelta(days=1)  # how far back calls of observed servers are counted
+COUNTED_AT_MOST: Final = 10_000
 
 
 @app.command()
 @asynchronous
 async def status(ctx: typer.Context, json: Json = False) -> None:
-    """Say what this installation is made of: store, people, agents, servers, policy."""
+    """Say what runs now, what waits for a person, what happened last, and what this installation is made of."""
     async with installation(ctx) as here:
         known = await _known(here)
     if json:
         print_json(known)
         return
-    counts, policy = known["counts"], known["policy"]
-    facts(
-        [
-            ("configuration", known["config"]),
-            ("clients connect to", known["resource"]),
-            ("store", known["store"]),
-            ("people", str(counts["people"])),
-            ("agents", f"{counts['agents']} active"),
-            ("grants", f"{counts['grants']} active"),
-            ("sessions", f"{counts['sessions']} open"),
-            ("held calls", f"{counts['holds']} wait for a person"),
-            ("audit log", f"{known['log']['records']} records, head {known['log']['head']}"),
-            ("policy", f"{' '.join(policy['files'])}, digest {policy['digest']}"),
-        ]
-    )
+    for server in known["observed"]:
+        _say_observed(ctx, here.config, server)
+    facts(_facts(known))
     say()
     table(
-        ("SERVER", "ENVIRONMENT", "TOOLS", "QUARANTINED", "REACHED BY"),
+        ("SERVER", "ENVIRONMENT", "MODE", "TOOLS", "QUARANTINED", "REACHED BY"),
         (
-            (it["name"], it["environment"], str(it["tools"]), str(it["quarantined"]), it["reached_by"])
+            (it["name"], it["environment"], it["mode"], str(it["tools"]), str(it["quarantined"]), it["reached_by"])
             for it in known["servers"]
         ),
         empty=f"no tool servers yet; add a [servers.NAME] table to {known['config']}",
     )
-    if counts["holds"]:
+    if known["calls"]:
+        say()
+        table(
+            ("LAST CALLS", ""),
+            ((local(datetime.fromisoformat(it["at"])), it["what"]) for it in known["calls"]),
+            empty="",
+        )
+    if known["counts"]["holds"]:
         next_step(command_line(ctx, "holds", "list"))
+
+
+def _say_observed(ctx: typer.Context, config: Config, server: dict[str, Any]) -> None:
+    say(loud_line(config, server["name"]))
+    listed = command_line(ctx, "audit", "list", "--observed")
+    said = f"in the last day {_calls(server['would_be_denied'])} would have been denied, {server['would_be_held']} held"
+    say(f"  {said}: {listed}")
+    say()
+
+
+def _calls(count: int) -> str:
+    return f"{count} call{'s'[: count != 1]}"
+
+
+def _facts(known: dict[str, Any]) -> list[tuple[str, str]]:
+    counts, policy, gateway = known["counts"], known["policy"], known["gateway"]
+    runs = "does not run; `mcp-authz serve` starts it, and so does a client with `mcp-authz connect`"
+    if gateway["running"]:
+        since = local(datetime.fromisoformat(gateway["since"])) if gateway["since"] else "now"
+        runs = f"runs since {since}, {gateway['where']}"
+    return [
+        ("gateway", runs),
+        ("clients connect to", known["resource"]),
+        ("held calls", f"{counts['holds']} wait for a person: {known['page']}"),
+        ("sessions", f"{counts['sessions']} open"),
+        ("people", str(counts["people"])),
+        ("agents", f"{counts['agents']} active"),
+        ("grants", f"{counts['grants']} active"),
+        ("configuration", known["config"]),
+        ("store", known["store"]),
+        ("audit log", f"{known['log']['records']} records, head {known['log']['head']}"),
+        ("policy", f"{' '.join(policy['files'])}, digest {policy['digest']}"),
+    ]
 
 
 async def _known(here: Installation) -> dict[str, Any]:
     store, config, now = here.store, here.config, here.clock()
     records, head = await store.head()
-    pins = await store.pins()
-    servers = [
-        {
-            "name": name,
-            "environment": server.environment,
-            "reached_by": server.url if server.url is not None else " ".join(server.command or ()),
-            "tools": sum(pin.server == name for pin in pins),
-            "quarantined": sum(pin.server == name and pin.changed is not None for pin in pins),
-        }
-        for name, server in config.servers.items()
-    ]
     return {
         "config": str(config.source),
         "resource": config.resource,
+        "page": f"{config.public_url}/holds",
         "store": str(config.data / "store.db"),
+        "gateway": _gateway(config),
         "counts": {
             "people": len(await store.people()),
             "agents": sum(agent.status == "active" for agent in await store.agents()),
@@ -81,5 +115,45 @@ async def _known(here: Installation) -> dict[str, Any]:
         },
         "log": {"records": records, "head": head.hex()},
         "policy": {"files": list(config.policy), "digest": load_policy(config).digest},
-        "servers": servers,
+        "servers": await _servers(here),
+        "observed": await _observed(here),
+        "calls": [
+            {"at": timestamp(record.event.at), "call": record.event.call, "what": visible(sentence(record.event))}
+            for record in await newest(store, Wanted(kind="decision"), LAST)
+        ],
     }
+
+
+def _gateway(config: Config) -> dict[str, Any]:
+    if not is_locked(config.lock):
+        return {"running": False, "answers": False, "since": None, "where": None}
+    since = datetime.fromtimestamp(config.lock.stat().st_mtime, UTC)  # it is written when a gateway starts
+    answers = unix_socket.answers(config.socket)
+    return {"running": True, "answers": answers, "since": timestamp(since), "where": note_of(config.lock)}
+
+
+async def _servers(here: Installation) -> list[dict[str, Any]]:
+    pins = await here.store.pins()
+    return [
+        {
+            "name": name,
+            "environment": server.environment,
+            "mode": server.mode,
+            "reached_by": server.url if server.url is not None else " ".join(server.command or ()),
+            "tools": sum(pin.server == name and pin.tool not in DEFINITIONS for pin in pins),
+            "quarantined": sum(pin.server == name and pin.changed is not None for pin in pins),
+        }
+        for name, server in here.config.servers.items()
+    ]
+
+
+async def _observed(here: Installation) -> list[dict[str, Any]]:
+    """For each observed server, how many calls of the last day would not have run."""
+    if not (names := observed_servers(here.config)):
+        return []
+    wanted = Wanted(kind="decision", observed=True, since=here.clock() - COUNTED)
+    fields = [record.event.fields for record in await newest(here.store, wanted, COUNTED_AT_MOST)]
+    would = Counter((it.get("server"), it["observed"]["would"]) for it in fields)
+    return [
+        {"name": name, "would_be_denied": would[name, "deny"], "would_be_held": would[name, "hold"]} for name in names
+    ]

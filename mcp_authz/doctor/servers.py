@@ -17,6 +17,7 @@ from mcp_authz.errors import ConfigError
 from mcp_authz.observing import loud_line
 from mcp_authz.rules.classify import ServerRules, classify, tool_name
 from mcp_authz.rules.definition import definition_digest
+from mcp_authz.rules.suspicion import suspicions
 from mcp_authz.settings import make_downstream, server_rules
 from mcp_authz.store.ports import Pin
 from mcp_authz.wrap.starting import Candidate, Listed, Silent, list_once
@@ -105,6 +106,9 @@ def _tools(
     yield fine(part, f"it starts, and lists {len(digests)} tool{'s'[: len(digests) != 1]}")
     yield from _changed(case, rules, digests)
     yield from _unclassified(case, rules, digests)
+    for definition in definitions:
+        for suspicion in suspicions(definition, server=rules.server, others=others):
+            yield note(part, f"{definition['name']}: {suspicion.text}", case.command("tools", "list"))
 
 
 def _changed(case: Case, rules: ServerRules, digests: Mapping[str, bytes]) -> Iterator[Finding]:

@@ -5,14 +5,20 @@ from __future__ import annotations
 import subprocess
 import sys
 import tomllib
+from datetime import datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from mcp_authz import unix_socket
 from mcp_authz.accounts import Accounts, LinkOver, NewPasskey
 from mcp_authz.cli.init import initialise, name_of
+from mcp_authz.cli.places import the_only_one
 from mcp_authz.config import load_config
+from mcp_authz.installation import utc_now
+from mcp_authz.store.ports import Event
 from tests.cli.desk import Desk, held_call, hold, settle
 
 
@@ -78,8 +84,17 @@ async def test_status_says_what_there_is_without_a_running_gateway(desk: Desk) -
     assert known["counts"] == {"people": 2, "agents": 2, "grants": 1, "sessions": 1, "holds": 1}
     assert known["store"] == str(desk.store) and len(known["policy"]["digest"]) == 64
     assert known["servers"] == [
-        {"name": "files", "environment": "local", "reached_by": "files", "tools": 0, "quarantined": 0}
+        {
+            "name": "files",
+            "environment": "local",
+            "mode": "enforce",
+            "reached_by": "files",
+            "tools": 0,
+            "quarantined": 0,
+        }
     ]
+    assert known["gateway"]["running"] is False and known["observed"] == []
+    assert known["page"] == "http://localhost:8642/holds"
     assert "holds list" in desk.ok("status").splitlines()[-1]
 
 
@@ -120,3 +135,45 @@ async def test_whoever_sets_up_another_installation_gets_what_they_need_to_go_on
 )
 def test_every_login_makes_a_person(login: str, person: str) -> None:
     assert name_of(login) == person
+
+
+def decided(call: str, at: datetime, **fields: Any) -> Event:
+    whole = {"actor": "agent:coder", "tool": f"files__{call}", "server": "files", "because": [], **fields}
+    return Event(kind="decision", at=at, call=f"c_{call}", fields=whole)
+
+
+async def test_status_is_loud_about_what_is_only_observed_and_counts_what_would_not_have_run(desk: Desk) -> None:
+    desk.configure('data_dir = "data"\n[servers.files]\ncommand = ["files"]\nmode = "observe"\n')
+    denied = {"would": "deny", "reason": "policy", "because": ["r"]}
+    held = {"would": "hold", "reason": "approval", "because": [], "rules": ["write"]}
+    async with desk.open() as here:
+        now = here.clock()
+        for name, at, fields in (
+            ("long_ago", now - timedelta(days=2), {"observed": denied}),
+            ("one", now, {"observed": denied}),
+            ("two", now, {"observed": denied}),
+            ("three", now, {"observed": held}),
+            ("four", now, {}),
+        ):
+            await here.store.append(decided(name, at, decision="permit", **fields))
+    assert desk.json("status")["observed"] == [{"name": "files", "would_be_denied": 2, "would_be_held": 1}]
+    said = desk.ok("status").splitlines()
+    assert "OBSERVE MODE" in said[0] and "2 calls would have been denied, 1 held" in said[1]
+    assert "permitted in observe mode, would have been held for write" in "\n".join(said)
+    listed = desk.json("audit", "list", "--observed")
+    assert [record["call"] for record in listed] == ["c_long_ago", "c_one", "c_two", "c_three"]
+
+
+async def test_status_says_since_when_a_gateway_runs_and_what_happened_last(desk: Desk) -> None:
+    desk.ok("init")
+    async with desk.open() as here:
+        for count in range(7):
+            await here.store.append(decided(f"n{count}", here.clock(), decision="permit"))
+        with the_only_one(here.config), unix_socket.listen(here.config.socket):
+            known = desk.json("status")
+            said = desk.ok("status")
+    gateway = known["gateway"]
+    assert gateway["running"] and gateway["answers"] and "http://localhost:8642/mcp" in gateway["where"]
+    assert abs(datetime.fromisoformat(gateway["since"]) - utc_now()) < timedelta(minutes=1)
+    assert "runs since" in said and [call["call"] for call in known["calls"]] == [f"c_n{n}" for n in range(2, 7)]
+    assert desk.json("status")["gateway"]["running"] is False
