@@ -31,6 +31,9 @@ def undo(ctx: typer.Context, path: Path | None, *, force: bool, json: bool) -> N
     match how:
         case "whole":
             say(f"{old.path} is as it was, letter by letter")
+        case "by force":
+            say(f"{old.path} is as it was, letter by letter")
+            say(f"what was there instead is in {old.replaced}")
         case "servers":
             say(f"{old.path} has its servers back; what else was changed in it since stays")
         case "nothing to do":

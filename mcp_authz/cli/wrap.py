@@ -248,4 +248,5 @@ def _state(path: Path) -> str:
     except ConfigError:
         return "no servers, or not to be understood"
     ours = sum(client_file.is_ours(value) for value in servers)
-    return f"{len(servers) - ours} servers" + (", wrapped" if ours else "")
+    left = len(servers) - ours
+    return f"{left} server{'' if left == 1 else 's'}" + (", wrapped" if ours else "")

@@ -33,6 +33,11 @@ class Kept:
     agents: tuple[str, ...]
 
     @property
+    def replaced(self) -> Path:
+        """Where undo by force puts what it replaces."""
+        return self.folder / "replaced"
+
+    @property
     def original(self) -> bytes:
         """The file's bytes.
 
@@ -81,10 +86,11 @@ def keep(data: Path, file: ClientFile, new_text: str, agents: tuple[str, ...], a
 
 
 def forget(kept: Kept) -> None:
-    """The file is not kept any more."""
+    """The file is not kept any more; what undo replaced stays beside it."""
     for name in ("about.json", "original"):
         (kept.folder / name).unlink(missing_ok=True)
-    kept.folder.rmdir()
+    if not any(kept.folder.iterdir()):
+        kept.folder.rmdir()
 
 
 def all_kept(data: Path) -> tuple[Kept, ...]:
@@ -94,14 +100,14 @@ def all_kept(data: Path) -> tuple[Kept, ...]:
     return tuple(_read(name) for name in names)
 
 
-Undone = Literal["whole", "servers", "nothing to do"]
+Undone = Literal["whole", "by force", "servers", "nothing to do"]
 
 
 def put_back(kept: Kept, *, force: bool) -> Undone:
     """The client's file is as it was: letter by letter if it was not changed since, else in its servers alone.
 
     Raises:
-        Conflict: its servers were changed since; with `force` the whole file is put back all the same.
+        Conflict: its servers were changed since; with `force` the whole file is put back, and what was there is kept.
         ConfigError: it cannot be written, or what was kept is damaged.
     """
     original = kept.original
@@ -109,10 +115,17 @@ def put_back(kept: Kept, *, force: bool) -> Undone:
     if now is not None and digest(now) == kept.before:
         return "nothing to do"
     try:
-        if now is None or digest(now) == kept.after or force:
+        if now is None or digest(now) == kept.after:
             replace_file(kept.path, original, mode=kept.mode)
             return "whole"
-        replace_file(kept.path, _servers_back(kept, original).encode())
+        try:
+            replace_file(kept.path, _servers_back(kept, original).encode())
+        except Conflict:
+            if not force:
+                raise
+            replace_file(kept.replaced, now)
+            replace_file(kept.path, original, mode=kept.mode)
+            return "by force"
     except OSError as error:
         raise ConfigError(f"`{kept.path}` cannot be written: {error.strerror}; it is as it was") from None
     return "servers"
