@@ -12,8 +12,8 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from mcp_authz.cli.init import default_path, name_of
-from mcp_authz.cli.invocation import asynchronous, command_line, login_name, named_config
+from mcp_authz.cli.init import default_path
+from mcp_authz.cli.invocation import asynchronous, command_line, named_config
 from mcp_authz.cli.options import Json
 from mcp_authz.cli.output import draw, on_terminal, print_json, say
 from mcp_authz.config import load_config
@@ -66,7 +66,6 @@ async def _examined(ctx: typer.Context, user: OsUser | None) -> tuple[Finding, .
         config=config,
         inside=read_inside(config, utc_now()),
         at=utc_now(),
-        me=name_of(login_name()),
         command=lambda *words: command_line(ctx, *words),
         agent_user=user,
     )

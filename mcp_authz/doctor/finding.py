@@ -31,7 +31,6 @@ class Case:
     config: Config
     inside: Inside | None
     at: datetime
-    me: str  # the person that `init` makes of this login
     command: Callable[..., str]  # words of this command line, as they can be pasted into this shell
     agent_user: OsUser | None = None
 

@@ -30,12 +30,8 @@ async def check_people(case: Case) -> tuple[Finding, ...]:
     found = [fine(PEOPLE, f"{len(active)} registered ({named([person.name for person in active])})")]
     for person in unproved:
         said = f"{person.name} has no passkey and no approver key: only a client's own prompt can answer for them"
-        found.append(note(PEOPLE, said, _invite(case, person)))
+        found.append(note(PEOPLE, said, case.command("user", "passkey", person.name)))
     return (*found, *_unprotected(case, case.inside))
-
-
-def _invite(case: Case, person: Person) -> str:
-    return case.command("init") if person.name == case.me else case.command("user", "invite", person.name)
 
 
 def _proofs(inside: Inside, person: Person) -> frozenset[Assurance]:

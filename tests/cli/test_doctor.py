@@ -15,10 +15,12 @@ from datetime import timedelta
 
 import anyio
 import pytest
+import typer
 
 from mcp_authz import unix_socket
 from mcp_authz.accounts import Accounts, NewPasskey
 from mcp_authz.agents import Agents, People
+from mcp_authz.cli.main import app
 from mcp_authz.config import load_config
 from mcp_authz.doctor import servers as servers_module
 from mcp_authz.doctor.access import OsUser
@@ -62,7 +64,6 @@ def case(desk: Desk, *, agent_user: OsUser | None = None, later: timedelta = tim
         config=config,
         inside=read_inside(config, now),
         at=now,
-        me="me",
         command=lambda *words: " ".join(["mcp-authz", *words]),
         agent_user=agent_user,
     )
@@ -367,8 +368,7 @@ async def test_a_person_who_could_not_prove_an_approval_is_named(desk: Desk) -> 
         await People(here.store, here.clock).add("me", by=OPERATOR)
         await People(here.store, here.clock).add("eve", by=OPERATOR)
     said = told(await check_people(case(desk)), "note")
-    assert "me has no passkey and no approver key" in said and "-> mcp-authz init" in said
-    assert "-> mcp-authz user invite eve" in said
+    assert "me has no passkey and no approver key" in said and "-> mcp-authz user passkey eve" in said
 
 
 async def test_an_approver_key_without_a_passphrase_is_broken(desk: Desk) -> None:
@@ -463,3 +463,26 @@ async def test_checks_run_at_once_within_a_bound_and_a_slow_one_is_told(
     found = await examine(case(desk), heard.append)
     assert "servers: this took more than 4 seconds" in told(found, "note") and "policy" in told(found, "fine")
     assert len(heard[0]) > 8 and heard[-1] == ["servers"]
+
+
+async def test_every_command_that_is_named_is_one(desk: Desk) -> None:
+    await healthy(desk, BOOKS)
+    async with desk.open() as here:
+        people = People(here.store, here.clock)
+        await people.add("eve", by=OPERATOR)
+        await people.add("bob", by=OPERATOR)
+        await people.add_key("bob", sealed()[0].public, by=OPERATOR)
+        pin = Pin(server="books", tool="lend", digest=bytes(32), definition={"name": "lend"}, seen_at=utc_now())
+        await here.store.pin_first([pin], Event(kind="pin", at=utc_now()))
+    desk.path("bob.pem").write_text(sealed()[0].to_pem())
+    desk.path("data/agents/coder.pem").write_text("nonsense")
+    named = {
+        tuple(words[1:])
+        for finding in await examine(case(desk, later=timedelta(days=85)), lambda names: None)
+        if (words := finding.do.partition(";")[0].split())[:1] == ["mcp-authz"]
+    }
+    assert len(named) >= 6
+    root = typer.main.get_command(app)
+    for command, *more in named:
+        _, found, _ = root.resolve_command(typer.Context(root), [command])  # type: ignore[attr-defined]
+        assert not hasattr(found, "commands") or more[0] in found.commands, (command, more)
