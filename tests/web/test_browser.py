@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.web.browser import browsers, link, person, signed_in
+from tests.web.browser import browsers, link, person
 from tests.world import world
 
 DEPLOY = {"owner": "acme", "repo": "api", "environment": "production", "version": "1.4.0"}

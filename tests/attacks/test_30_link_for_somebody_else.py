@@ -1,0 +1,82 @@
+"""Row 30: the link to alice's held call is opened by bob. Who is signed in counts, never who has the link."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mcp_authz.model import HoldState
+from mcp_authz.revocation import Revocation
+from tests.web.authenticator import visiting
+from tests.world import OPERATOR, world
+
+DEPLOY = {"owner": "acme", "repo": "api", "environment": "production", "version": "1.4.0"}
+
+
+async def test_bob_learns_nothing_of_a_call_that_waits_for_alice(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.person("bob")
+        call = await w.call(await w.ready("coder", "deploy:production"), "acme__deploy", **DEPLOY)
+        async with visiting(w, "bob") as bob:
+            theirs, none = await bob.get(f"/holds/{call.hold}"), await bob.get("/holds/h_nothing")
+            assert theirs.status_code == none.status_code == 404
+            assert (
+                theirs.text.replace(call.hold, "h_nothing").split("<body")[1].split(">", 1)[1]
+                == (none.text.split("<body")[1].split(">", 1)[1])
+            ), "as if there were none"
+            for told in ("coder", "acme", "deploy", "1.4.0", "alice"):
+                assert told not in theirs.text
+            assert call.hold not in (await bob.get("/holds")).text
+
+
+@pytest.mark.parametrize("verb", ["question", "approve", "deny"])
+async def test_bob_answers_nothing_that_waits_for_alice(tmp_path: Path, verb: str) -> None:
+    async with world(tmp_path) as w:
+        await w.person("bob")
+        call = await w.call(await w.ready("coder", "deploy:production"), "acme__deploy", **DEPLOY)
+        async with visiting(w, "bob") as bob:
+            answer = await bob.post(f"/holds/{call.hold}/{verb}", {"reason": "", "nonce": "AAAA", "answer": {}})
+            assert answer.status_code == 404
+        assert (await w.store.hold(call.hold)).state is HoldState.PENDING
+
+
+async def test_bob_cannot_finish_what_alice_began_in_her_browser(tmp_path: Path) -> None:
+    async with world(tmp_path, approval={"destructive": {"by": ["subject", "user:bob"]}}) as w:
+        await w.person("bob")
+        call = await w.call(await w.ready("coder", "deploy:production"), "acme__deploy", **DEPLOY)
+        async with visiting(w, "alice") as alice, visiting(w, "bob") as bob:
+            nonce, options = await alice.question(f"/holds/{call.hold}")
+            body = {"nonce": nonce, "answer": bob.passkey.show(options, bob.origin)}
+            assert (await bob.post(f"/holds/{call.hold}/approve", body)).status_code == 409
+
+            nonce, options = await alice.question(f"/holds/{call.hold}")
+            body = {"nonce": nonce, "answer": bob.passkey.show(options, bob.origin)}
+            assert (await alice.post(f"/holds/{call.hold}/approve", body)).status_code == 409
+        assert (await w.store.hold(call.hold)).state is HoldState.PENDING
+
+
+async def test_the_person_who_acts_for_themselves_is_kept_out_where_the_rule_wants_somebody_else(
+    tmp_path: Path,
+) -> None:
+    rule = {"by": ["owner", "user:bob"], "outside_chain": True}
+    async with world(tmp_path, approval={"destructive": rule}) as w:
+        await w.person("bob")
+        call = await w.call(await w.ready("coder", "deploy:production"), "acme__deploy", **DEPLOY)
+        async with visiting(w, "alice") as alice, visiting(w, "bob") as bob:
+            assert (await alice.get(f"/holds/{call.hold}")).status_code == 404
+            assert (await bob.approve(call.hold)).json()["state"] == "approved"
+
+
+async def test_a_person_who_was_revoked_answers_nothing_with_the_browser_they_left_open(tmp_path: Path) -> None:
+    async with world(tmp_path, approval={"destructive": {"by": ["user:bob"]}}) as w:
+        await w.person("bob")
+        call = await w.call(await w.ready("coder", "deploy:production"), "acme__deploy", **DEPLOY)
+        async with visiting(w, "bob") as bob:
+            nonce, options = await bob.question(f"/holds/{call.hold}")
+            shown = bob.passkey.show(options, bob.origin)
+            await Revocation(w.store, w.clock).revoke("person", "bob", reason="left", by=OPERATOR)
+            answer = await bob.post(f"/holds/{call.hold}/approve", {"nonce": nonce, "answer": shown})
+            assert answer.status_code == 401
+            assert (await bob.sign_in()).status_code == 404
+        assert (await w.store.hold(call.hold)).state is HoldState.PENDING
