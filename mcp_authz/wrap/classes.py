@@ -47,7 +47,7 @@ def fitting_preset(command: Sequence[str], definitions: Iterable[Definition]) ->
 def classifiable(definition: Definition) -> bool:
     """Whether a class can be written for this tool by its exact name."""
     name = definition["name"]
-    return 0 < len(name) <= limits.LISTED_NAME and name.isprintable() and "*" not in name and name not in DEFINITIONS
+    return "*" not in name and name not in DEFINITIONS
 
 
 def proposals(

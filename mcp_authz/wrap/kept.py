@@ -15,6 +15,7 @@ from mcp_authz.config_file import replace_file
 from mcp_authz.errors import AuthzError, ConfigError, Conflict, NotFound
 from mcp_authz.wrap import client_file
 from mcp_authz.wrap.client_file import ClientFile, Where
+from mcp_authz.wrap.jsonc import Node
 
 FOLDER: Final = "wrapped"
 
@@ -29,7 +30,7 @@ class Kept:
     at: datetime
     before: str  # SHA-256 of what it was, in hexadecimal
     after: str  # and of what it became
-    places: Mapping[Where, str]  # the objects of servers that were written, as text
+    places: Mapping[Where, str]  # SHA-256 of the text of each object of servers that was written, in hexadecimal
     agents: tuple[str, ...]
 
     @property
@@ -64,14 +65,15 @@ def keep(data: Path, file: ClientFile, new_text: str, agents: tuple[str, ...], a
     Raises:
         ConfigError: it cannot be written there.
     """
-    places = {place.where: _servers_text(new_text, place.where) for place in file.places}
+    nodes = client_file.parse_places(file.path, new_text)
+    places = {where: _digest_at(new_text, node) for where, node in nodes.items()}
     about = {
         "path": str(file.path),
         "mode": file.mode,
         "at": at.isoformat(),
         "before": digest(file.raw),
         "after": digest(new_text.encode()),
-        "places": [{"where": list(where), "text": text} for where, text in places.items()],
+        "places": [{"where": list(where), "digest": text} for where, text in places.items()],
         "agents": list(agents),
     }
     folder = data / FOLDER / f"{at:%Y%m%dT%H%M%S%f}"
@@ -166,7 +168,7 @@ def _servers_back(kept: Kept, original: bytes) -> str:
         raise changed from None
     old = client_file.parse_places(kept.path, before)
     if now.keys() != kept.places.keys() or any(
-        text[node.start : node.end] != kept.places[where] for where, node in now.items()
+        _digest_at(text, node) != kept.places[where] for where, node in now.items()
     ):
         raise changed
     for where, node in sorted(now.items(), key=lambda item: item[1].start, reverse=True):
@@ -174,9 +176,8 @@ def _servers_back(kept: Kept, original: bytes) -> str:
     return text
 
 
-def _servers_text(text: str, where: Where) -> str:
-    node = client_file.parse_places(Path(), text)[where]
-    return text[node.start : node.end]
+def _digest_at(text: str, node: Node) -> str:
+    return digest(text[node.start : node.end].encode())
 
 
 def _read(folder: Path) -> Kept:
@@ -189,7 +190,7 @@ def _read(folder: Path) -> Kept:
             at=datetime.fromisoformat(about["at"]).astimezone(UTC),
             before=about["before"],
             after=about["after"],
-            places={tuple(place["where"]): place["text"] for place in about["places"]},
+            places={tuple(place["where"]): place["digest"] for place in about["places"]},
             agents=tuple(about["agents"]),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
 import anyio
 
+from mcp_authz import limits
 from mcp_authz.downstream import Downstream
 from mcp_authz.errors import DownstreamError, InputError
 from mcp_authz.rules.definition import definition_digest
@@ -90,15 +92,17 @@ async def _ask(server: Candidate, last_words: Mapping[str, str]) -> Listed | Sil
     return Silent(because=f"it did not start within {LONGEST.total_seconds():g} s")
 
 
-def _readable(definitions: Iterable[Mapping[str, Any]]) -> Listed:
-    readable, unreadable = [], 0
+def _readable(definitions: tuple[Mapping[str, Any], ...]) -> Listed:
+    """Those that the gateway's catalogue will take, too."""
+    names = Counter(str(definition.get("name")) for definition in definitions)
+    readable = []
     for definition in definitions:
-        try:
+        with suppress(InputError):
             definition_digest(definition)
-            readable.append(definition)
-        except InputError:
-            unreadable += 1
-    return Listed(definitions=tuple(readable), unreadable=unreadable)
+            name = definition["name"]
+            if 0 < len(name) <= limits.LISTED_NAME and name.isprintable() and names[name] == 1:
+                readable.append(definition)
+    return Listed(definitions=tuple(readable), unreadable=len(definitions) - len(readable))
 
 
 def _hide(text: str, secrets: Iterable[str]) -> str:
