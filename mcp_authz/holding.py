@@ -57,11 +57,23 @@ class Waiting:
 class Holding:
     """Finds or opens the hold of a call and asks whoever may be asked through this request."""
 
-    def __init__(self, *, store: Store, approvals: Approvals, sealer: Sealer, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        approvals: Approvals,
+        sealer: Sealer,
+        clock: Clock,
+        on_held: Callable[[HeldCall], None] | None = None,
+    ) -> None:
         self._store = store
         self._approvals = approvals
         self._sealer = sealer
         self._clock = clock
+        self._on_held = on_held
+        self._told: dict[
+            HoldId, datetime
+        ] = {}  # holds that `on_held` was called for, and until when they can be joined
         self._unanswered: dict[HoldId, datetime] = {}  # runs whose tool server asked something, and until when
 
     def asks(self, hold: HoldId, *, until: datetime) -> None:
@@ -141,6 +153,7 @@ class Holding:
     async def _ask(self, waiting: Waiting, held: HeldCall) -> Approval | Held | Asked | Refused:
         """Ask the requesting client where its answer may count; everybody else is told to call again."""
         if not prompt_may_answer(held) or "form" not in waiting.channel.can_elicit:
+            self._tell(held)
             return Held(call_id=waiting.call_id, held=held)
         if waiting.channel.can_be_asked:
             return await self._ask_now(waiting, held)
@@ -155,8 +168,17 @@ class Holding:
             try:
                 answer = await waiting.channel.ask("elicitation/create", question(held))
             except DownstreamRefusal:
+                self._tell(held)
                 return Held(call_id=waiting.call_id, held=held)
         return await self._hear(waiting, held, answer)
+
+    def _tell(self, held: HeldCall) -> None:
+        """Whoever listens hears of this hold, the first time that its caller could not be asked by a prompt."""
+        if self._on_held is None or held.id in self._told:
+            return
+        now = self._clock()
+        self._told = {hold: until for hold, until in self._told.items() if now < until} | {held.id: held.expires_at}
+        self._on_held(held)
 
     async def _hear_retry(self, waiting: Waiting, held: HeldCall, resume: RequestState) -> Approval | Held | Refused:
         _, responses = split_retry(waiting.message.params)

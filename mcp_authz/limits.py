@@ -77,6 +77,13 @@ LATEST_LOOKED_AT: Final = 200  # calls that were asked for last, among which tho
 DECIDED_SHOWN: Final = 20  # calls that were decided lately, in the list
 REPLACEMENT_SHOWN: Final = timedelta(days=7)  # how long the page says that somebody's passkeys were replaced
 
+# What a person is told on their desktop.
+NOTICES_PER_MINUTE: Final = 4  # notifications; what is held meanwhile is told at once, as a number
+NOTICES_WAITING: Final = 64  # held calls that wait to be told of; the oldest is in the list like all others
+NOTICE_SENT: Final = timedelta(seconds=10)  # for the desktop to take one
+NOTICE_PAUSE: Final = timedelta(seconds=1)  # between two looks at what need not be shown any more
+NOTICE_CHECKED: Final = timedelta(seconds=15)  # the longest between two of them
+
 # Sources that have not been identified.
 SOURCE_BURST: Final = 200  # requests a source may make at once before it is identified
 SOURCE_PER_SECOND: Final = 50.0

@@ -19,6 +19,7 @@ from mcp_authz.audit import Evidence
 from mcp_authz.canary import require_denials
 from mcp_authz.catalog import Catalog
 from mcp_authz.config import Config
+from mcp_authz.desktop import Desktop
 from mcp_authz.downstream import Downstream
 from mcp_authz.errors import ConfigError, StoreError
 from mcp_authz.evaluation import Evaluator
@@ -52,6 +53,7 @@ class Running:
     approvals: Approvals
     sessions: Sessions
     agents: Agents
+    desktop: Desktop | None  # who is told of held calls; None where nobody wants to be
     unreachable: tuple[str, ...]  # servers that could not be listed at the start
 
     async def follow_changes(self, tell: Callable[[], Awaitable[None]]) -> None:
@@ -98,12 +100,21 @@ async def run_gateway(config: Config, *, clock: Clock = utc_now) -> AsyncIterato
         approvals = Approvals(store=store, clock=clock, gateway_key=gateway_key)
         state_sealer = Sealer(await store.secret("state-key", lambda: random_bytes(32)))
         catalog = Catalog(store=store, rules=rules, clock=clock)
+        desktop = (
+            Desktop(store=store, clock=clock, public_url=config.public_url) if config.notify == "desktop" else None
+        )
         downstreams = {name: make_downstream(name, server, config) for name, server in config.servers.items()}
         parts = Parts(
             store=store,
             catalog=catalog,
             evaluator=Evaluator(engine=engine, floor=floor),
-            holding=Holding(store=store, approvals=approvals, sealer=state_sealer, clock=clock),
+            holding=Holding(
+                store=store,
+                approvals=approvals,
+                sealer=state_sealer,
+                clock=clock,
+                on_held=desktop.tell if desktop is not None else None,
+            ),
             offers=Offers(catalog=catalog, downstreams=downstreams),
             downstreams=downstreams,
             elicitation={name: server.elicitation for name, server in config.servers.items()},
@@ -127,6 +138,7 @@ async def run_gateway(config: Config, *, clock: Clock = utc_now) -> AsyncIterato
             approvals=approvals,
             sessions=sessions,
             agents=agents,
+            desktop=desktop,
             unreachable=unreachable,
         )
 

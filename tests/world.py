@@ -371,6 +371,7 @@ async def world(directory: Path, *, servers: Any = None, **config: Any) -> Async
             "public_url": f"http://localhost:{port}",
             "data_dir": str(directory / "data"),
             "servers": {"acme": incident_server(directory)} if servers is None else servers,
+            "notify": "none",
             **config,
         }
         clock, parsed = Clock(), parse_config(values)

@@ -60,6 +60,8 @@ async def open_app(config: Config, *, clock: Clock = utc_now) -> AsyncIterator[t
         async with anyio.create_task_group() as group:
             group.start_soon(running.follow_changes, app.front.tools_changed)
             group.start_soon(keep_telling, config)
+            if running.desktop is not None:
+                group.start_soon(running.desktop.run)
             yield app, running
             group.cancel_scope.cancel()
 
