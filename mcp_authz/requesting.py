@@ -85,8 +85,8 @@ class SessionRequest:
         if (problem := _SCHEMA.problem(asked)) is not None:  # 9
             return await self._refuse(call, "arguments", problem)
         whose = await self._whose()
-        if whose is None:
-            return await self._refuse(call, "whose_session")
+        if not isinstance(whose, Whose):
+            return await self._refuse(call, whose)
         self._subject = whose.subject
         known = self._known(whose)
         limited = None if whose.grant is None else whose.grant.tools
@@ -101,17 +101,22 @@ class SessionRequest:
             outcome = await self._open(ToolCall(tool=call.tool, arguments=answer.arguments), answer, whose)
         return outcome  # noqa: RET504 - the scope may end without an answer, says its type
 
-    async def _whose(self) -> Whose | None:
-        """The person of the token; else the only one who has let this agent act; else its owner. Never a guess."""
+    async def _whose(self) -> Whose | str:
+        """The person of the token; else the only one who has let this agent act; else its owner. Never a guess.
+
+        Where there is nobody, the reason code of that.
+        """
         caller = self._caller
         grants = await self._sessions.active_grants(caller.agent.name)
         subjects = {grant.subject for grant in grants}
         if caller.token.subject.startswith("user:"):
             subject = PersonName(caller.token.subject.removeprefix("user:"))
         elif len(subjects) > 1:
-            return None
+            return "whose_session"
         else:
             subject = next(iter(subjects), caller.agent.owner)
+        if not await self._sessions.is_active(subject):
+            return "nobody_to_ask"
         theirs = [grant for grant in grants if grant.subject == subject]
         return Whose(subject=subject, grant=max(theirs, key=lambda grant: grant.granted_at, default=None))
 

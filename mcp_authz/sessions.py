@@ -296,7 +296,7 @@ class Sessions:
         now = self._clock()
         grants = await self._store.grants(agent=agent)
         active = [grant for grant in grants if grant.status == "active" and now < grant.expires_at]
-        return [grant for grant in active if await self._is_active(grant.subject)]
+        return [grant for grant in active if await self.is_active(grant.subject)]
 
     async def _delegate_of(self, chain: Chain, to: AgentName) -> Agent:
         """The agent `to`, once the chain's leaf is known to be allowed to delegate to it."""
@@ -319,10 +319,11 @@ class Sessions:
         return agent
 
     async def _require_person(self, name: PersonName) -> None:
-        if not await self._is_active(name):
+        if not await self.is_active(name):
             raise NotFound(f"there is no active person `{name}`")
 
-    async def _is_active(self, name: PersonName) -> bool:
+    async def is_active(self, name: PersonName) -> bool:
+        """Whether the person is registered, and not revoked."""
         person = await self._store.person(name)
         return person is not None and person.status == "active"
 

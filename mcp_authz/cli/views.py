@@ -134,6 +134,7 @@ def held(it: HeldCall) -> dict[str, Any]:
                 "reason": verdict.reason,
                 "signed_by": verdict.signed_by,
                 "given_at": timestamp(verdict.given_at),
+                "terms": dict(verdict.terms),
             }
             for verdict in it.verdicts
         ],

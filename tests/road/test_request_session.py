@@ -260,3 +260,11 @@ async def test_the_token_answer_names_session_and_subject(tmp_path: Path) -> Non
             assertion = w.assertion(coder, subject=f"user:{person}")
             named = (await w.token_answer(coder, client_assertion=assertion)).json()
             assert named["subject"] == f"user:{person}"
+
+
+async def test_an_agent_whose_owner_is_gone_is_told_that_there_is_nobody_to_ask(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.person("alice")
+        coder = await w.agent("coder", ceiling="pr", owner="alice")
+        await Revocation(w.store, w.clock).revoke("person", "alice", reason="test", by=OPERATOR)
+        assert (await ask(w, coder)).envelope["reason"] == "nobody_to_ask"
