@@ -13,6 +13,7 @@ from mcp_authz.cli import keyfile, terminal, views
 from mcp_authz.cli.invocation import advising, asynchronous, command_line, installation
 from mcp_authz.cli.options import Json, the_one
 from mcp_authz.cli.output import local, next_step, on_terminal, print_json, say, shortener, table
+from mcp_authz.cli.watching import watch
 from mcp_authz.errors import Conflict, SignatureRefused
 from mcp_authz.installation import Installation
 from mcp_authz.model import Assurance, HeldCall, HoldId, HoldState, PersonName, Verdict
@@ -22,7 +23,7 @@ from mcp_authz.rules.session_request import sentence
 from mcp_authz.rules.verdict import make_statement
 from mcp_authz.store.ports import Store
 
-app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, add_completion=False)
+app = typer.Typer(rich_markup_mode=None, invoke_without_command=True, add_completion=False)
 
 WAITING = (HoldState.PENDING, HoldState.APPROVED)
 
@@ -35,8 +36,10 @@ Reason = Annotated[str, typer.Option(metavar="TEXT", help="Why; it is signed and
 
 
 @app.callback()
-def group() -> None:
-    """Held calls: look at them, approve or deny them."""
+def group(ctx: typer.Context) -> None:
+    """Held calls: look at them, approve or deny them; by itself, the list of those that wait."""
+    if ctx.invoked_subcommand is None:
+        list_(ctx)
 
 
 @app.command("list")
@@ -69,6 +72,9 @@ async def list_(
         ),
         empty="no call was ever held" if all_ else "no call waits; `mcp-authz holds list --all` has those that did",
     )
+
+
+app.command("watch")(watch)
 
 
 @app.command()
