@@ -175,6 +175,7 @@ def test_a_configuration_that_cannot_be_used_is_broken_and_nothing_else_is_guess
 
 
 async def test_only_what_is_worth_knowing_is_no_failure(desk: Desk) -> None:
+    desk.configure(f'data_dir = "data"\npublic_url = "http://localhost:{free_port()}"\n')
     desk.ok("init")
     done = desk.run("doctor")
     assert done.code == 0 and "nothing is broken" in done.out and "an agent with a shell that runs as you" in done.out
