@@ -50,6 +50,28 @@ class Person:
         found: list[dict[str, Any]] = answer["credentials"]
         return found
 
+    async def another_authenticator(self) -> None:
+        """A second authenticator is plugged in; the first one is gone."""
+        await self.cdp.send("WebAuthn.removeVirtualAuthenticator", {"authenticatorId": self.authenticator})
+        self.authenticator = await plug_in(self.cdp)
+
+    async def tab_to(self, name: str) -> list[str]:
+        """Press Tab until what has this name is focused; the names of all that was on the way."""
+        passed: list[str] = []
+        while len(passed) < 40:
+            await self.press("Tab")
+            passed.append(await self.focused())
+            if passed[-1] == name:
+                return passed
+        raise AssertionError(f"no way to `{name}`: {passed}")
+
+    async def focused(self) -> str:
+        """The text or the id of what is focused."""
+        told: str = await self.page.evaluate(
+            "document.activeElement.innerText?.trim().replace(/\\s+/g, ' ') || document.activeElement.id"
+        )
+        return told
+
     async def press(self, *keys: str) -> None:
         for key in keys:
             await self.page.keyboard.press(key)
@@ -77,20 +99,22 @@ async def person(browser: Any, name: str, **context: Any) -> Person:
     page.set_default_timeout(SOON)
     cdp = await opened.new_cdp_session(page)
     await cdp.send("WebAuthn.enable")
-    made = await cdp.send(
-        "WebAuthn.addVirtualAuthenticator",
-        {
-            "options": {
-                "protocol": "ctap2",
-                "transport": "internal",
-                "hasResidentKey": True,
-                "hasUserVerification": True,
-                "isUserVerified": True,
-                "automaticPresenceSimulation": True,
-            }
-        },
-    )
-    return Person(name, opened, page, cdp, made["authenticatorId"])
+    return Person(name, opened, page, cdp, await plug_in(cdp))
+
+
+async def plug_in(cdp: CDPSession) -> str:
+    """The id of a new authenticator, which recognises its user and is always present."""
+    options = {
+        "protocol": "ctap2",
+        "transport": "internal",
+        "hasResidentKey": True,
+        "hasUserVerification": True,
+        "isUserVerified": True,
+        "automaticPresenceSimulation": True,
+    }
+    made = await cdp.send("WebAuthn.addVirtualAuthenticator", {"options": options})
+    authenticator: str = made["authenticatorId"]
+    return authenticator
 
 
 async def link(w: World, name: str) -> str:

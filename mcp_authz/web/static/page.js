@@ -209,7 +209,8 @@ function count() {
   }
 }
 
-// What changes while the page is open: it is fetched whole, and the parts that differ are put in place.
+// What changes while the page is open: it is fetched whole, and the parts that differ are put in place. A form stays with
+// what was typed in it, for its part is the same as long as there is a form.
 
 async function refresh() {
   let response;
@@ -234,8 +235,6 @@ function swap(old, part) {
   const html = part.innerHTML;
   if (!shapes.has(old)) shapes.set(old, original.get(old.dataset.live));
   if (shapes.get(old) === html) return;
-  // A form in which somebody may be writing stays, for as long as there is one.
-  if ("keep" in old.dataset && old.querySelector("form") && part.querySelector("form")) return;
   const focused = old.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
   shapes.set(old, html);
   old.replaceChildren(...part.childNodes);
