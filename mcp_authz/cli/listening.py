@@ -113,7 +113,7 @@ class Stop:
 
     def __call__(self) -> None:
         """The gateway ends."""
-        if self._server is None or not self._server.started:
+        if self._server is None:
             self._start.cancel()
         else:
             self._server.force_exit = self._server.should_exit

@@ -18,7 +18,7 @@ from mcp_authz.client.messages import Id, Message, dump, made, read
 from mcp_authz.client.stdio import TOO_LONG, Lines, Output
 from mcp_authz.client.subscriptions import METHOD as LISTEN
 from mcp_authz.client.subscriptions import Subscription
-from mcp_authz.client.trouble import Trouble, told
+from mcp_authz.client.trouble import NOTHING_RAN, Trouble, told
 from mcp_authz.errors import InputError
 
 GRACE: Final = 20.0  # seconds that running requests have after the last line was read
@@ -140,11 +140,11 @@ class Bridge:
             why = trouble
         if why is None or running.answered:
             return
-        _note(why)
-        result = self._known.answer(message, why.text.removesuffix(" Nothing was run."))
+        result = None if why.refused else self._known.answer(message, why.text.removesuffix(f" {NOTHING_RAN}"))
         if result is None:
             await self._say(running, why)
             return
+        _note(why)
         if message.method == "tools/list":
             self._shown = result["tools"]
             await self._link.parameters.learn(result["tools"])

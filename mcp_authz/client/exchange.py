@@ -14,6 +14,7 @@ from mcp_authz import limits
 from mcp_authz.client.trouble import FORBIDDEN, INTERNAL_ERROR, Trouble
 
 SESSION: Final = "mcp-session-id"
+_REFUSED: Final = frozenset({400, 404, 405, 406, 413, 415})
 _ACCEPT: Final = "application/json, text/event-stream"
 
 
@@ -101,7 +102,7 @@ async def _require_taken(response: httpx2.Response) -> None:
     if status == 404 and text.startswith("Session"):
         raise SessionGone
     if said is not None:
-        raise Trouble(text, passed=said)
+        raise Trouble(text, passed=said, refused=status in _REFUSED)
     where = f", to {response.headers['location']}" if "location" in response.headers else ""
     sentence = f"the gateway answered with HTTP status {status}{where}; look whether its URL is the right one"
     raise Trouble(sentence, rpc_code=FORBIDDEN if status == 403 else INTERNAL_ERROR, may_have_run=status >= 500)

@@ -34,8 +34,9 @@ class Lines:
         self._loop = asyncio.get_running_loop()
         # A daemon: nothing wakes a read of a terminal, and it must not keep the process alive.
         threading.Thread(target=self._read, daemon=True, name="stdin").start()
-        async for line in self._receive:
-            yield line
+        async with self._send, self._receive:
+            async for line in self._receive:
+                yield line
 
     def _read(self) -> None:
         kept, size, skipping = list[bytes](), 0, False

@@ -24,6 +24,7 @@ class Trouble(AuthzError):
         rpc_code: what a JSON-RPC error says of it.
         may_have_run: whether the call may have reached its tool.
         passed: the JSON-RPC error that the gateway itself answered, when there is one.
+        refused: whether it was this very message that the gateway did not want, and another would pass.
     """
 
     code: ClassVar[str] = "unreachable"
@@ -36,12 +37,14 @@ class Trouble(AuthzError):
         rpc_code: int = INTERNAL_ERROR,
         may_have_run: bool = False,
         passed: Mapping[str, Any] | None = None,
+        refused: bool = False,
     ) -> None:
         super().__init__(sentence)
         self.reason = reason
         self.rpc_code = rpc_code
         self.may_have_run = may_have_run
         self.passed = passed
+        self.refused = refused
 
     @property
     def text(self) -> str:
