@@ -24,6 +24,9 @@ SPY = SERVERS / "spy.py"
 PLAIN = {"command": sys.executable, "args": [str(SERVERS / "plain.py")]}
 BROKEN = {"command": sys.executable, "args": ["-c", "import sys; sys.exit('no database here')"]}
 
+# A process becomes the one that the terminal on its stdin controls, and then the command.
+_SIT_DOWN = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+
 
 @dataclass(frozen=True)
 class Desktop:
@@ -104,7 +107,7 @@ class Desktop:
         """Exit code and screen of a command; a person waited for each text and typed the line that follows it."""
         master, slave = pty.openpty()
         process = subprocess.Popen(
-            [*COMMAND, *map(str, words)],
+            [sys.executable, "-c", _SIT_DOWN, *COMMAND, *map(str, words)],
             stdin=slave,
             stdout=slave,
             stderr=slave,
