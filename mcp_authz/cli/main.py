@@ -20,6 +20,7 @@ from mcp_authz.errors import AuthzError
 
 COMMANDS: Final = {
     "init": "Write a first configuration and register yourself.",
+    "wrap": "Put the gateway between a client and its MCP servers, or list the clients that are here.",
     "serve": "Run the gateway until Ctrl-C.",
     "connect": "Be the MCP server of a desktop client, and pass everything on to the gateway.",
     "status": "Say what runs now, what waits for a person, and what happened last.",
