@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
+
+import anyio
 
 from mcp_authz import limits
 from mcp_authz.downstream import Downstream
@@ -16,9 +18,11 @@ from mcp_authz.model import Caller, Tool, ToolName
 from mcp_authz.rules import strict_json
 from mcp_authz.rules.classify import ServerRules, classify, tool_name
 from mcp_authz.rules.definition import definition_digest
+from mcp_authz.rules.display import visible
 from mcp_authz.rules.observe import is_observed
 from mcp_authz.rules.offered import DEFINITIONS
 from mcp_authz.rules.scope import Scope
+from mcp_authz.rules.suspicion import suspicions
 from mcp_authz.store.ports import Clock, Event, Pin, Store
 
 log = logging.getLogger(__name__)
@@ -47,6 +51,12 @@ class Catalog:
     def find(self, name: str) -> Tool | None:
         """The tool of this name, in quarantine or not."""
         return self._by_name.get(ToolName(name))
+
+    def warnings(self) -> Mapping[ToolName, tuple[str, ...]]:
+        """What a person should look at in the definitions that count, by tool; nothing of it stops a call."""
+        known = [_full_name(tool.server, tool.tool) for tool in self.tools]
+        found = {tool.name: warnings(tool.definition, tool.server, known) for tool in self.tools}
+        return {name: said for name, said in found.items() if said}
 
     async def load_pins(self) -> None:
         """Every tool that was ever pinned for a configured server is known, also while its server is down."""
@@ -99,14 +109,30 @@ class Catalog:
             if tool not in pins
         ]
         if new:
-            await self._store.pin_first(new, _pinned(server, new, now))
+            said = await self._look_at(server, {pin.tool: pin.definition for pin in new}, seen)
+            await self._store.pin_first(new, _pinned(server, new, said, now))
         for tool, (digest, definition) in seen.items():
             if (pin := pins.get(tool)) is not None:
-                await self._compare(pin, digest, definition, now)
+                await self._compare(pin, digest, definition, now, seen)
         pins = {pin.tool: pin for pin in await self._store.pins() if pin.server == server}
         self._publish({**self._by_server, server: tuple(self._tool(pins[tool]) for tool in seen if tool in pins)})
 
-    async def _compare(self, pin: Pin, digest: bytes, definition: Mapping[str, Any], now: datetime) -> None:
+    async def _look_at(
+        self, server: str, definitions: Mapping[str, Mapping[str, Any]], listed: Iterable[str]
+    ) -> dict[str, tuple[str, ...]]:
+        """The warnings about these definitions, by tool; the log has them."""
+        others = [_full_name(tool.server, tool.tool) for tool in self.tools if tool.server != server]
+        known = [*others, *(_full_name(server, tool) for tool in listed)]
+        found = {}
+        for tool, definition in definitions.items():  # in a thread: the largest take a second each
+            if said := await anyio.to_thread.run_sync(warnings, definition, server, known):
+                found[tool] = said
+                log.warning("tool `%s` of server `%s`: %s", visible(tool), server, "; ".join(said))
+        return found
+
+    async def _compare(
+        self, pin: Pin, digest: bytes, definition: Mapping[str, Any], now: datetime, listed: Iterable[str]
+    ) -> None:
         fields = {"server": pin.server, "tool": pin.tool, "pinned": pin.digest.hex(), "listed": digest.hex()}
         if digest == pin.digest:
             if pin.changed_digest is not None:
@@ -114,10 +140,11 @@ class Catalog:
                 await self._store.release(pin.server, pin.tool, event)
         elif digest != pin.changed_digest:
             log.warning("tool `%s` of server `%s` changed its definition: in quarantine", pin.tool, pin.server)
+            said = (await self._look_at(pin.server, {pin.tool: definition}, listed)).get(pin.tool, ())
+            warned = {"warnings": list(said)} if said else {}
             changed = replace(pin, changed=definition, changed_digest=digest)
-            await self._store.quarantine(
-                changed, Event(kind="pin", at=now, fields={**fields, "outcome": "quarantined"})
-            )
+            event = Event(kind="pin", at=now, fields={**fields, "outcome": "quarantined", **warned})
+            await self._store.quarantine(changed, event)
 
     def _tool(self, pin: Pin) -> Tool:
         rules = self._rules[pin.server]
@@ -220,6 +247,16 @@ def _digest(definition: Mapping[str, Any]) -> bytes:
     return definition_digest(definition)
 
 
-def _pinned(server: str, pins: list[Pin], now: datetime) -> Event:
+def _pinned(server: str, pins: list[Pin], said: Mapping[str, tuple[str, ...]], now: datetime) -> Event:
     tools = {pin.tool: pin.digest.hex() for pin in pins}
-    return Event(kind="pin", at=now, fields={"server": server, "outcome": "first sight", "tools": tools})
+    warned = {"warnings": {tool: list(texts) for tool, texts in said.items()}} if said else {}
+    return Event(kind="pin", at=now, fields={"server": server, "outcome": "first sight", "tools": tools, **warned})
+
+
+def warnings(definition: Mapping[str, Any], server: str, known: Collection[str]) -> tuple[str, ...]:
+    """What a person should look at in this definition; `known` are the tools of all servers, as `server__tool`."""
+    return tuple(found.text for found in suspicions(definition, server=server, others=known))
+
+
+def _full_name(server: str, tool: str) -> str:
+    return f"{server}__{tool}"

@@ -10,6 +10,7 @@ import typer
 
 from mcp_authz import unix_socket
 from mcp_authz.audit import sentence
+from mcp_authz.catalog import warnings
 from mcp_authz.cli.audit import Wanted, newest
 from mcp_authz.cli.invocation import asynchronous, command_line, installation
 from mcp_authz.cli.options import Json
@@ -134,6 +135,8 @@ def _gateway(config: Config) -> dict[str, Any]:
 
 async def _servers(here: Installation) -> list[dict[str, Any]]:
     pins = await here.store.pins()
+    known = [f"{pin.server}__{pin.tool}" for pin in pins]
+    warned = [pin.server for pin in pins if warnings(pin.definition, pin.server, known)]
     return [
         {
             "name": name,
@@ -142,6 +145,7 @@ async def _servers(here: Installation) -> list[dict[str, Any]]:
             "reached_by": server.url if server.url is not None else " ".join(server.command or ()),
             "tools": sum(pin.server == name and pin.tool not in DEFINITIONS for pin in pins),
             "quarantined": sum(pin.server == name and pin.changed is not None for pin in pins),
+            "with_warnings": warned.count(name),
         }
         for name, server in here.config.servers.items()
     ]

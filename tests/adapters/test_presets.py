@@ -7,7 +7,9 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mcp import StdioServerParameters
@@ -16,11 +18,13 @@ from mcp_authz.errors import ConfigError, InputError
 from mcp_authz.model import Hazard
 from mcp_authz.rules.attributes import parse_template
 from mcp_authz.rules.definition import definition_digest
+from mcp_authz.rules.suspicion import suspicions
 from tool_adapters.presets import load_preset, parse_preset, preset_names
 from tool_adapters.presets.refresh import compare, list_definitions
 
 ROOT = Path(__file__).parents[2]
 NODE_MODULES = (ROOT / "node_modules", ROOT / "examples" / "node_modules")
+OLDER = ROOT / "examples" / ".venv" / "bin"
 GITHUB = Path(__file__).parent / "github.jsonl"
 
 BROWSER = ("--headless", "--isolated", "--no-webmcp")
@@ -53,7 +57,7 @@ def installed(program: str) -> str:
 
 def older(program: str) -> str:
     """Return the path of a server of the environment with `mcp<2`, or skip the test."""
-    found = ROOT / "examples" / ".venv" / "bin" / program
+    found = OLDER / program
     if not found.exists():
         pytest.skip(f"{program} needs the environment that examples/requirements.txt tells how to make")
     return str(found)
@@ -76,6 +80,23 @@ def node_server(preset: str, directory: Path, *instead: str) -> StdioServerParam
 def repository(path: Path) -> str:
     subprocess.run(["git", "init", "--quiet", str(path)], check=True)
     return str(path)
+
+
+async def all_definitions(directory: Path) -> dict[str, list[Mapping[str, Any]]]:
+    """What all servers list that are here; of those for GitHub, which nobody has both of, the official one."""
+    started = {
+        "git": (installed("mcp-server-git"), "--repository", repository(directory)),
+        "time": (installed("mcp-server-time"), "--local-timezone", "UTC"),
+        "fetch": (str(OLDER / "mcp-server-fetch"),),
+        "sqlite": (str(OLDER / "mcp-server-sqlite"), "--db-path", str(directory / "some.db")),
+    }
+    servers = {name: StdioServerParameters(command=words[0], args=list(words[1:])) for name, words in started.items()}
+    if any((folder / ".bin").exists() for folder in NODE_MODULES) and shutil.which("node"):
+        servers |= {name: node_server(name, directory) for name in NODE_SERVERS if name != "github-archived"}
+    listed = {
+        name: list(await list_definitions(server)) for name, server in servers.items() if shutil.which(server.command)
+    }
+    return {**listed, "github": [json.loads(line) for line in GITHUB.read_text().splitlines()[1:]]}
 
 
 async def standings(preset: str, server: StdioServerParameters) -> dict[str, str]:
@@ -122,6 +143,22 @@ def test_every_recorded_tool_of_the_github_server_is_covered_by_its_preset() -> 
     assert all(preset.covering(definition) is not None for definition in definitions)
     assert {definition["name"] for definition in definitions} == preset.tools.keys()
     assert known == {definition_digest(definition) for definition in definitions}
+
+
+async def test_nothing_that_the_published_servers_say_is_suspicious_but_what_fetch_says(tmp_path: Path) -> None:
+    listed = await all_definitions(tmp_path)
+    known = [f"{server}__{tool['name']}" for server, tools in listed.items() for tool in tools]
+    found = {
+        (server, tool["name"]): suspicions(tool, server=server, others=known)
+        for server, tools in listed.items()
+        for tool in tools
+    }
+    said = {name: [suspicion.text for suspicion in each] for name, each in found.items() if each}
+
+    # It tells the model that it "originally did not have internet access", and that this does not count any more.
+    refusal = {("fetch", "fetch"): ["its description tells the model to disregard its instructions"]}
+    assert said == ({} if "fetch" not in listed else refusal)
+    assert len(found) > 100
 
 
 async def test_a_preset_does_not_cover_a_tool_whose_definition_it_does_not_know() -> None:

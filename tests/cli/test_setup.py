@@ -91,6 +91,7 @@ async def test_status_says_what_there_is_without_a_running_gateway(desk: Desk) -
             "reached_by": "files",
             "tools": 0,
             "quarantined": 0,
+            "with_warnings": 0,
         }
     ]
     assert known["gateway"]["running"] is False and known["observed"] == []
