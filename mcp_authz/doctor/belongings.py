@@ -33,6 +33,7 @@ def belongings(config: Config) -> tuple[Belonging, ...]:
         _secret(config.data / "master.key", "the master key"),
         *(_secret(path, f"the key of agent {path.stem}") for path in agent_keys(config)),
         *(_secret(config.directory / name, f"the secret {name}") for name in sorted(secrets)),
+        *(_secret(path, "a client's old file") for path in sorted(config.data.glob("wrapped/*/original"))),
     ]
     return tuple(it for it in found if it.path.is_file())
 

@@ -79,29 +79,41 @@ class Ask:
     interactive: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unmet:
+    """Why nobody could meet a rule; `lacking` are people who could if they had a passkey."""
+
+    why: str
+    lacking: tuple[PersonName, ...] = ()
+
+
 async def check_rules(case: Case) -> tuple[Finding, ...]:
     """Every approval rule could be met by somebody, for everybody that agents act for now."""
     if case.inside is None:
         return ()
     asks = asked(case, case.inside)
-    found = []
+    found: dict[Unmet, tuple[list[str], set[PersonName]]] = {}
     for name, rule in approval_floor(case.config).rules.items():
-        problems = {ask: why for ask in asks if (why := unmet(rule, ask, case.inside))}
-        if problems and len(problems) == len(asks):
-            found.append(
-                broken(RULES, f"nobody can meet rule `{name}`: {next(iter(problems.values()))}", _mend(case, name))
-            )
-        elif problems:
-            subjects = sorted({ask.subject for ask in problems})
-            why = next(iter(problems.values()))
-            found.append(
-                note(RULES, f"rule `{name}` cannot be met for {named(list(subjects))}: {why}", _mend(case, name))
-            )
-    return tuple(found) or (fine(RULES, "every approval rule can be met"),)
+        for ask in asks:
+            if (problem := unmet(rule, ask, case.inside)) is not None:
+                names, subjects = found.setdefault(problem, ([], set()))
+                subjects.add(ask.subject)
+                if name not in names:
+                    names.append(name)
+    everybody = {ask.subject for ask in asks}
+    findings = [_unmet(case, it, names, subjects, everybody) for it, (names, subjects) in found.items()]
+    return tuple(findings) or (fine(RULES, "every approval rule can be met"),)
 
 
-def _mend(case: Case, rule: str) -> str:
-    return f"look at [approval.{rule}] in {case.config.source}"
+def _unmet(
+    case: Case, unmet: Unmet, rules: list[str], subjects: set[PersonName], everybody: set[PersonName]
+) -> Finding:
+    whose = "" if subjects == everybody else f" for {named(sorted(subjects))}"
+    said = f"nobody can meet rule {named([f'`{name}`' for name in rules])}{whose}: {unmet.why}"
+    if unmet.lacking:
+        return note(RULES, said, case.command("user", "passkey", unmet.lacking[0]))
+    do = f"look at [approval.{rules[0]}] in {case.config.source}"
+    return note(RULES, said, do) if whose else broken(RULES, said, do)
 
 
 def asked(case: Case, inside: Inside) -> tuple[Ask, ...]:
@@ -117,17 +129,18 @@ def asked(case: Case, inside: Inside) -> tuple[Ask, ...]:
     return tuple(dict.fromkeys(asks)) or tuple(Ask(subject=name, owner=name, interactive=True) for name in people[:1])
 
 
-def unmet(rule: ApprovalRule, ask: Ask, inside: Inside) -> str:
-    """Why nobody could meet the rule for this pair; empty when somebody could."""
+def unmet(rule: ApprovalRule, ask: Ask, inside: Inside) -> Unmet | None:
+    """Why nobody could meet the rule for this pair; None when somebody could."""
     eligible = [person for person in inside.people if _is_eligible(rule, ask, person)]
     if len(eligible) < rule.quorum:
         who = named([person.name for person in eligible]) or "nobody"
-        return f"it takes {rule.quorum}, and {who} may answer ({', '.join(rule.by)})"
+        return Unmet(why=f"it takes {rule.quorum}, and {who} may answer ({', '.join(rule.by)})")
     able = [person for person in eligible if _is_able(rule, ask, inside, person)]
-    if len(able) < rule.quorum:
-        lacking = named(sorted(person.name for person in eligible if person not in able))
-        return f"it asks for {rule.assurance.label}, and {lacking} could not prove that"
-    return ""
+    if len(able) >= rule.quorum:
+        return None
+    lacking = tuple(sorted(person.name for person in eligible if person not in able))
+    proof = "passkey" if rule.assurance is Assurance.PASSKEY else "passkey or approver key"
+    return Unmet(why=f"{named(list(lacking))} {'has' if len(lacking) == 1 else 'have'} no {proof}", lacking=lacking)
 
 
 def _is_eligible(rule: ApprovalRule, ask: Ask, person: Person) -> bool:

@@ -386,8 +386,6 @@ RULES: dict[str, tuple[str, str]] = {
     "a group without members": ('by = ["group:ghosts"]', "nobody may answer (group:ghosts)"),
     "more people than there are": ('by = ["subject"]\nquorum = 2', "it takes 2, and alice may answer"),
     "only who is excluded": ("outside_chain = true", "it takes 1, and nobody may answer"),
-    "a passkey that nobody has": ('by = ["user:bob"]\nassurance = "passkey"', "asks for passkey, and bob could not"),
-    "a prompt of an agent that has none": ('assurance = "client"', "asks for client, and alice could not"),
 }
 
 
@@ -403,13 +401,31 @@ async def test_a_rule_that_nobody_could_meet_is_broken(desk: Desk, what: str) ->
     assert "nobody can meet rule `destructive`" in found and said in found
 
 
+PROOFS: dict[str, tuple[str, str]] = {
+    "a passkey that nobody has": ('by = ["user:bob"]\nassurance = "passkey"', "bob has no passkey"),
+    "a prompt of an agent that has none": ('assurance = "client"', "alice has no passkey or approver key"),
+}
+
+
+@pytest.mark.parametrize("what", PROOFS)
+async def test_a_rule_for_which_a_passkey_is_missing_names_who_needs_one(desk: Desk, what: str) -> None:
+    rule, said = PROOFS[what]
+    desk.configure(f'data_dir = "data"\n[approval.destructive]\n{rule}')
+    async with desk.open() as here:
+        await settle(here)
+    (found,) = await check_rules(case(desk))
+    assert found.state == "note" and f"rule `destructive`, `session`: {said}" in found.text
+    assert found.do.startswith("mcp-authz user passkey ")
+
+
 async def test_a_rule_that_can_be_met_for_some_only_is_a_note(desk: Desk) -> None:
     await healthy(desk, '[approval.destructive]\nassurance = "passkey"')
     async with desk.open() as here:
         await People(here.store, here.clock).add("eve", by=OPERATOR)
         await Sessions(here.store, here.clock).grant("eve", "coder", scope=parse_scopes("books"), by=OPERATOR)
     found = await check_rules(case(desk))
-    assert "cannot be met for eve" in told(found, "note") and not told(found, "broken")
+    assert "rule `destructive`, `session` for eve: eve has no passkey" in told(found, "note")
+    assert "-> mcp-authz user passkey eve" in told(found, "note") and not told(found, "broken")
 
 
 async def test_a_port_that_another_program_has_is_broken_and_the_program_is_named(desk: Desk) -> None:
