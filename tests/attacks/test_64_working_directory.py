@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from mcp_authz.config import find_config, load_config
 from mcp_authz.errors import ConfigError
+from mcp_authz.locking import is_locked, note_of
 from tests.cli.desk import SOON
 
 HOSTILE = 'data_dir = "stolen"\npolicy = "everything.cedar"\n[servers.x]\ncommand = ["sh", "-c", "touch pwned"]\n'
@@ -41,7 +46,7 @@ def _run(clone: Path, *words: str, **env: str) -> subprocess.CompletedProcess[st
 
 
 def test_without_a_configuration_of_ones_own_there_is_none(clone: Path) -> None:
-    for words in (("status",), ("serve",), ("audit", "list"), ("user", "add", "mallory")):
+    for words in (("status",), ("serve",), ("audit", "list"), ("user", "add", "mallory"), ("connect", "--agent", "x")):
         done = _run(clone, *words)
         assert done.returncode == 1 and "the working directory is never searched" in done.stderr
 
@@ -52,6 +57,52 @@ def test_ones_own_configuration_is_the_one_that_counts(clone: Path) -> None:
     own.write_text(f'data_dir = "{clone.parent / "data"}"\n')
     done = _run(clone, "status", "--json")
     assert done.returncode == 0 and str(own) in done.stdout and str(clone) not in done.stdout
+
+
+def test_a_client_that_is_started_in_a_clone_finds_and_starts_ones_own_gateway(clone: Path) -> None:
+    """`connect` runs wherever the client stands, and hands on where it stands to nothing that it starts."""
+    own, data = clone.parent / "home" / ".config" / "mcp-authz" / "gateway.toml", clone.parent / "data"
+    own.parent.mkdir(parents=True)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        own.write_text(f'public_url = "http://localhost:{probe.getsockname()[1]}"\ndata_dir = "{data}"\n')
+    (clone / "data").mkdir()
+    (clone / "gateway.sock").write_text("")
+    environment = {"PATH": f".:{os.environ['PATH']}", "HOME": str(clone.parent / "home")}
+    (clone / "mcp-authz").rename(clone / "mcp-authz.d")
+    (clone / "mcp-authz").write_text("#!/bin/sh\ntouch pwned\n")
+    (clone / "mcp-authz").chmod(0o755)
+    hello = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"x","arguments":{}}}\n'
+    done = subprocess.run(
+        [SCRIPT, "connect", "--agent", "coder"],
+        check=False,
+        input=hello,
+        capture_output=True,
+        cwd=clone,
+        env=environment,
+        timeout=SOON,
+    )
+    try:
+        assert f"{data}/agents/coder.pem".encode() in done.stdout, done
+        assert (data / "gateway.sock").exists() and not (clone / "pwned").exists() and not (clone / "stolen").exists()
+        assert Path(f"/proc/{gateway(data)}/cwd").readlink() == data
+    finally:
+        stop(data)
+
+
+def gateway(data: Path) -> int | None:
+    """The process that says that it is the gateway on this data directory."""
+    found = re.search(r"process ([0-9]+)", note_of(data / "gateway.lock"))
+    return int(found[1]) if found else None
+
+
+def stop(data: Path) -> None:
+    """The gateway on this data directory has ended."""
+    until = time.monotonic() + SOON
+    if (process := gateway(data)) is not None:
+        os.kill(process, signal.SIGTERM)
+    while is_locked(data / "gateway.lock") and time.monotonic() < until:
+        time.sleep(0.02)
 
 
 def test_directories_that_are_relative_to_where_one_stands_are_ignored(clone: Path) -> None:

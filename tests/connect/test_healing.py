@@ -1,4 +1,4 @@
-"""The gateway goes and comes back while a client runs: the client is answered all the time, and nothing is restarted."""
+"""The gateway goes and comes back while a client runs: the client is always answered, and nothing is restarted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The local gateway: started by whoever needs it first, one for all, ended when nobody uses it, and never in the way."""
+"""The local gateway: started by whoever needs it first, one for all, ended when nobody uses it, never in the way."""
 
 from __future__ import annotations
 
