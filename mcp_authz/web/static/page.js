@@ -83,7 +83,7 @@ async function make(options) {
 const passkeyTrouble = {
   NotAllowedError: "No passkey was shown. Try again when you are ready.",
   InvalidStateError: "This device has a passkey for you already. Sign in with it.",
-  SecurityError: "Passkeys do not work at this address. Open the page by its name, as the gateway prints it.",
+  SecurityError: "Passkeys belong to names, not to addresses: give the gateway a public_url such as http://localhost:8642.",
 };
 
 async function attempt(button, work) {
@@ -212,7 +212,23 @@ function count() {
 // What changes while the page is open: it is fetched whole, and the parts that differ are put in place. A form stays with
 // what was typed in it, for its part is the same as long as there is a form.
 
+let looking = null; // one look at a time: of two at once the older could come last, and stay
+let again = false;
+
 async function refresh() {
+  again = true;
+  looking ??= lookUntilCurrent().finally(() => (looking = null));
+  return looking;
+}
+
+async function lookUntilCurrent() {
+  while (again) {
+    again = false;
+    await look();
+  }
+}
+
+async function look() {
   let response;
   try {
     response = await fetch(location.href, { headers: { accept: "text/html" } });
