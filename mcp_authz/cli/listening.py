@@ -6,7 +6,7 @@ import asyncio
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -72,6 +72,12 @@ class BoundedHead(HttpToolsProtocol):
         if self._head > limits.HEAD_BYTES:
             self.send_400_response("The headers are too large.")
 
+    def shutdown(self) -> None:
+        """What is answered now is answered to its end, if it has one; called when the gateway is told to stop."""
+        if self._is_answering() and _is_endless(self.scope["method"], self.scope["headers"]):
+            self.transport.close()
+        super().shutdown()
+
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
@@ -89,6 +95,11 @@ class BoundedHead(HttpToolsProtocol):
         self._late = None
         if not self.transport.is_closing():
             self.send_400_response("The headers took too long.")
+
+
+def _is_endless(method: str, headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether a request asks for a stream of news, as pages and clients of 2025-11-25 do: they come again unasked."""
+    return method == "GET" and any(name == b"accept" and b"text/event-stream" in value for name, value in headers)
 
 
 class Server(uvicorn.Server):
