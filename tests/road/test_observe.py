@@ -5,14 +5,18 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
+from mcp_authz import limits
 from mcp_authz.config import parse_config
 from mcp_authz.errors import PolicyError
 from mcp_authz.model import RuleId
+from mcp_authz.observing import keep_telling
 from mcp_authz.policy.engine import PolicyAnswer
 from mcp_authz.rules.constraint import parse_tools
 from mcp_authz.rules.log import first_break
@@ -204,3 +208,18 @@ async def test_a_client_with_a_token_for_too_little_is_sent_to_sign_in_for_more_
         answer = await w.raw_call(token, "acme__list_pull_requests", PULL)
         assert answer.status_code == 403 and "pr:read:acme:api" in answer.headers["www-authenticate"]
         assert "observed" not in await last(w)
+
+
+async def test_the_log_is_warned_again_and_again_while_a_server_is_observed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "OBSERVE_REMINDER", timedelta(milliseconds=5))
+    config = parse_config({"servers": observed(tmp_path, observe_destructive=["deploy"])})
+    with caplog.at_level(logging.WARNING, logger="mcp_authz.observing"), anyio.fail_after(10):
+        async with anyio.create_task_group() as group:
+            group.start_soon(keep_telling, config)
+            while len(caplog.messages) < 3:  # noqa: ASYNC110 - a log tells nobody that it was written
+                await anyio.sleep(0.005)
+            group.cancel_scope.cancel()
+        await keep_telling(parse_config({"servers": {"acme": incident_server(tmp_path)}}))  # has nothing to tell
+    assert all("`acme` is in OBSERVE MODE" in message and "except deploy" in message for message in caplog.messages)
