@@ -151,6 +151,18 @@ class Desktop:
         return held is not None and held.state is HoldState.PENDING and self.clock() < held.expires_at
 
 
+async def shows_notifications() -> bool:
+    """Whether this desktop shows notifications; nothing is shown to find that out."""
+    notifier = await anyio.to_thread.run_sync(_notifier)
+    with anyio.move_on_after(limits.NOTICE_SENT.total_seconds()):
+        try:
+            await notifier.get_capabilities()
+        except _bus_errors():
+            return False
+        return True
+    return False
+
+
 def _notifier() -> DesktopNotifier:
     from desktop_notifier import DesktopNotifier
 

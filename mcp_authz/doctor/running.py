@@ -11,6 +11,7 @@ import anyio
 
 from mcp_authz import unix_socket
 from mcp_authz.config import Config
+from mcp_authz.desktop import shows_notifications
 from mcp_authz.doctor.finding import Case, Finding, broken, fine, note
 from mcp_authz.locking import is_locked, note_of
 
@@ -75,7 +76,10 @@ async def check_notifications(case: Case) -> tuple[Finding, ...]:
     if _session_bus() is None:
         said = "no desktop session here, so nobody is told that a call waits"
         return (note(NOTIFY, said, case.command("holds", "list")),)
-    return (fine(NOTIFY, "the desktop session can be reached"),)
+    if not await shows_notifications():
+        said = "this desktop shows no notifications, so nobody is told that a call waits"
+        return (note(NOTIFY, said, case.command("holds", "list")),)
+    return (fine(NOTIFY, "this desktop shows them"),)
 
 
 def _session_bus() -> str | None:

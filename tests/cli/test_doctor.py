@@ -8,10 +8,12 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import timedelta
+from pathlib import Path
 
 import anyio
 import pytest
@@ -41,6 +43,7 @@ from mcp_authz.rules.scope import parse_scopes
 from mcp_authz.sessions import Sessions
 from mcp_authz.store.ports import Event, Pin
 from tests.cli.desk import COMMAND, OPERATOR, ROOT, SOON, Desk, sealed, settle
+from tests.road.desktop_service import desktop
 
 BOOKS = f"""
 [servers.books]
@@ -443,11 +446,18 @@ async def test_where_nobody_can_be_notified_it_is_said(desk: Desk, monkeypatch: 
     monkeypatch.delenv("DBUS_SESSION_BUS_ADDRESS", raising=False)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(desk.directory))
     assert "no desktop session" in told(await check_notifications(case(desk)), "note")
-    monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", "unix:path=/run/bus")
-    assert is_fine(await check_notifications(case(desk)))
+    monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", f"unix:path={desk.path('nobus')}")
+    assert "shows no notifications" in told(await check_notifications(case(desk)), "note")
     monkeypatch.delenv("DBUS_SESSION_BUS_ADDRESS")
     desk.configure('data_dir = "data"\nnotify = "none"')
     assert is_fine(await check_notifications(case(desk)))
+
+
+async def test_a_desktop_that_shows_notifications_is_fine(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory(prefix="bus") as place:  # the path of a socket has few characters
+        async with desktop(Path(place), monkeypatch) as service:
+            assert is_fine(await check_notifications(case(desk)))
+            assert service.shown == []
 
 
 async def test_whoever_runs_agents_under_the_same_user_is_told_what_these_can_read(desk: Desk) -> None:
