@@ -1,4 +1,7 @@
-"""`python -m bench`: the comparison; `python -m bench steps`: where the time goes, and what growth costs."""
+"""`python -m bench`: the comparison, and how long a start takes.
+
+`python -m bench steps`: where the time goes, and what growth costs; `python -m bench start`: a start alone.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from bench import compare, table
 from bench.growth import growth
 from bench.house import house
 from bench.process import started
+from bench.start import start
 from bench.steps import steps
 
 
@@ -30,7 +34,7 @@ async def look(*, calls: int, share: int) -> dict[str, Any]:
 def main() -> None:
     """The measurement was made and printed; nothing is asserted."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=("compare", "steps"), default="compare")
+    parser.add_argument("what", nargs="?", choices=("compare", "steps", "start"), default="compare")
     parser.add_argument("--quick", action="store_true", help="about 20 seconds, good for a first look only")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     asked = parser.parse_args()
@@ -38,9 +42,13 @@ def main() -> None:
         calls, share = (90, 50) if asked.quick else (900, 1)
         run = anyio.run(lambda: look(calls=calls, share=share), backend_options={"use_uvloop": True})
         shown = table.show_steps(run)
+    elif asked.what == "start":
+        run = {"start": asdict(start(rounds=3 if asked.quick else 9))}
+        shown = table.show_start(run)
     else:
         run = compare.compare(compare.QUICK if asked.quick else compare.FULL)
-        shown = table.show(run)
+        run |= {"start": asdict(start(rounds=3 if asked.quick else 9))}
+        shown = f"{table.show(run)}\n\n{table.show_start(run)}"
     print(json.dumps(run, indent=2) if asked.json else shown)
 
 

@@ -1,12 +1,15 @@
-"""The tool server behind everybody: raw ASGI, one trivial tool, no library that could cost anything."""
+"""The tool server behind everybody: raw ASGI, one trivial tool, no library that could cost anything.
+
+With the word `stdio` it speaks on standard input and output instead.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import sys
 from typing import Any
 
-from bench.listen import listen
 from bench.wire import DEFINITION, MODERN, TEXT
 
 INFO = {"name": "bench", "version": "1"}
@@ -32,6 +35,22 @@ def result(method: str) -> dict[str, Any] | None:
     return None
 
 
+def answer(message: dict[str, Any]) -> dict[str, Any]:
+    """The JSON-RPC answer to a message."""
+    said = result(message.get("method", ""))
+    if "id" not in message or said is None:
+        error = {"code": -32601, "message": "Method not found"}
+        return {"jsonrpc": "2.0", "id": message.get("id"), "error": error}
+    return {"jsonrpc": "2.0", "id": message["id"], "result": said}
+
+
+def on_stdio() -> None:
+    """Every request was answered that came as a line."""
+    for line in sys.stdin:
+        if "id" in (message := json.loads(line)):
+            print(json.dumps(answer(message)), flush=True)
+
+
 async def app(scope: Any, receive: Any, send: Any) -> None:
     """Answer one message as JSON."""
     if scope["type"] == "lifespan":
@@ -43,13 +62,9 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
             return
         body, more = body + part.get("body", b""), part.get("more_body", False)
     message = json.loads(body or b"{}")
-    said = result(message.get("method", ""))
-    if "id" not in message or said is None:
-        status = 404 if "id" in message else 202
-        error = {"jsonrpc": "2.0", "id": message.get("id"), "error": {"code": -32601, "message": "Method not found"}}
-        await _answer(send, status, json.dumps(error).encode())
-        return
-    await _answer(send, 200, json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": said}).encode())
+    said = answer(message)
+    status = 200 if "result" in said else 404 if "id" in message else 202
+    await _answer(send, status, json.dumps(said).encode())
 
 
 async def _answer(send: Any, status: int, body: bytes) -> None:
@@ -59,4 +74,9 @@ async def _answer(send: Any, status: int, body: bytes) -> None:
 
 
 if __name__ == "__main__":
-    listen(app)
+    if "stdio" in sys.argv[1:]:
+        on_stdio()
+    else:
+        from bench.listen import listen  # here: a server on stdio starts without it
+
+        listen(app)

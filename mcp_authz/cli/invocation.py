@@ -9,14 +9,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial, wraps
 from pathlib import Path
-from typing import ParamSpec
+from typing import TYPE_CHECKING, ParamSpec
 
 import anyio
 import typer
 
 from mcp_authz.config import Config, find_config, load_config
 from mcp_authz.errors import AuthzError, ConfigError
-from mcp_authz.installation import Installation, open_installation
+
+if TYPE_CHECKING:
+    from mcp_authz.installation import Installation
 
 P = ParamSpec("P")
 
@@ -66,6 +68,8 @@ async def installation(ctx: typer.Context) -> AsyncIterator[Installation]:
     Raises:
         ConfigError, StoreError: it cannot be.
     """
+    from mcp_authz.installation import open_installation  # here: `connect` starts without a store
+
     async with open_installation(config_of(ctx)) as opened:
         yield opened
 

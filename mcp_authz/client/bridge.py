@@ -61,6 +61,7 @@ class Bridge:
 
     async def run(self) -> None:
         """Everything the client said was answered, or had its time."""
+        await self._link.parameters.learn(self._known.listed("tools/list"))
         async with anyio.create_task_group() as self._group:
             async for line in self._lines:
                 await self._take(line)

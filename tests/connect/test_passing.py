@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import anyio
+import pytest
+from mcp.shared.inbound import NAME_BEARING_METHODS, decode_header_value, encode_header_value
 
+from mcp_authz.client.messages import NAMED_BY, header_value, made, modern_headers
 from tests.connect.desktop import (
     LEGACY,
     MODERN,
@@ -197,3 +201,31 @@ async def test_requests_run_side_by_side(tmp_path: Path) -> None:
                 for number in range(40):
                     group.start_soon(one, number)
     assert results == {n: n for n in range(40)}
+
+
+async def test_arguments_that_a_schema_wants_in_headers_are_there_also_for_a_list_of_the_last_start(
+    tmp_path: Path,
+) -> None:
+    asking = [*PLAIN[:1], str(Path(__file__).parent.parent / "road" / "asking.py"), str(tmp_path / "said")]
+    where = {"type": "string", "x-mcp-header": "Region"}
+    ask = {"name": "ask", "inputSchema": {"type": "object", "properties": {"region": where}}}
+    (tmp_path / "said.tools").write_text(json.dumps([ask]))
+    arguments = {"region": "größe \u2028", "rounds": 0}
+    with desktop(tmp_path, {"asking": tools(*asking)}) as d:
+        await d.settle()
+        async with d.wire() as wire:
+            await wire.ask(1, "tools/list", {"_meta": modern()})
+            listed = await wire.call(2, "asking__ask", arguments, _meta=modern())
+        async with d.wire() as wire:
+            known = await wire.call(2, "asking__ask", arguments, _meta=modern())
+    for result in (listed, known):
+        assert result["structuredContent"]["received"]["arguments"] == arguments
+
+
+@pytest.mark.parametrize("text", ["plain", " edge", "größe", "", "=?base64?eA==?=", "a\tb", "\U0001f600"])
+def test_a_header_carries_a_text_as_the_sdk_reads_it(text: str) -> None:
+    assert header_value(text) == encode_header_value(text)
+    assert decode_header_value(header_value(text)) == text
+    message = made({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": text, "_meta": modern()}})
+    assert dict(NAME_BEARING_METHODS) == NAMED_BY
+    assert modern_headers(message)["mcp-name"] == encode_header_value(text)
