@@ -100,11 +100,11 @@ class Desktop:
         recent: deque[float] = deque([-math.inf] * self.per_minute, maxlen=self.per_minute)
         while True:
             await self._woken()
-            await anyio.sleep(
-                max(0.0, recent[0] + 60 - anyio.current_time())
-            )  # by then several may wait: one notice for all
-            waiting = [held for held in self._waiting if await self._waits(held.id)]
-            self._waiting.clear()
+            # By then several may wait: one notice for all.
+            await anyio.sleep(max(0.0, recent[0] + 60 - anyio.current_time()))
+            told = tuple(self._waiting)
+            self._waiting.clear()  # before the store is asked: others may be told of meanwhile
+            waiting = [held for held in told if await self._waits(held.id)]
             if waiting:
                 recent.append(anyio.current_time())
                 await self._send(notice(tuple(waiting), self.public_url), notifier, group)
