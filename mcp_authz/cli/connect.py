@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import threading
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import anyio
 import typer
@@ -24,6 +26,8 @@ from mcp_authz.client.stdio import Lines, Output
 from mcp_authz.config import find_config, load_config, user_data_dir
 from mcp_authz.errors import ConfigError
 from mcp_authz.rules.keys import PrivateKey
+
+_AT_LAST: Final = 2.0  # seconds from being told to end to the end
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -60,6 +64,10 @@ async def connect(
     )
     known = Known(user_data_dir() / "connect" / file_name(place.name, agent, person, session))
     bridge = Bridge(link, known, Lines(sys.stdin.fileno()), Output(sys.stdout.fileno()))
+    if sys.stdin.isatty():
+        sys.stderr.write(
+            "mcp-authz: this speaks MCP, not with people: a client starts it; `mcp-authz wrap` tells yours to\n"
+        )
     async with anyio.create_task_group() as group:
         await group.start(_until_told, group.cancel_scope)
         try:
@@ -72,10 +80,13 @@ async def connect(
 
 
 async def _until_told(scope: anyio.CancelScope, *, task_status: TaskStatus[None]) -> None:
-    """Ctrl-C and SIGTERM end everything, at once."""
+    """Ctrl-C and SIGTERM end everything, soon: also when a client takes nothing any more, and a write never ends."""
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         task_status.started()
         async for _ in signals:
+            end = threading.Timer(_AT_LAST, os._exit, (0,))
+            end.daemon = True
+            end.start()
             scope.cancel()
             return
 

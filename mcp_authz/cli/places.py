@@ -23,7 +23,10 @@ def the_only_one(config: Config) -> Iterator[None]:
     Raises:
         ConfigError: one does; the message says where.
     """
-    config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        config.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"data directory `{config.data}` cannot be used: {error.strerror}; set `data_dir`") from None
     with ExitStack() as stack:
         until = time.monotonic() + _PATIENCE
         while True:

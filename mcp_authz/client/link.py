@@ -233,8 +233,8 @@ class Link:
             raise Trouble("the gateway opens no session", passed=refusals[0] if refusals else None)
         await self.notify(INITIALIZED, session.headers)
         session.announced = True
-        if shake.level is not None:
-            await self.request(shake.level, heard)
+        if shake.level is not None:  # its answer is the client's of long ago
+            await self.notify(shake.level.raw, session.headers)
         self.on_session(session)
 
     async def _token(self) -> Token:
