@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from typing import Any, Final
 
 from mcp_authz.approvals import Context
 from mcp_authz.model import ApprovalRule, Hazard, HeldCall, HoldState, Person
 from mcp_authz.rules import session_request
+from mcp_authz.rules.difference import Difference
 from mcp_authz.rules.display import displayed, shown_arguments, visible
 from mcp_authz.rules.hold import counts_for, is_eligible, met
 
@@ -65,6 +67,16 @@ class ShownRule:
     met: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShownDifference:
+    """One argument before and now; `lines` instead where both are texts of lines: (`same`, `out` or `in`, the line)."""
+
+    name: str
+    before: ShownValue | None
+    now: ShownValue | None
+    lines: tuple[tuple[str, str], ...]
+
+
 def shown_value(value: Any) -> ShownValue:
     """Return the value as text: a text by its lines, anything else as JSON."""
     if isinstance(value, str):
@@ -77,6 +89,33 @@ def shown_value(value: Any) -> ShownValue:
 def shown_values(arguments: Mapping[str, Any]) -> list[tuple[str, ShownValue]]:
     """Return every argument by its name, in the order of the call."""
     return [(visible(name), shown_value(value)) for name, value in arguments.items()]
+
+
+def _shown_difference(one: Difference) -> ShownDifference:
+    before, now = (shown_value(value[0]) if value else None for value in (one.before, one.now))
+    lines: tuple[tuple[str, str], ...] = ()
+    if (
+        before is not None
+        and now is not None
+        and before.kind == now.kind
+        and max(len(before.lines), len(now.lines)) > 1
+    ):
+        lines = tuple(_changed_lines(before.lines, now.lines))
+    return ShownDifference(name=visible(one.name), before=before, now=now, lines=lines)
+
+
+def _changed_lines(before: Sequence[str], now: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """The lines that are gone and those that are new, in their place, each with the lines beside it."""
+    groups = SequenceMatcher(None, before, now, autojunk=False).get_grouped_opcodes(1)
+    for number, group in enumerate(groups):
+        if number:
+            yield "cut", ""
+        for kind, old, old_end, new, new_end in group:
+            if kind == "equal":
+                yield from (("same", line) for line in now[new:new_end])
+            else:
+                yield from (("out", line) for line in before[old:old_end])
+                yield from (("in", line) for line in now[new:new_end])
 
 
 def heading(held: HeldCall) -> str:
@@ -125,10 +164,7 @@ def full(held: HeldCall, context: Context, who: Person, people: dict[str, Person
         "needs_reason": any(rule.reason for rule in held.rules),
         "has_answered": any(verdict.person == who.name for verdict in held.verdicts),
         "last": context.last,
-        "differences": [
-            (visible(one.name), *(shown_value(v[0]) if v else None for v in (one.before, one.now)))
-            for one in context.differences
-        ],
+        "differences": [_shown_difference(one) for one in context.differences],
         "same_ran": context.same_ran,
     }
 
