@@ -59,7 +59,7 @@ async def overflow(page: Any) -> int:
     """How many pixels of the page, or of anything in it, lie beyond its right edge."""
     wide: int = await page.evaluate(
         """() => Math.max(...[document.documentElement, ...document.querySelectorAll("main *")]
-            .filter((one) => getComputedStyle(one).display !== "inline")
+            .filter((one) => getComputedStyle(one).display !== "inline" && !one.matches(".unseen"))
             .map((one) => one.scrollWidth - one.clientWidth))"""
     )
     return wide
