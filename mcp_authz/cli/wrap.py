@@ -104,6 +104,8 @@ def wrap(
     json: Json = False,
 ) -> None:
     """Put the gateway between a client and its MCP servers, or list the clients that are here."""
+    if force and not undo:
+        raise typer.BadParameter("--force belongs to --undo")
     if undo:
         put_back(ctx, config, force=force, json=json)
         return

@@ -13,6 +13,7 @@ from mcp_authz.cli.invocation import command_line
 from mcp_authz.cli.output import say
 from mcp_authz.cli.wrap_reading import shown_command
 from mcp_authz.config import Config
+from mcp_authz.locking import is_locked, note_of
 from mcp_authz.model import Hazard
 from mcp_authz.rules.display import visible
 from mcp_authz.wrap.applying import Done
@@ -71,11 +72,15 @@ def tell_written(ctx: typer.Context, file: ClientFile, moves: Iterable[Move], wr
     say(f"configuration: {config.source}")
     say(f"{file.path} leads to the gateway now; the old file is kept in")
     say(f"  {done.kept}")
+    if any(place.project is not None and len(place.where) == 1 for place in file.places):
+        say("the file belongs to a project: what stands in it now is for you alone, so do not commit it")
     if any(one.by in {"nobody", "warning"} for move in moves for one in move.proposals):
         say(f"to classify what counts as destructive only because nobody did: {command_line(ctx, 'tools', 'review')}")
     if written.link is not None:
         say("register a passkey, to approve with; the link works once, while the gateway runs:")
         say(f"  {written.link}")
+    if is_locked(config.lock):
+        say(f"a gateway runs already, {note_of(config.lock)}: it knows none of this until it is started again")
     say()
     say(f"next: {file.client.restart}")
     say(f"then: {command_line(ctx, 'doctor')}")

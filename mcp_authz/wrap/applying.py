@@ -63,10 +63,7 @@ async def carry_out(order: Order, config: Config) -> Done:
         wanted = {place.where: await _wanted(here, order, place) for place in _places(order)}
         for one in wanted.values():
             await enrol(here, one, by=order.by)
-        entries = {
-            place.where: {place.entry: connect_entry(config, wanted[place.where], order.file.client.name)}
-            for place in _places(order)
-        }
+        entries = {where: connect_entry(config, agent, order.file.client.name) for where, agent in wanted.items()}
         old = _replace(order, entries, config, tuple(one.name for one in wanted.values()), here)
     return Done(agents=tuple(wanted.values()), secrets=secrets, kept=old.folder)
 
@@ -162,8 +159,13 @@ def _replace(
 ) -> kept.Kept:
     """The client's file has our entries; what it was is kept."""
     file = _as_it_is_now(order.file)
-    wrapped = {where: {move.entry.name for move in order.moves if move.where == where} for where in entries}
-    text = client_file.replaced(file, entries, wrapped)
+    new, gone = {}, {}
+    for place in file.places:
+        if place.where in entries:
+            moved = {move.entry.name for move in order.moves if move.where == place.where}
+            new[place.where] = {place.entry(moved): entries[place.where]}
+            gone[place.where] = moved | place.ours
+    text = client_file.replaced(file, new, gone)
     old = kept.keep(config.data, file, text, agents, here.clock())
     try:
         replace_file(file.path, text.encode(), mode=file.mode)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,9 +36,15 @@ class Place:
         return servers
 
     @property
-    def entry(self) -> str:
-        """The name of our entry there; a client would take one of two with the same name for the other."""
-        return f"{OWN}-{slug(self.project.name)}" if len(self.where) > 1 and self.project else OWN
+    def ours(self) -> frozenset[str]:
+        """The names of entries that lead to the gateway already."""
+        return frozenset(name for name, value in self.servers.items() if is_ours(value))
+
+    def entry(self, moved: Set[str]) -> str:
+        """The name that our entry gets there; a client would take one of two with the same name for the other."""
+        name = f"{OWN}-{slug(self.project.name)}" if len(self.where) > 1 and self.project else OWN
+        others = self.servers.keys() - moved - self.ours
+        return next(n for n in chain([name], (f"{name}-{number}" for number in count(2))) if n not in others)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +139,7 @@ def _inputs(top: jsonc.Node) -> dict[str, Mapping[str, Any]]:
     return {item["id"]: item for item in items if isinstance(item, dict) and isinstance(item.get("id"), str)}
 
 
-def replaced(file: ClientFile, entries: Mapping[Where, Mapping[str, Any]], wrapped: Mapping[Where, set[str]]) -> str:
+def replaced(file: ClientFile, entries: Mapping[Where, Mapping[str, Any]], wrapped: Mapping[Where, Set[str]]) -> str:
     """Return the file's text with `entries` in the place of the servers that were `wrapped`; all else is untouched."""
     text = file.text
     for place in sorted(file.places, key=lambda place: place.node.start, reverse=True):
@@ -142,7 +149,7 @@ def replaced(file: ClientFile, entries: Mapping[Where, Mapping[str, Any]], wrapp
     return text
 
 
-def servers_text(text: str, node: jsonc.Node, add: Mapping[str, Any], remove: set[str]) -> str:
+def servers_text(text: str, node: jsonc.Node, add: Mapping[str, Any], remove: Set[str]) -> str:
     """Return one object of servers, laid out as it was: what stays is copied as it is, what is new comes first."""
     kept = [text[m.start : m.node.end] for m in node.members if m.name not in remove and m.name not in add]
     if "\n" not in text[node.start : node.end]:

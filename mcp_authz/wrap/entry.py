@@ -150,18 +150,18 @@ def _program(written: str, path: str, cwd: Path) -> str:
 
 
 def _require_storable(key: str, text: str) -> None:
-    if "\0" in text or "\r" in text or text.endswith("\n"):
+    if "\r" in text or text.endswith("\n"):
         raise InputError(f"the value of {key} has a character that a secret file cannot keep")
 
 
 def _text(key: str, value: object) -> str:
-    if not isinstance(value, str) or not value or "\0" in value:
+    if not isinstance(value, str) or not value or not _writable(value):
         raise InputError(f"its `{key}` is no text")
     return value
 
 
 def _texts(key: str, value: object) -> list[str]:
-    if not isinstance(value, list) or not all(isinstance(item, str) and "\0" not in item for item in value):
+    if not isinstance(value, list) or not all(isinstance(item, str) and _writable(item) for item in value):
         raise InputError(f"its `{key}` is no list of texts")
     return value
 
@@ -171,7 +171,12 @@ def _table(key: str, value: object) -> Mapping[str, str]:
         raise InputError(f"its `{key}` is no object")
     table = {}
     for name, item in value.items():
-        if isinstance(item, bool) or not isinstance(item, str | int | float):
+        if isinstance(item, bool) or not isinstance(item, str | int | float) or not _writable(name + str(item)):
             raise InputError(f"`{name}` in its `{key}` is no text")
         table[name] = str(item)
     return table
+
+
+def _writable(text: str) -> bool:
+    """Whether a process can be given this text, and a file can hold it."""
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)

@@ -116,6 +116,8 @@ ODD: dict[str, tuple[Any, str]] = {
             ({**PLAIN, "env": {"A=B": "c"}}, "is no name of a variable"),
             ({**PLAIN, "env": {"KEY": "ends\n"}}, "a secret file cannot keep"),
             ({**PLAIN, "cwd": "/not/there"}, "is no folder"),
+            ({**PLAIN, "args": ["\ud800"]}, "its `args` is no list of texts"),
+            ({**PLAIN, "env": {"A": "\0"}}, "`A` in its `env` is no text"),
             ("text", "its entry is no object"),
             (BROKEN, "it said: no database here"),
             ({"url": "http://127.0.0.1:9/mcp"}, "it did not start"),
@@ -213,3 +215,20 @@ def test_programs_are_found_where_the_client_would_find_them(desktop: Desktop) -
     server = desktop.loaded().servers["one"]
     assert server.command == (str(tools / "my-server"),)
     assert server.env == {"PATH": f"{tools}:/usr/bin", "HOME": str(desktop.home)}
+
+
+def test_a_server_of_somebody_elses_with_our_name_stays(desktop: Desktop) -> None:
+    path = desktop.client({"mcpServers": {"mcp-authz": BROKEN, "a": PLAIN}})
+    desktop.wrap(path)
+    after = json.loads(path.read_text())["mcpServers"]
+    assert list(after) == ["mcp-authz-2", "mcp-authz"] and after["mcp-authz"] == BROKEN
+    after["renamed"] = after.pop("mcp-authz-2")
+    path.write_text(json.dumps({"mcpServers": {**after, "b": {**PLAIN, "args": [*PLAIN["args"], "modern"]}}}))
+    desktop.wrap(path)
+    assert list(json.loads(path.read_text())["mcpServers"]) == ["mcp-authz-2", "mcp-authz"]
+
+
+def test_what_is_written_into_a_project_is_said_to_be_for_one_person(desktop: Desktop) -> None:
+    path = desktop.client({"mcpServers": {"a": PLAIN}}, "repo/.mcp.json")
+    assert "do not commit it" in desktop.ok("wrap", path, "--yes")
+    assert desktop.run("wrap", path, "--force").code == 2
