@@ -64,6 +64,8 @@ LAYERS = [
         "mcp_authz.oauth.*",
         "mcp_authz.protocol",
         "mcp_authz.protocol.*",
+        "mcp_authz.client",
+        "mcp_authz.client.*",
         "mcp_authz.web",
         "mcp_authz.web.*",
         "mcp_authz.desktop",

@@ -63,6 +63,7 @@ class Bridge:
         """Everything the client said was answered, or had its time."""
         await self._link.parameters.learn(self._known.listed("tools/list"))
         async with anyio.create_task_group() as self._group:
+            self._group.start_soon(self._link.prepare)
             async for line in self._lines:
                 await self._take(line)
             with anyio.move_on_after(GRACE):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -74,6 +74,12 @@ class Link:
     def patience(self) -> float:
         """Seconds in which the gateway answers, if it can be had at all."""
         return self._place.patience
+
+    async def prepare(self) -> None:
+        """The gateway is there and the agent signed in, if both can be had: what is asked first is answered sooner."""
+        with suppress(Trouble):
+            await self._place.reach()
+            await self._token()
 
     async def request(
         self, message: Message, deliver: Deliver, *, sending: Sending | None = None, start: bool = True

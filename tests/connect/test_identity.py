@@ -91,6 +91,18 @@ async def test_a_session_that_ended_is_followed_by_the_one_that_the_agent_asks_f
         assert (await w.decisions())[-1]["session"] == newest.id != session.id
 
 
+async def test_a_session_that_a_person_starts_is_used_by_the_next_call(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        coder = await w.ready("coder", "pr")
+        (session,), (grant,) = await w.store.sessions(), await w.store.grants()
+        await Revocation(w.store, w.clock).revoke("session", session.id, reason="lunch", by=OPERATOR)
+        async with connected(w, coder) as wire:
+            told = await wire.call(1, LIST, PULLS, _meta=modern())
+            assert told["isError"] and envelope_of(told)["reason"] == "no_session"
+            await w.start(grant)
+            assert not (await wire.call(2, LIST, PULLS, _meta=modern())).get("isError")
+
+
 async def test_a_client_works_for_the_person_and_in_the_session_that_it_was_started_for(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         coder = await w.ready("coder", "pr")
