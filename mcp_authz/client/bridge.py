@@ -23,6 +23,7 @@ from mcp_authz.errors import InputError
 
 GRACE: Final = 20.0  # seconds that running requests have after the last line was read
 _PING: Final = 5.0  # seconds in which the gateway may answer a ping itself
+_CANCELLED: Final = 5.0  # seconds in which the gateway may still answer what it is told to cancel
 _AWAY: Final = 1.0  # seconds that a list waits for a gateway that was away a moment ago
 _FIRST, _LONGEST, _LISTENING = 0.5, 30.0, 10.0  # seconds between two attempts
 _CHANGED: Final = dump({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"})
@@ -228,6 +229,7 @@ class Bridge:
             running.answered = True
             running.scope.cancel()
             return False
+        running.scope.deadline = anyio.current_time() + _CANCELLED
         return True
 
     async def _post(self, raw: bytes, session: McpSession) -> None:

@@ -8,6 +8,7 @@ import signal
 import socket
 import stat
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -234,3 +235,23 @@ async def test_the_log_of_the_gateway_does_not_grow_without_end(tmp_path: Path) 
         async with d.client(MODERN) as client:
             await client.list_tools()
         assert log.stat().st_size < 4096 and log.with_name("gateway.log.1").stat().st_size == local.LOG_BYTES + 1
+
+
+def test_connect_loads_nothing_that_only_a_gateway_needs() -> None:
+    """A desktop client waits for it: the SDK alone takes longer to load than all the rest."""
+    listed = "import sys, mcp_authz.cli.main, mcp_authz.cli.connect; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", listed], check=True, capture_output=True, text=True, timeout=SOON)
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    heavy = {
+        "mcp",
+        "mcp_types",
+        "starlette",
+        "uvicorn",
+        "authlib",
+        "cedarpy",
+        "sqlite_utils",
+        "aiohttp",
+        "rich",
+        "jinja2",
+    }
+    assert "httpx2" in loaded and not loaded & heavy
