@@ -16,7 +16,6 @@ from mcp_authz.rules.proposal import Proposal
 Proposed = Mapping[str, tuple[Proposal, ...]]  # by server
 Chosen = dict[str, dict[str, Hazard]]  # server -> tool -> class
 _SHORT: Final = {hazard.value[0]: hazard for hazard in Hazard} | {hazard.value: hazard for hazard in Hazard}
-HELP: Final = "Enter accepts; or change some, like files.write_file=write web.*=read; q changes nothing:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +55,8 @@ def decide(proposed: Proposed) -> Chosen:
     """
     changed: Chosen = {}
     show(proposed)
-    while (answer := ask(HELP)) not in {"", "a", "y", "yes"}:
+    question = f"Enter accepts; or change some, like {_example(proposed)}=write; q changes nothing:"
+    while (answer := ask(question)) not in {"", "a", "y", "yes"}:
         if answer in {"q", "quit", "n", "no"}:
             raise Stopped("stopped; nothing was changed")
         try:

@@ -33,4 +33,4 @@ def _progress(total: int) -> Iterator[Callable[[str], None]]:
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as shown:
         task = shown.add_task("", total=total)
-        yield lambda name: shown.update(task, advance=1, description=f"{visible(name)} has answered")
+        yield lambda name: shown.update(task, advance=1, description=visible(name))
