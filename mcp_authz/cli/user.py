@@ -17,7 +17,7 @@ from mcp_authz.cli.output import facts, local, next_step, print_json, say, table
 from mcp_authz.cli.states import shown_words
 from mcp_authz.errors import Conflict, NotFound
 from mcp_authz.installation import Installation
-from mcp_authz.model import Passkey
+from mcp_authz.passkey import Passkey
 from mcp_authz.rules.display import visible
 from mcp_authz.rules.keys import PrivateKey, seal_private
 

@@ -35,7 +35,7 @@ REASONS: Final[dict[str, str]] = {
         "You act for several people, so nobody can say whom to ask. Name the person by the claim `subject` when you "
         "sign in."
     ),
-    "nobody_to_ask": "The person whom you could ask for a session is not there any more. An operator has to look at it.",
+    "nobody_to_ask": "The person whom you could ask for a session is gone. An operator has to look at it.",
     "proof_required": "This tool takes only calls that are proved more strongly than by a bearer token.",
     "arguments": "The arguments do not fit the tool's input schema.",
     "scope_arguments": (

@@ -15,19 +15,17 @@ from mcp_authz.model import (
     HeldCall,
     HoldId,
     HoldState,
-    Invitation,
     Key,
     Link,
     LinkId,
-    Passkey,
     Person,
     PersonName,
     Session,
     SessionId,
-    SignIn,
     Thumbprint,
     Verdict,
 )
+from mcp_authz.passkey import Invitation, Passkey, SignIn
 
 EventKind = Literal[
     "decision",

@@ -26,19 +26,17 @@ from mcp_authz.model import (
     HeldCall,
     HoldId,
     HoldState,
-    Invitation,
     Key,
     Link,
     LinkId,
-    Passkey,
     Person,
     PersonName,
     Session,
     SessionId,
-    SignIn,
     Thumbprint,
     Verdict,
 )
+from mcp_authz.passkey import Invitation, Passkey, SignIn
 from mcp_authz.rules.keys import Sealer, random_bytes
 from mcp_authz.store import accounts, admission, holds, pins, records, registry, revoke
 from mcp_authz.store.changes import Changes
