@@ -7,9 +7,12 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from starlette.responses import Response
 
 from mcp_authz import limits
+from mcp_authz.accounts import Accounts
 from mcp_authz.agents import People
+from mcp_authz.web.visitor import Cookies
 from tests.web.authenticator import visit, visiting
 from tests.world import OPERATOR, World, world
 
@@ -210,3 +213,23 @@ async def test_paths_of_the_other_endpoints_stay_theirs(tmp_path: Path) -> None:
         assert (await stranger.get("/healthz")).json() == {"status": "ok"}
         assert "content-security-policy" not in (await stranger.get("/healthz")).headers
         assert (await stranger.get("/nowhere")).status_code == 404
+
+
+@pytest.mark.parametrize("id_", ["%00", "%ff", "..%2f..", "h_1%0d%0aX: y", "%F0%9F%92%A5", "a" * 5000, "x/y", " "])
+async def test_a_strange_id_is_a_hold_that_is_not_there(tmp_path: Path, id_: str) -> None:
+    async with world(tmp_path, servers={}) as w:
+        await settle(w)
+        async with visiting(w, "alice") as alice:
+            assert (await alice.get(f"/holds/{id_}")).status_code == 404
+            assert (await alice.post(f"/holds/{id_}/deny", {})).status_code in {404, 405}
+
+
+async def test_over_https_the_cookie_goes_to_no_other_host_or_port(tmp_path: Path) -> None:
+    async with world(tmp_path, servers={}) as w:
+        cookies, answer = Cookies(Accounts(w.store, w.clock), w.store, "https://authz.example.com"), Response()
+        cookies.give(answer, "token")
+        words = answer.headers["set-cookie"].lower().split("; ")
+        assert words[0] == "__host-mcp-authz=token" and {"secure", "httponly", "path=/", "samesite=strict"} <= set(
+            words
+        )
+        assert not any(word.startswith("domain") for word in words)

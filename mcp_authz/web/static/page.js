@@ -38,9 +38,14 @@ async function post(path, body) {
 
 // Passkeys.
 
+function requirePasskeys() {
+  if (!window.PublicKeyCredential) throw new Refused("This browser knows no passkeys. Use a newer one.");
+}
+
 const named = (list) => list?.map((one) => ({ ...one, id: bytes(one.id) }));
 
 async function show(options) {
+  requirePasskeys();
   const found = await navigator.credentials.get({
     publicKey: {
       ...options,
@@ -63,6 +68,7 @@ async function show(options) {
 }
 
 async function make(options) {
+  requirePasskeys();
   const made = await navigator.credentials.create({
     publicKey: {
       ...options,
@@ -88,7 +94,6 @@ const passkeyTrouble = {
 
 async function attempt(button, work) {
   complain("");
-  if (!window.PublicKeyCredential) return complain("This browser knows no passkeys. Use a newer one.");
   button.disabled = true;
   try {
     await work();
