@@ -91,6 +91,11 @@ def shown_values(arguments: Mapping[str, Any]) -> list[tuple[str, ShownValue]]:
     return [(visible(name), shown_value(value)) for name, value in arguments.items()]
 
 
+def _has_marks(name: str, value: ShownValue) -> bool:
+    """Whether something in it is written in a way that takes a word of explanation."""
+    return (value.kind == "text" and len(value.lines) > 1) or any("\\" in text for text in (name, *value.lines))
+
+
 def _shown_difference(one: Difference) -> ShownDifference:
     before, now = (shown_value(value[0]) if value else None for value in (one.before, one.now))
     lines: tuple[tuple[str, str], ...] = ()
@@ -155,7 +160,7 @@ def full(held: HeldCall, context: Context, who: Person, people: dict[str, Person
         "owner": held.owner,
         "chain": [f"user:{held.subject}", *(f"agent:{name}" for name in held.chain)],
         "arguments": shown_values(held.arguments),
-        "has_marks": any("\\" in line or len(v.lines) > 1 for _, v in shown_values(held.arguments) for line in v.lines),
+        "has_marks": any(_has_marks(name, value) for name, value in shown_values(held.arguments)),
         "is_whole": shown_arguments(held.arguments) is not None,
         "rules": [_rule(held, rule, people) for rule in held.rules],
         "ends_with": ENDS_WITH[held.ends_with],
@@ -205,8 +210,8 @@ def _who(by: str, held: HeldCall) -> str:
 
 def _narrowing(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """What of a request for a session its approver may make less."""
-    minutes, tools = arguments.get("minutes"), arguments.get("tools")
-    return {
-        "minutes": minutes if isinstance(minutes, int) and not isinstance(minutes, bool) else None,
-        "tools": [tool for tool in tools if isinstance(tool, str)] if isinstance(tools, list) else [],
+    notes = {
+        **dict.fromkeys(arguments["writes"], "changes something"),
+        **dict.fromkeys(arguments["held"], "held each time"),
     }
+    return {"minutes": arguments["minutes"], "tools": [(tool, notes.get(tool, "")) for tool in arguments["tools"]]}

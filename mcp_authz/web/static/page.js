@@ -153,15 +153,15 @@ function missesReason(form) {
 function terms(form) {
   if (!form.querySelector("[data-narrowing]")) return {};
   const tools = [...form.querySelectorAll("[name=tools]:checked")].map((box) => box.value);
-  if (form.querySelector("[name=tools]") && !tools.length) throw new Refused("Choose at least one tool, or deny.");
-  if (form.minutes && !form.minutes.checkValidity()) {
+  if (!tools.length) throw new Refused("Choose at least one tool, or deny.");
+  if (!form.minutes.checkValidity()) {
     form.minutes.focus();
     throw new Refused(`Choose from 1 to ${form.minutes.max} minutes.`);
   }
   return {
     terms: {
-      ...(form.minutes ? { minutes: form.minutes.valueAsNumber } : {}),
-      ...(form.querySelector("[name=tools]") ? { tools } : {}),
+      minutes: form.minutes.valueAsNumber,
+      tools,
     },
   };
 }
