@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -208,6 +209,7 @@ def _chosen(proposed: Mapping[str, tuple[Proposal, ...]], wishes: Wishes) -> cla
 
 async def _carry_out(ctx: typer.Context, order: partial[Order], wishes: Wishes) -> Written:
     """Everything is written, and who has no passkey has a link to register one."""
+    logging.getLogger("mcp_authz").addHandler(logging.NullHandler())  # what a catalogue warns of stands in the table
     ready = await initialise(named_config(ctx) or default_path())
     person = person_name(wishes.person or ready.person)
     done = await carry_out(order(person=person), ready.config)
