@@ -18,11 +18,11 @@ from mcp_authz.cli.invocation import advising, asynchronous, named_config
 from mcp_authz.client.bridge import Bridge
 from mcp_authz.client.discovery import endpoint
 from mcp_authz.client.known import Known, file_name
-from mcp_authz.client.link import Link
 from mcp_authz.client.local import Local
 from mcp_authz.client.place import Elsewhere, Place
 from mcp_authz.client.sign_in import agent_key
 from mcp_authz.client.stdio import Lines, Output
+from mcp_authz.client.wire import Wire
 from mcp_authz.config import find_config, load_config, user_data_dir
 from mcp_authz.errors import ConfigError
 from mcp_authz.rules.keys import PrivateKey
@@ -55,7 +55,7 @@ async def connect(
 ) -> None:
     """Be the MCP server of a client that speaks stdio, and pass everything on to the gateway."""
     place: Place = Local(_configured(ctx), load_config) if url is None else Elsewhere(endpoint(url))
-    link = Link(
+    wire = Wire(
         place,
         agent,
         partial(_key, ctx, key, agent),
@@ -63,7 +63,7 @@ async def connect(
         session=session,
     )
     known = Known(user_data_dir() / "connect" / file_name(place.name, agent, person, session))
-    bridge = Bridge(link, known, Lines(sys.stdin.fileno()), Output(sys.stdout.fileno()))
+    bridge = Bridge(wire, known, Lines(sys.stdin.fileno()), Output(sys.stdout.fileno()))
     if sys.stdin.isatty():
         sys.stderr.write(
             "mcp-authz: this speaks MCP, not with people: a client starts it; `mcp-authz wrap` tells yours to\n"
@@ -75,7 +75,7 @@ async def connect(
         except* (BrokenPipeError, anyio.BrokenResourceError):  # the client is gone
             pass
         finally:
-            await link.aclose()
+            await wire.aclose()
         group.cancel_scope.cancel()
 
 

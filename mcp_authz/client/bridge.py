@@ -13,12 +13,12 @@ from anyio.abc import TaskGroup
 from mcp_authz.client.exchange import Sending, SessionGone
 from mcp_authz.client.handshake import OWN_ID, McpSession
 from mcp_authz.client.known import ANSWERED, LISTS, Known
-from mcp_authz.client.link import Link
 from mcp_authz.client.messages import Id, Message, dump, made, read
 from mcp_authz.client.stdio import TOO_LONG, Lines, Output
 from mcp_authz.client.subscriptions import METHOD as LISTEN
 from mcp_authz.client.subscriptions import Subscription
 from mcp_authz.client.trouble import NOTHING_RAN, Trouble, told
+from mcp_authz.client.wire import Wire
 from mcp_authz.errors import InputError
 
 GRACE: Final = 20.0  # seconds that running requests have after the last line was read
@@ -42,8 +42,8 @@ class Running:
 class Bridge:
     """One client, one gateway, until the client has nothing more to say."""
 
-    def __init__(self, link: Link, known: Known, lines: Lines, output: Output) -> None:
-        self._link = link
+    def __init__(self, wire: Wire, known: Known, lines: Lines, output: Output) -> None:
+        self._wire = wire
         self._known = known
         self._lines = lines
         self._output = output
@@ -56,15 +56,15 @@ class Bridge:
         self._group: TaskGroup
         self._news = anyio.Event()
         self._ended = anyio.Event()  # a request was answered
-        link.on_session = self._follow_anew
-        link.on_gone = self._tell
-        link.on_change = self._changed
+        wire.on_session = self._follow_anew
+        wire.on_gone = self._tell
+        wire.on_change = self._changed
 
     async def run(self) -> None:
         """Everything the client said was answered, or had its time."""
-        await self._link.parameters.learn(self._known.listed("tools/list"))
+        await self._wire.parameters.learn(self._known.listed("tools/list"))
         async with anyio.create_task_group() as self._group:
-            self._group.start_soon(self._link.prepare)
+            self._group.start_soon(self._wire.prepare)
             async for line in self._lines:
                 await self._take(line)
             with anyio.move_on_after(GRACE):
@@ -123,7 +123,7 @@ class Bridge:
 
     async def _pass(self, running: Running) -> None:
         if running.message.method == "logging/setLevel":
-            self._link.handshake.level = running.message
+            self._wire.handshake.level = running.message
         try:
             await self._forward(running)
         except Trouble as trouble:
@@ -133,9 +133,9 @@ class Bridge:
         """The gateway's answer in time, else what it answered last."""
         message, why = running.message, None
         if message.method == "initialize":
-            self._link.handshake.asked = message.params
+            self._wire.handshake.asked = message.params
         try:
-            with anyio.fail_after(_AWAY if self._stale else self._link.patience):
+            with anyio.fail_after(_AWAY if self._stale else self._wire.patience):
                 await self._forward(running)
         except TimeoutError:
             why = Trouble("the gateway did not answer in time; its tools are here as they were last seen")
@@ -150,7 +150,7 @@ class Bridge:
         _note(why)
         if message.method == "tools/list":
             self._shown = result["tools"]
-            await self._link.parameters.learn(result["tools"])
+            await self._wire.parameters.learn(result["tools"])
         running.answered = True
         await self._output.write(dump({"jsonrpc": "2.0", "id": message.id, "result": result}))
         self._stale = True
@@ -159,13 +159,13 @@ class Bridge:
     async def _ping(self, running: Running) -> None:
         try:
             with anyio.fail_after(_PING):
-                await self._link.request(running.message, self._deliver_to(running), start=False)
+                await self._wire.request(running.message, self._deliver_to(running), start=False)
         except (Trouble, TimeoutError):
             if not running.answered:
                 await self._output.write(dump({"jsonrpc": "2.0", "id": running.message.id, "result": {}}))
 
     async def _forward(self, running: Running) -> None:
-        await self._link.request(running.message, self._deliver_to(running), sending=running.sending)
+        await self._wire.request(running.message, self._deliver_to(running), sending=running.sending)
 
     def _deliver_to(self, running: Running) -> Any:
         message = running.message
@@ -186,7 +186,7 @@ class Bridge:
 
     def _in_session(self, raw: bytes, body: Mapping[str, Any], session: McpSession | None) -> bytes:
         asks = "id" in body or body.get("method") == "notifications/cancelled"
-        return self._link.handshake.asks(session, body, raw) if asks and session is not None else raw
+        return self._wire.handshake.asks(session, body, raw) if asks and session is not None else raw
 
     async def _say(self, running: Running, trouble: Trouble) -> None:
         if not running.answered:
@@ -196,12 +196,12 @@ class Bridge:
 
     async def _answered(self, message: Message) -> None:
         """An answer of the client's goes to whoever asked."""
-        found = self._link.handshake.answers(message)
+        found = self._wire.handshake.answers(message)
         if found is not None:
             await self._post(found[1], found[0])
 
     async def _notified(self, message: Message) -> None:
-        shake = self._link.handshake
+        shake = self._wire.handshake
         if message.method == "notifications/initialized":
             shake.client_is_ready = True
             if shake.session is not None and not shake.session.announced:
@@ -234,7 +234,7 @@ class Bridge:
 
     async def _post(self, raw: bytes, session: McpSession) -> None:
         try:
-            await self._link.notify(raw, session.headers)
+            await self._wire.notify(raw, session.headers)
         except Trouble as trouble:
             _note(trouble)
 
@@ -250,15 +250,15 @@ class Bridge:
 
     async def _follow(self, session: McpSession) -> None:
         """Everything that the gateway says in this session, outside of requests, reaches the client."""
-        pause, shake = _FIRST, self._link.handshake
+        pause, shake = _FIRST, self._wire.handshake
         while shake.session is session:
             try:
-                async with self._link.stream(session) as messages:
+                async with self._wire.stream(session) as messages:
                     pause = _FIRST
                     async for raw in messages:
                         await self._output.write(self._in_session(raw, read(raw).body, session))
             except SessionGone:
-                await self._link.gone(session)
+                await self._wire.gone(session)
                 self._heal()
                 return
             except (Trouble, InputError):
@@ -280,7 +280,7 @@ class Bridge:
         with subscription.scope:
             while not ended:
                 try:
-                    await self._link.request(subscription.message, deliver, start=start)
+                    await self._wire.request(subscription.message, deliver, start=start)
                 except Trouble as trouble:
                     if trouble.passed is not None and not subscription.acknowledged:
                         await self._output.write(dump(told(trouble, subscription.message)))
@@ -324,7 +324,7 @@ class Bridge:
         async def deliver(_: bytes, body: Mapping[str, Any], __: McpSession | None) -> None:
             heard.append(body)
 
-        await self._link.request(question, deliver, start=self._stale)
+        await self._wire.request(question, deliver, start=self._stale)
         result = heard[-1].get("result") if heard else None
         if not isinstance(result, dict):
             raise Trouble("the gateway does not list its tools")
@@ -337,7 +337,7 @@ class Bridge:
     def _question(self) -> Message | None:
         """A `tools/list` of our own, as the client would send it."""
         body: dict[str, Any] = {"jsonrpc": "2.0", "id": OWN_ID, "method": "tools/list"}
-        if self._link.handshake.asked is not None:
+        if self._wire.handshake.asked is not None:
             return made(body)
         if self._modern is not None:
             keys = ("protocolVersion", "clientInfo", "clientCapabilities")
@@ -347,7 +347,7 @@ class Bridge:
         return None
 
     async def _tell_of_change(self) -> None:
-        shake = self._link.handshake
+        shake = self._wire.handshake
         if shake.asked is not None and shake.client_is_ready:
             await self._output.write(_CHANGED)
         for subscription in list(self._subscriptions.values()):

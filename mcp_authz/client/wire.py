@@ -1,4 +1,4 @@
-"""The link to the gateway: each message goes out signed in, in its session, and again when it was surely not heard."""
+"""The wire to the gateway: each message goes out signed in, in its session, and again when it was surely not heard."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Way:
     session: McpSession | None
 
 
-class Link:
+class Wire:
     """One agent's way to one gateway.
 
     `on_session` hears of a session that was made anew, `on_change` of another identity or a gateway that is back.
