@@ -206,8 +206,8 @@ function count() {
   for (const span of document.querySelectorAll("[data-ends]")) {
     const seconds = Math.ceil((Date.parse(span.dataset.ends) - Date.now() - ahead) / 1000);
     if (seconds > 0) span.textContent = left(seconds);
-    else if (!span.dataset.over) {
-      span.dataset.over = "yes";
+    else if (!(Date.now() - span.dataset.asked < 2000)) {
+      span.dataset.asked = Date.now(); // and again, should the two clocks not agree yet
       span.textContent = "0:00";
       refresh();
     }
