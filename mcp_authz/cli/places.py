@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -11,14 +13,18 @@ from contextlib import ExitStack, contextmanager, suppress
 from mcp_authz import unix_socket
 from mcp_authz.config import Config
 from mcp_authz.errors import ConfigError, Conflict
-from mcp_authz.locking import locked, note_of
+from mcp_authz.locking import is_locked, locked, note_of
 
-_PATIENCE = 1.0  # seconds: one that ends, or somebody who looks whether one runs, lets go of the lock by then
+_PATIENCE = 1.0  # seconds: somebody who looks whether a gateway runs lets go of the lock by then
+_DRAINED = 10.0  # seconds: a gateway that was told to stop lets go of it by then
+_UNATTENDED = re.compile(r"\(process (\d+), for clients\)")
 
 
 @contextmanager
-def the_only_one(config: Config) -> Iterator[None]:
+def the_only_one(config: Config, *, unattended: bool = False) -> Iterator[None]:
     """No other gateway works on this data directory while the body runs.
+
+    An unattended one is started by clients and ends for want of use; it waits for one that is just ending.
 
     Raises:
         ConfigError: one does; the message says where.
@@ -28,16 +34,27 @@ def the_only_one(config: Config) -> Iterator[None]:
     except OSError as error:
         raise ConfigError(f"data directory `{config.data}` cannot be used: {error.strerror}; set `data_dir`") from None
     with ExitStack() as stack:
-        until = time.monotonic() + _PATIENCE
+        until = time.monotonic() + (_DRAINED if unattended else _PATIENCE)
+        note = f"at {config.resource} (process {os.getpid()}{', for clients' if unattended else ''})"
         while True:
             try:
-                stack.enter_context(locked(config.lock, f"at {config.resource} (process {os.getpid()})"))
+                stack.enter_context(locked(config.lock, note))
                 break
             except Conflict:
                 if time.monotonic() > until:
                     raise ConfigError(_runs_already(config)) from None
                 time.sleep(0.05)
         yield
+
+
+def stop_unattended(config: Config) -> bool:
+    """Whether a gateway ran that clients had started: it is told to end, and their next call starts another."""
+    found = _UNATTENDED.search(note_of(config.lock)) if is_locked(config.lock) else None
+    if found is None:
+        return False
+    with suppress(ProcessLookupError):
+        os.kill(int(found[1]), signal.SIGTERM)
+    return True
 
 
 @contextmanager

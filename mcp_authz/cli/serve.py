@@ -73,7 +73,10 @@ async def serve(config: Config, *, idle: timedelta | None = None) -> None:
         ConfigError: a gateway runs here already, or port or socket cannot be had.
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    with the_only_one(config), listeners(config) as sockets:  # before any tool server is started in vain
+    with (
+        the_only_one(config, unattended=idle is not None),
+        listeners(config) as sockets,
+    ):  # before any tool server is started in vain
         async with anyio.create_task_group() as group:
             stop = Stop(group.cancel_scope)
             await group.start(stop.when_told)

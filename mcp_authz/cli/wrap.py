@@ -20,6 +20,7 @@ from mcp_authz.cli.init import default_path, initialise
 from mcp_authz.cli.invocation import command_line, named_config, operator
 from mcp_authz.cli.options import Json
 from mcp_authz.cli.output import print_json, say, table
+from mcp_authz.cli.places import stop_unattended
 from mcp_authz.cli.starting import list_with_progress
 from mcp_authz.cli.unwrap import undo as put_back
 from mcp_authz.cli.wrap_reading import Found, found_in, introduce
@@ -217,7 +218,7 @@ async def _carry_out(ctx: typer.Context, order: partial[Order], wishes: Wishes) 
         accounts, link = Accounts(here.store, here.clock), ready.link if person == ready.person else None
         if link is None and not await accounts.passkeys_of(person):
             link = invitation_link(here.config.public_url, await accounts.invite(person, by=operator()))
-    return Written(done=done, config=here.config, link=link)
+    return Written(done=done, config=here.config, link=link, stopped=stop_unattended(here.config))
 
 
 def _may_prompt(file: ClientFile, wishes: Wishes) -> bool | None:

@@ -28,6 +28,7 @@ class Written:
 
     done: Done
     config: Config
+    stopped: bool  # whether a gateway ran that knew none of it, and ends now
     link: str | None  # where the person registers a first passkey; None when they have one
 
 
@@ -79,7 +80,9 @@ def tell_written(ctx: typer.Context, file: ClientFile, moves: Iterable[Move], wr
     if written.link is not None:
         say("register a passkey, to approve with; the link works once, while the gateway runs:")
         say(f"  {written.link}")
-    if is_locked(config.lock):
+    if written.stopped:
+        say("the gateway that ran is stopped; what your clients call next starts one that knows these servers")
+    elif is_locked(config.lock):
         say(f"a gateway runs already, {note_of(config.lock)}: it knows none of this until it is started again")
     say()
     say(f"next: {file.client.restart}")

@@ -78,3 +78,15 @@ def test_a_call_that_is_held_says_where_a_person_decides(tmp_path: Path) -> None
         assert hold is not None, held
         assert hold[1] in home.run("mcp-authz holds list --json")
         assert (home.path / "notes" / "todo.txt").read_text() == "buy milk\n"
+
+
+def test_a_second_client_is_wrapped_while_the_first_one_runs(tmp_path: Path) -> None:
+    with desktop(tmp_path) as home:
+        assert "buy milk" in home.run(READ)
+        servers = {"memory": {"command": "mcp-server-memory"}}
+        (home.path / "mcp.json").write_text(json.dumps({"mcpServers": servers}))
+        assert "the gateway that ran is stopped" in home.run("mcp-authz wrap mcp.json --agent second --yes")
+        home.run("mcpdo --connection second connect mcp-authz --config mcp.json")
+        assert "entities" in home.run("mcpdo --format json @second tools/call memory__read_graph")
+        assert "buy milk" in home.run(READ)
+        assert len(gateways(home.path)) == 1
