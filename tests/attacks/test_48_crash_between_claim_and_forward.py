@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -33,6 +32,7 @@ from mcp_authz.rules.scope import parse_scopes
 from mcp_authz.rules.verdict import make_statement
 from mcp_authz.sessions import Sessions
 from mcp_authz.store.offline import stored_head, stored_records
+from tests.ports import free_port
 from tests.road.places import DESTRUCTIVE, asking
 from tests.world import MODERN, modern_call
 
@@ -129,9 +129,7 @@ async def until(true: Callable[[], Awaitable[bool]]) -> None:
 @asynccontextmanager
 async def site(directory: Path) -> AsyncIterator[Site]:
     """An installation with everybody enrolled and a session open."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     server = asking(directory / "reached", tools=DESTRUCTIVE)
     file = directory / "gateway.toml"
     file.write_text(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from mcp_authz.config import find_config, load_config
 from mcp_authz.errors import ConfigError
 from mcp_authz.locking import is_locked, note_of
 from tests.cli.desk import SOON
+from tests.ports import free_port
 
 HOSTILE = 'data_dir = "stolen"\npolicy = "everything.cedar"\n[servers.x]\ncommand = ["sh", "-c", "touch pwned"]\n'
 SCRIPT = Path(sys.executable).with_name("mcp-authz")  # as it is installed
@@ -63,9 +63,7 @@ def test_a_client_that_is_started_in_a_clone_finds_and_starts_ones_own_gateway(c
     """`connect` runs wherever the client stands, and hands on where it stands to nothing that it starts."""
     own, data = clone.parent / "home" / ".config" / "mcp-authz" / "gateway.toml", clone.parent / "data"
     own.parent.mkdir(parents=True)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        own.write_text(f'public_url = "http://localhost:{probe.getsockname()[1]}"\ndata_dir = "{data}"\n')
+    own.write_text(f'public_url = "http://localhost:{free_port()}"\ndata_dir = "{data}"\n')
     (clone / "data").mkdir()
     (clone / "gateway.sock").write_text("")
     environment = {"PATH": f".:{os.environ['PATH']}", "HOME": str(clone.parent / "home")}

@@ -43,6 +43,7 @@ from mcp_authz.rules.scope import parse_scopes
 from mcp_authz.sessions import Sessions
 from mcp_authz.store.ports import Event, Pin
 from tests.cli.desk import COMMAND, OPERATOR, ROOT, SOON, Desk, sealed, settle
+from tests.ports import free_port
 from tests.road.desktop_service import desktop
 
 BOOKS = f"""
@@ -114,13 +115,6 @@ def gateway(desk: Desk) -> Iterator[None]:
             yield
         finally:
             process.terminate()
-
-
-def free_port() -> int:
-    with socket.socket() as it:
-        it.bind(("127.0.0.1", 0))
-        port: int = it.getsockname()[1]
-        return port
 
 
 async def healthy(desk: Desk, more: str = CLASSIFIED) -> None:

@@ -6,7 +6,6 @@ import contextlib
 import json
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tarfile
@@ -21,6 +20,7 @@ import pytest
 
 from tests.clients.forwarder import forwarder
 from tests.clients.node import PACKAGES, node, package
+from tests.ports import free_port
 from tests.world import ROOT, World, world
 
 SUITE = "@modelcontextprotocol/conformance"
@@ -90,9 +90,7 @@ def suite(directory: Path, names: set[str]) -> Path:
 @asynccontextmanager
 async def everything(folder: str, *words: str) -> AsyncIterator[str]:
     """The example server as a process; its URL."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     url = f"http://127.0.0.1:{port}/mcp"
     command = [sys.executable, str(Path(__file__).parent / "everything.py"), folder, str(port), *words]
     async with await anyio.open_process(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -27,6 +26,7 @@ from mcp_authz.locking import is_locked, note_of
 from mcp_authz.rules.keys import PrivateKey
 from mcp_authz.rules.scope import parse_scopes
 from mcp_authz.sessions import Sessions
+from tests.ports import free_port
 from tests.servers.start import PLAIN
 from tests.world import LEGACY, MODERN, OPERATOR, ROOT
 
@@ -274,9 +274,7 @@ def envelope_of(result: Any) -> Mapping[str, Any]:
 @contextmanager
 def desktop(directory: Path, servers: Mapping[str, Any] | None = None, **more: Any) -> Iterator[Desktop]:
     """A desktop with a configuration; whatever gateway runs there in the end is stopped."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        made = Desktop(directory=directory, port=probe.getsockname()[1])
+    made = Desktop(directory=directory, port=free_port())
     made.configure({"plain": tools()} if servers is None else servers, **more)
     try:
         yield made

@@ -7,7 +7,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from mcp_authz.cli.init import STARTER
 from tests.clients.node import node, program
+from tests.ports import free_port
 
 INSPECTOR = "@modelcontextprotocol/inspector"
 SERVERS = {
@@ -83,14 +83,6 @@ def fits(shown: str, told: str) -> bool:
     said = "".join(f"{line.rstrip()}\n" for line in told.splitlines() if line.strip())
     pattern = "".join("(?:.*\n)*?" if line.strip() == "..." else re.escape(line) + "\n" for line in lines)
     return re.fullmatch(pattern, said) is not None
-
-
-def free_port() -> int:
-    """A port that nobody listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ import httpx2
 import pytest
 
 from mcp_authz.model import Hazard
+from tests.ports import free_port
 from tests.road.places import BOTH, at
 from tests.road.test_prompt import Person
 from tests.world import LEGACY, ROOT, World, called, world
@@ -146,9 +146,7 @@ async def test_what_nothing_classifies_is_destructive_whatever_its_server_says_o
 @contextlib.contextmanager
 def everything_over_http() -> Iterator[dict[str, Any]]:
     """The everything server behind Streamable HTTP."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [npm_program("mcp-server-everything"), "streamableHttp"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with subprocess.Popen(command, env={**PATH, "PORT": str(port)}, **quiet) as process:  # type: ignore[call-overload]

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from mcp.client.stdio import stdio_client
 
 from mcp_authz.locking import is_locked, note_of
 from tests.clients.node import node, program
+from tests.ports import free_port
 from tests.wrap.desktop import BROKEN, Desktop
 
 SCOPE = "@modelcontextprotocol/server-"
@@ -98,14 +98,6 @@ def test_two_servers_of_one_preset_have_scopes_of_their_own(desktop: Desktop) ->
     written = desktop.loaded().servers["filesystem"]
     assert written.preset is None and written.tools["read_file"].scopes == ("filesystem:read",)
     assert (written.tools["write_file"].hazard, written.tools["read_file"].hazard) == ("destructive", "read")
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-    return port
 
 
 @asynccontextmanager
