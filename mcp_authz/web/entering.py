@@ -32,6 +32,7 @@ class Entering:
         # Those that anybody may ask for have a list of their own: a flood of them pushes out no others.
         self._strangers: Challenges[None] = Challenges(clock)
         self._invited: Challenges[str] = Challenges(clock)
+        self._proving: Challenges[bytes] = Challenges(clock)
         self._further: Challenges[bytes] = Challenges(clock)
 
     @property
@@ -46,6 +47,7 @@ class Entering:
             Route("/sign-in", self.sign_in, methods=["POST"]),
             Route("/sign-out", self.sign_out, methods=["POST"]),
             Route("/passkeys", self.passkeys),
+            Route("/passkeys/proof", self.proof_question, methods=["POST"]),
             Route("/passkeys/question", self.further_question, methods=["POST"]),
             Route("/passkeys", self.register_further, methods=["POST"]),
         ]
@@ -119,9 +121,23 @@ class Entering:
             replaced_at=await self._accounts.replaced_lately(name),
         )
 
-    async def further_question(self, request: Request) -> Response:
-        """What to make a further passkey with."""
+    async def proof_question(self, request: Request) -> Response:
+        """What to show a passkey with before a further one is made: a cookie alone must not become a passkey."""
         visitor = await self._cookies.visitor(request)
+        nonce, known = self._proving.put(visitor.sign_in.digest), await self._accounts.passkeys_of(visitor.person.name)
+        return JSONResponse({"nonce": b64url(nonce), "options": self._party.assertion(known, nonce)})
+
+    async def further_question(self, request: Request) -> Response:
+        """What to make a further passkey with, for a person who has just shown one of theirs."""
+        visitor, body = await self._cookies.visitor(request), await read_body(request)
+        nonce, answer = _nonce(body), object_of(body, "answer")
+        if self._proving.take(nonce) != visitor.sign_in.digest:
+            raise Conflict("the passkey was shown for another sign-in; try again")
+        passkey = await self._known(credential_of(answer))
+        if passkey.person != visitor.person.name:
+            raise Conflict("this passkey is not one of yours")
+        handle = await self._accounts.user_handle(passkey.person)
+        await self._accounts.use(self._party.shown(answer, passkey, nonce, handle))
         return await self._ask_to_register(visitor.person.name, self._further.put(visitor.sign_in.digest))
 
     async def register_further(self, request: Request) -> Response:

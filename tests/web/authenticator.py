@@ -90,6 +90,12 @@ class Visit:
         assert answer.status_code == 200, answer.text
         return answer.json()["nonce"], answer.json()["options"]
 
+    async def further(self) -> tuple[str, dict[str, Any]]:
+        """What a further passkey is made with, once this one was shown."""
+        proof = (await self.post("/passkeys/proof", {})).json()
+        shown = self.passkey.show(proof["options"], self.origin)
+        return await self.question("/passkeys", {"nonce": proof["nonce"], "answer": shown})
+
     async def invite(self, name: str) -> str:
         """The path of a one-time link."""
         return f"/welcome/{await Accounts(self.w.store, self.w.clock).invite(PersonName(name), by=OPERATOR)}"

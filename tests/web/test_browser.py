@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from playwright.async_api import Route
+
 from mcp_authz.accounts import Accounts
 from mcp_authz.model import Assurance, HoldState, PersonName
 from mcp_authz.revocation import Revocation
@@ -201,7 +203,11 @@ async def test_a_second_passkey_is_made_on_the_page_and_replaced_ones_are_told_o
         await alice.page.get_by_role("button", name="Add another passkey").click()
         await alice.page.get_by_role("alert").get_by_text("has a passkey for you already").wait_for()
 
-        await alice.another_authenticator()
+        async def swap(route: Route) -> None:
+            await alice.another_authenticator()  # the one she has was shown, and the new one is at hand
+            await route.continue_()
+
+        await alice.page.route("**/passkeys/question", swap)
         await alice.page.get_by_role("button", name="Add another passkey").click()
         await alice.page.locator(".card").nth(1).wait_for()
 

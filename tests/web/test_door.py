@@ -150,7 +150,7 @@ async def test_without_a_cookie_of_ours_there_is_only_the_sign_in_page(tmp_path:
         for path in ("/holds", "/holds/h_1", "/passkeys", "/events"):
             answer = await stranger.get(path, cookie=f"{name}={cookie}")
             assert answer.status_code == 401 and "<h1>Sign in</h1>" in answer.text
-        for path in ("/holds/h_1/deny", "/holds/h_1/approve", "/holds/h_1/question", "/passkeys/question", "/sign-out"):
+        for path in ("/holds/h_1/deny", "/holds/h_1/approve", "/holds/h_1/question", "/passkeys/proof", "/sign-out"):
             answer = await stranger.post(path, {"nonce": "AAAA", "answer": {}}, cookie=f"{name}={cookie}")
             assert answer.status_code == 401, path
 

@@ -14,6 +14,7 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from mcp_authz.accounts import Accounts
 from mcp_authz.agents import People
 from mcp_authz.approvals import PageAnswer
 from mcp_authz.errors import Conflict, SignatureRefused
@@ -123,7 +124,7 @@ async def test_the_user_handle_says_nothing_and_is_the_same_each_time(tmp_path: 
     async with world(tmp_path, servers={}) as w:
         await settle(w, "alice", "bob")
         async with visiting(w, "alice") as alice, visiting(w, "bob") as bob:
-            handles = {unb64url((await them.question("/passkeys"))[1]["user"]["id"]) for them in (alice, alice, bob)}
+            handles = {unb64url((await them.further())[1]["user"]["id"]) for them in (alice, alice, bob)}
             assert handles == {alice.passkey.handle, bob.passkey.handle}
             assert all(len(handle) == 32 and b"alice" not in handle for handle in handles)
             bob.passkey.handle = alice.passkey.handle
@@ -136,7 +137,7 @@ async def test_the_options_ask_for_a_discoverable_passkey_with_its_user_verified
     async with world(tmp_path, servers={}) as w:
         await settle(w)
         async with visiting(w, "alice") as alice:
-            _, options = await alice.question("/passkeys")
+            _, options = await alice.further()
             assert options["rp"]["id"] == "localhost" and options["attestation"] == "none"
             assert options["authenticatorSelection"]["residentKey"] == "required"
             assert options["authenticatorSelection"]["userVerification"] == "required"
@@ -149,11 +150,28 @@ async def test_a_further_passkey_is_made_by_whoever_is_signed_in_and_then_signs_
     async with world(tmp_path, servers={}) as w:
         await settle(w)
         async with visiting(w, "alice") as alice, visit(w) as elsewhere_:
-            nonce, options = await alice.question("/passkeys")
+            nonce, options = await alice.further()
             made = elsewhere_.passkey.make(options, alice.origin)
             assert (await alice.post("/passkeys", {"nonce": nonce, "answer": made})).status_code == 200
             assert (await alice.post("/passkeys", {"nonce": nonce, "answer": made})).status_code == 409
             assert (await elsewhere_.sign_in()).status_code == 200
+
+
+async def test_a_cookie_alone_does_not_become_a_passkey(tmp_path: Path) -> None:
+    async with world(tmp_path, servers={}) as w:
+        await settle(w, "alice", "bob")
+        async with visiting(w, "alice") as alice, visiting(w, "bob") as bob, visit(w) as thief:
+            thief.http.cookies = alice.http.cookies
+            proof = (await thief.post("/passkeys/proof", {})).json()
+            for passkey in (thief.passkey, bob.passkey):
+                shown = {"nonce": proof["nonce"], "answer": passkey.show(proof["options"], thief.origin)}
+                assert (await thief.post("/passkeys/question", shown)).status_code in {403, 404, 409}
+                proof = (await thief.post("/passkeys/proof", {})).json()
+            assert (await thief.post("/passkeys/question", {})).status_code == 400
+            nonce, options = await thief.question("/sign-in")
+            again = {"nonce": nonce, "answer": alice.passkey.show(options, thief.origin)}
+            assert (await thief.post("/passkeys/question", again)).status_code == 409  # shown, but for something else
+            assert len(await Accounts(w.store, w.clock).passkeys_of(PersonName("alice"))) == 1
 
 
 async def test_answers_that_are_no_answers_are_refused_in_a_sentence(tmp_path: Path) -> None:

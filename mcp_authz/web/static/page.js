@@ -117,8 +117,16 @@ const onClick = {
   makePasskey: (button) =>
     attempt(button, async () => {
       const { nonce, options } = await post(`${here}/question`, {});
-      const where = here.startsWith("/welcome/") ? `${here}/passkey` : here;
-      const { next } = await post(where, { nonce, answer: await make(options) });
+      const { next } = await post(`${here}/passkey`, { nonce, answer: await make(options) });
+      location.assign(next);
+    }),
+
+  addPasskey: (button) =>
+    attempt(button, async () => {
+      const proof = await post("/passkeys/proof", {});
+      const shown = { nonce: proof.nonce, answer: await show(proof.options) };
+      const { nonce, options } = await post("/passkeys/question", shown);
+      const { next } = await post("/passkeys", { nonce, answer: await make(options) });
       location.assign(next);
     }),
 
