@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import anyio
 
+from mcp_authz.cli.invocation import login_name
+from tests.cli.desk import PASSPHRASE, Desk
 from tests.desktop.console import Home
-from tests.desktop.test_a_day import READ, WRITE, desktop
+from tests.desktop.test_a_day import FILE, READ, WRITE, desktop
 from tests.web.browser import browsers, person
 
 LINK = re.compile(r"http://localhost:8642(/welcome/\S+)")
@@ -60,3 +63,37 @@ async def test_a_link_that_was_used_or_is_too_old_says_how_to_get_another(tmp_pa
             await other.page.goto(invited(home))
             await other.heading("This link leads nowhere")
             await other.page.get_by_text("mcp-authz user passkey NAME").wait_for()
+
+
+@dataclass(frozen=True)
+class Seat(Desk):
+    """A terminal in somebody's home."""
+
+    @property
+    def config(self) -> Path:
+        return Path(self.env["HOME"]) / ".config" / "mcp-authz" / "gateway.toml"
+
+
+def test_a_person_approves_in_a_terminal_with_the_passphrase_of_their_key(tmp_path: Path) -> None:
+    with desktop(tmp_path) as home:
+        seat, key = Seat(tmp_path, env=home.environment), str(tmp_path / "me.key")
+        new = (("passphrase for the key", PASSPHRASE), ("the same again", PASSPHRASE))
+        assert seat.seated("user", "key", login_name(), key, types=new).code == 0
+        held = re.search(r"/holds/(h_\w+)", home.run(WRITE, fine=False))
+        assert held is not None
+        words = ("holds", "approve", held[1], "--as", login_name(), "--key", key)
+        done = seat.seated(*words, types=(("passphrase", PASSPHRASE),))
+        assert done.code == 0 and "claude-desktop asks to run files__write_file" in done.out, done
+        assert "Successfully wrote" in home.run(WRITE)
+
+
+def test_the_inspector_lists_and_calls_what_was_wrapped(tmp_path: Path) -> None:
+    with desktop(tmp_path) as home:
+        inspect = f"mcp-inspector --cli --config {FILE} --server mcp-authz --method"
+        assert "files__write_file" in home.run(f"{inspect} tools/list")
+        read = f"{inspect} tools/call --tool-name files__read_text_file --tool-arg path=todo.txt"
+        assert "buy milk" in home.run(read)
+        write = read.replace("read_text_file", "write_file") + " --tool-arg content=nothing"
+        assert "Held, not executed" in home.run(write, fine=False)
+        home.run(f"mcp-authz wrap {FILE} --undo")
+        assert '"files"' in (home.path / FILE).read_text()
