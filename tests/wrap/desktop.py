@@ -121,7 +121,7 @@ class Desktop:
             for awaited, line in types:
                 screen.wait_for(awaited)
                 os.write(master, line.encode() if line in {"\x03", "\x04"} else f"{line}\n".encode())
-            screen.wait_for(None)
+            screen.wait_for(None, pressing=b"\x03" if types and types[-1][1] == "\x03" else b"")
             return process.wait(SOON), screen.seen
         finally:
             process.kill()
@@ -141,11 +141,19 @@ class _Screen:
         self._looked_at = 0
         self.seen = ""
 
-    def wait_for(self, text: str | None) -> None:
-        """The text stands there, after what was waited for before; None: the command has let go of the terminal."""
+    def wait_for(self, text: str | None, *, pressing: bytes = b"") -> None:
+        """The text stands there, after what was waited for before; None: the command has let go of the terminal.
+
+        The key of `pressing` is pressed again each second: a program that has written its question, and does not read
+        yet, may miss it.
+        """
         until = time.monotonic() + SOON
         while text is None or text not in self.seen[self._looked_at :]:
-            ready, _, _ = select.select([self._master], [], [], max(0.0, until - time.monotonic()))
+            left = max(0.0, until - time.monotonic())
+            ready, _, _ = select.select([self._master], [], [], min(1.0, left) if pressing else left)
+            if not ready and pressing and left:
+                os.write(self._master, pressing)
+                continue
             assert ready, f"`{text}` never appeared in: {self.seen}"
             try:
                 more = os.read(self._master, 65536).decode(errors="replace")
