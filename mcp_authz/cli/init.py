@@ -95,6 +95,7 @@ async def init(
         say()
     words = ("agent", "add", "AGENT", "--owner", done.person, "--new-key", "AGENT.pem", "--ceiling", "SCOPES")
     named = ["--config", str(path)] if config is not None else []
+    say(f"for the MCP servers of a desktop client: {command_line(ctx, *named, 'wrap')}")
     next_step(command_line(ctx, *named, *words))
 
 
