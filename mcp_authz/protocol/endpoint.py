@@ -192,13 +192,16 @@ def _accepts(headers: Mapping[str, str]) -> bool:
 
 
 def _identified(scope: Scope, caller: Caller) -> dict[str, Any]:
-    """The scope as the SDK sees it: a handshake session belongs to this client, subject and link for good."""
-    link = caller.token.link or ""  # as the token names it: a session that ended is denied at the call, not here
+    """The scope as the SDK sees it: a handshake session belongs to this agent for good.
+
+    For whom the agent acts is said by each request's own token, and may change while the handshake session lasts: a
+    person's session ends, and the agent asks for another.
+    """
     token = AccessToken(
         token="",
-        client_id=f"{caller.token.client_id} {link}",
+        client_id=caller.agent.name,
         scopes=[],
-        subject=caller.token.subject,
+        subject=f"agent:{caller.agent.name}",
         claims={},
     )
     headers = [(name, value) for name, value in scope["headers"] if name.lower() != b"authorization"]

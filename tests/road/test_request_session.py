@@ -268,3 +268,20 @@ async def test_an_agent_whose_owner_is_gone_is_told_that_there_is_nobody_to_ask(
         coder = await w.agent("coder", ceiling="pr", owner="alice")
         await Revocation(w.store, w.clock).revoke("person", "alice", reason="test", by=OPERATOR)
         assert (await ask(w, coder)).envelope["reason"] == "nobody_to_ask"
+
+
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+async def test_a_stock_client_goes_on_in_its_new_session_without_starting_again(tmp_path: Path, mode: str) -> None:
+    async def answer(_: Any, params: Any) -> Any:
+        from mcp_types import ElicitResult
+
+        return ElicitResult(action="accept", content={"approve": True})
+
+    async with world(tmp_path) as w:
+        coder = await agent_without_session(w, interactive=True)
+        async with w.client(coder, mode, elicitation_callback=answer) as client:
+            here = {"owner": "acme", "repo": "api"}
+            assert (await called(client, "acme__list_pull_requests", here)).envelope["reason"] == "no_session"
+            w.clock.advance(timedelta(seconds=2))
+            assert not (await called(client, TOOL, {"purpose": PURPOSE})).is_error
+            assert not (await called(client, "acme__list_pull_requests", here)).is_error
