@@ -33,6 +33,7 @@ CHALLENGE_LIFETIME: Final = timedelta(minutes=5)  # from the question to the pas
 
 # Chains.
 CHAIN_LINKS: Final = 8
+CHAIN_BYTES: Final = 64 * 1024  # of all signed links together, read before any cryptography
 CONSTRAINT_DEPTH: Final = 32
 CONSTRAINT_CLAUSES: Final = 64  # in one argument's constraint, all levels; comparing two takes at most their product
 

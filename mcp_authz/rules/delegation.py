@@ -5,15 +5,41 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 from itertools import pairwise
+from typing import Protocol
 
 from mcp_authz import limits
 from mcp_authz.errors import DelegationError
 from mcp_authz.model import Agent, AgentName, Chain, Grant, Link, Session
-from mcp_authz.rules.constraint import tools_narrow
+from mcp_authz.rules.constraint import ToolsMap, tools_narrow
 from mcp_authz.rules.scope import Scope, covered, narrow
 
 
-def check_narrows(parent: Link, child: Link) -> None:
+class Step(Protocol):
+    """What narrows along a chain, whether the store holds the step or a signature carries it."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def session(self) -> str: ...
+    @property
+    def parent(self) -> str | None: ...
+    @property
+    def scope(self) -> frozenset[Scope]: ...
+    @property
+    def tools(self) -> ToolsMap | None: ...
+    @property
+    def depth(self) -> int: ...
+    @property
+    def max_depth(self) -> int: ...
+    @property
+    def issued_at(self) -> datetime: ...
+    @property
+    def expires_at(self) -> datetime: ...
+    @property
+    def max_calls(self) -> int | None: ...
+
+
+def check_narrows(parent: Step, child: Step) -> None:
     """Nothing in `child` is more than `parent` had.
 
     Raises:
@@ -23,6 +49,8 @@ def check_narrows(parent: Link, child: Link) -> None:
         raise DelegationError("link does not descend from the link it stands under")
     if child.depth != parent.depth + 1 or child.depth > parent.max_depth:
         raise DelegationError(f"link stands at depth {child.depth}, at most {parent.max_depth} was given")
+    if child.depth > child.max_depth:
+        raise DelegationError(f"link stands at depth {child.depth}, deeper than it says it may")
     if child.max_depth > parent.max_depth:
         raise DelegationError("link may be delegated further than its parent")
     if child.issued_at < parent.issued_at or child.expires_at > parent.expires_at:
