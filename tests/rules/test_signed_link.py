@@ -185,6 +185,23 @@ def test_a_chain_that_was_tampered_with_is_refused(what: str) -> None:
     assert isinstance(refused.value, DelegationError | SignatureRefused)
 
 
+def test_an_id_that_was_given_to_two_links_is_refused() -> None:
+    with pytest.raises(DelegationError, match="twice"):
+        verified(chain(step(0), step(1), step(2, id=uuid7(0))))
+
+
+def test_a_root_of_this_gateway_that_names_a_parent_is_no_root() -> None:
+    with pytest.raises(SignatureRefused, match="no root"):
+        verified([resigned(CHAIN[0], GATEWAY, par_hash="AA")])
+
+
+def test_links_that_are_too_long_together_are_not_looked_at() -> None:
+    long = [resigned(link, key, padding="x" * 9_000) for link, key in zip(CHAIN, (GATEWAY, *HOLDERS), strict=False)]
+    assert verified([long[0]], presenter=HOLDERS[0]).leaf.depth == 0  # one of them is not too long
+    with pytest.raises(SignatureRefused, match="together"):
+        verified([*long, *long])
+
+
 def test_a_chain_is_presented_by_the_holder_of_its_last_link_only() -> None:
     for other in (HOLDERS[0], HOLDERS[1], HOLDERS[9]):
         with pytest.raises(DelegationError, match="another key"):
