@@ -33,6 +33,8 @@ CHALLENGE_LIFETIME: Final = timedelta(minutes=5)  # from the question to the pas
 
 # Chains.
 CHAIN_LINKS: Final = 8
+CALL_PROOF_ARGUMENTS: Final = 64 * 1024  # bytes in canonical form; a proof carries larger ones as a digest
+CALL_PROOF_BYTES: Final = 128 * 1024  # base64url of those, and the rest
 CHAIN_BYTES: Final = 64 * 1024  # of all signed links together, read before any cryptography
 CONSTRAINT_DEPTH: Final = 32
 CONSTRAINT_CLAUSES: Final = 64  # in one argument's constraint, all levels; comparing two takes at most their product
