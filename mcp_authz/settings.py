@@ -1,17 +1,12 @@
-"""What the configuration means: policy, approval floor, classifications and tool servers, made of its values."""
+"""What the configuration means: policy, approval floor and classifications, made of its values."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
 from collections.abc import Mapping
-from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
-from mcp_authz.config import ApprovalConfig, Config, ServerConfig, ToolConfig, read_secret_file
-from mcp_authz.downstream import Downstream
+from mcp_authz.config import ApprovalConfig, Config, ServerConfig, ToolConfig
 from mcp_authz.errors import ConfigError, ScopeError
 from mcp_authz.model import ApprovalRule, Assurance, Classification, Hazard, Proof
 from mcp_authz.policy.cedar import CedarEngine
@@ -20,9 +15,7 @@ from mcp_authz.rules.classify import Classified, ServerRules
 from mcp_authz.rules.decision import ApprovalFloor
 from mcp_authz.rules.observe import Observing
 from mcp_authz.rules.scope import ScopeTemplate
-from tool_adapters.http import HttpDownstream
 from tool_adapters.presets import load_preset
-from tool_adapters.stdio import StdioDownstream
 
 BUILTIN: Final = "builtin:"
 RESERVED_ATTRIBUTES: Final = frozenset({"server", "tool", "environment", "hazard"})
@@ -156,33 +149,3 @@ def require_rules(rules: Mapping[str, ServerRules], floor: ApprovalFloor) -> Non
                     f"`servers.{server}.tools.{tool}.approval`: there is no rule `{entry.approval}`; "
                     f"add [approval.{entry.approval}]"
                 )
-
-
-def make_downstream(name: str, server: ServerConfig, config: Config) -> Downstream:
-    """The adapter of one configured server, its secrets read from their files.
-
-    Raises:
-        ConfigError: a program or a secret file that is not there.
-    """
-    timeout = timedelta(seconds=server.call_timeout)
-    if server.url is not None:
-        headers = {**server.headers, **{h: read_secret_file(config, f) for h, f in server.header_files.items()}}
-        return HttpDownstream(name, server.url, headers, call_timeout=timeout)
-    assert server.command is not None  # noqa: S101 - the configuration has one of the two
-    env = {**server.env, **{n: read_secret_file(config, f) for n, f in server.env_files.items()}}
-    cwd = config.directory / server.cwd if server.cwd else config.directory
-    command = (_program(name, server.command[0], cwd), *server.command[1:])
-    return StdioDownstream(name, command, env, cwd, call_timeout=timeout)
-
-
-def _program(server: str, program: str, cwd: Path) -> str:
-    """The absolute path of a server's program: as written, beside this Python, or on the gateway's PATH."""
-    if "/" in program:
-        found = shutil.which(str(cwd / program))
-    else:
-        found = shutil.which(
-            program, path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-        )
-    if found is None:
-        raise ConfigError(f"`servers.{server}.command`: program `{program}` is not installed or not executable")
-    return found

@@ -21,6 +21,7 @@ from mcp_authz.catalog import Catalog
 from mcp_authz.config import Config
 from mcp_authz.desktop import Desktop
 from mcp_authz.downstream import Downstream
+from mcp_authz.downstreams import make_downstream
 from mcp_authz.errors import ConfigError, StoreError
 from mcp_authz.evaluation import Evaluator
 from mcp_authz.gateway import Gateway
@@ -34,7 +35,7 @@ from mcp_authz.policy.cedar import CedarEngine
 from mcp_authz.rules.canonical import digest_b64url
 from mcp_authz.rules.keys import PrivateKey, Sealer, random_bytes
 from mcp_authz.sessions import Sessions
-from mcp_authz.settings import approval_floor, load_policy, make_downstream, require_rules, server_rules
+from mcp_authz.settings import approval_floor, load_policy, require_rules, server_rules
 from mcp_authz.store.ports import Clock, Event
 
 log = logging.getLogger(__name__)

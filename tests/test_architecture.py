@@ -81,6 +81,7 @@ LAYERS = [
         "mcp_authz.doctor",
         "mcp_authz.doctor.*",
         "mcp_authz.settings",
+        "mcp_authz.downstreams",
         "mcp_authz.wiring",
         "mcp_authz.wrap",
         "mcp_authz.wrap.*",

@@ -16,12 +16,13 @@ from mcp_authz.cli.output import print_json, say
 from mcp_authz.cli.starting import list_with_progress
 from mcp_authz.config import Config, ServerConfig, read_secret_file
 from mcp_authz.config_file import ConfigFile
+from mcp_authz.downstreams import make_downstream
 from mcp_authz.errors import ConfigError, NotFound
 from mcp_authz.rules.classify import classify
 from mcp_authz.rules.definition import definition_digest
 from mcp_authz.rules.display import visible
 from mcp_authz.rules.proposal import Proposal
-from mcp_authz.settings import make_downstream, server_rules
+from mcp_authz.settings import server_rules
 from mcp_authz.wrap.classes import entry_to_write, fitting_preset, proposals, tool_of
 from mcp_authz.wrap.starting import Candidate, Listed, Silent
 

@@ -13,12 +13,13 @@ import anyio
 from mcp_authz.config import ServerConfig
 from mcp_authz.doctor.finding import Case, Finding, broken, fine, named, note
 from mcp_authz.downstream import Downstream
+from mcp_authz.downstreams import make_downstream
 from mcp_authz.errors import ConfigError
 from mcp_authz.observing import loud_line
 from mcp_authz.rules.classify import ServerRules, classify, tool_name
 from mcp_authz.rules.definition import definition_digest
 from mcp_authz.rules.suspicion import suspicions
-from mcp_authz.settings import make_downstream, server_rules
+from mcp_authz.settings import server_rules
 from mcp_authz.store.ports import Pin
 from mcp_authz.wrap.starting import Candidate, Listed, Silent, list_once
 

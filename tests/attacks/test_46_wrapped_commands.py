@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mcp_authz.settings import make_downstream
+from mcp_authz.downstreams import make_downstream
 from tests.servers.start import Caller, admitted
 from tests.wrap.desktop import SERVERS, Desktop
 
