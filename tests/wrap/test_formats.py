@@ -91,11 +91,11 @@ def test_a_project_file_runs_in_its_project(desktop: Desktop) -> None:
 
 def test_variables_of_an_editor_are_filled_in(desktop: Desktop) -> None:
     args = ["${workspaceFolder}/x", "${userHome}", "${workspaceFolderBasename}${pathSeparator}"]
-    path = desktop.client({"servers": {"one": {**PLAIN, "args": [*PLAIN["args"], *args]}}}, "work/app/.vscode/mcp.json")
+    path = desktop.client({"servers": {"one": {**PLAIN, "args": [*PLAIN["args"], *args]}}}, "src/app/.vscode/mcp.json")
     desktop.wrap(path)
     command = desktop.loaded().servers["one"].command
     assert command is not None
-    assert command[-3:] == (f"{desktop.home}/work/app/x", str(desktop.home), "app/")
+    assert command[-3:] == (f"{desktop.home}/src/app/x", str(desktop.home), "app/")
 
 
 ODD: dict[str, tuple[Any, str]] = {
