@@ -246,10 +246,12 @@ class Sessions:
     async def has_newer(self, token: AccessToken) -> bool:
         """Whether the agent was given a session after this token was issued, so that a new token would help.
 
-        Tokens count whole seconds: what began within the same second is not known to be newer.
+        For a token that names a person it is one for that person: nobody is sent for a token for somebody else. Tokens
+        count whole seconds: what began within the same second is not known to be newer.
         """
         after = token.issued_at + timedelta(seconds=1)
-        return any(link.issued_at >= after for _, link in await self._open(token.actor))
+        person = PersonName(token.subject.removeprefix("user:")) if token.subject.startswith("user:") else None
+        return any(link.issued_at >= after for _, link in await self._open(token.actor, person))
 
     async def active_grants(self, agent: AgentName) -> tuple[Grant, ...]:
         """The grants by which active people let the agent act now."""

@@ -238,6 +238,19 @@ async def test_a_token_from_before_the_session_is_sent_back_for_a_new_one(tmp_pa
         assert refused.status_code == 401 and "a session has begun" in refused.headers["www-authenticate"]
 
 
+async def test_a_token_of_one_person_is_not_sent_back_for_a_session_of_another(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        coder = await w.ready("coder", "pr")
+        (alices,) = await sessions(w)
+        token = await w.token(coder)
+        await Revocation(w.store, w.clock).revoke("session", alices.id, reason="test", by=OPERATOR)
+        w.clock.advance(timedelta(seconds=2))
+        await w.person("bob")
+        await w.start(await w.grant("bob", "coder", "pr"))
+        said = await w.raw_call(token, "acme__list_pull_requests", {"owner": "acme", "repo": "api"})
+        assert said.status_code == 200 and "session_over" in said.text
+
+
 async def test_an_agent_cannot_fill_the_list_of_what_waits_for_others(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         coder = await agent_without_session(w)
