@@ -22,6 +22,7 @@ from mcp_authz.ids import new_id
 from mcp_authz.model import (
     Approval,
     ApprovalRule,
+    Assurance,
     Caller,
     Deny,
     Grant,
@@ -52,7 +53,7 @@ from mcp_authz.store.ports import Event
 RULE: Final = "session"
 """The approval rule of requests for a session; where the configuration has none, that of destructive calls."""
 
-_CONSENT: Final = ApprovalRule(name="consent")
+_CONSENT: Final = ApprovalRule(name="consent", assurance=Assurance.SIGNED_IN)  # a grant is more than a client's word
 _SCHEMA: Final = ArgumentSchema(session_request.DEFINITION["inputSchema"])
 
 
@@ -165,9 +166,9 @@ class SessionRequest:
         return answer
 
     def _rules(self, whose: Whose) -> tuple[ApprovalRule, ...]:
-        """The configured rule; where the person has never let this agent act, their own consent beside it."""
+        """The configured rule; where the person has not let this agent act, their own consent beside it."""
         rule = self._parts.evaluator.floor.rules[RULE]
-        return (rule,) if whose.grant is not None or rule.by == ("subject",) else (rule, _CONSENT)
+        return (rule,) if whose.grant is not None else (rule, _CONSENT)
 
     def _resume(self, digest: bytes) -> RequestState | None:
         state, _ = split_retry(self._message.params)

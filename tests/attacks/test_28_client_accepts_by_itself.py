@@ -90,3 +90,11 @@ async def test_an_accepted_session_is_no_more_than_the_person_agreed_to_once(tmp
         (session,) = [s for s in await w.store.sessions() if s.status == "active"]
         (root,) = await w.store.links(session.id)
         assert root.scope == {"deploy"} and "acme__read_secret" not in root.tools
+
+
+async def test_a_client_does_not_consent_for_a_person_who_never_let_its_agent_act(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.person("alice")
+        coder = await w.agent("coder", ceiling="deploy", owner="alice", interactive=True)
+        held, asked = await accepting(w, coder, MODERN, NAME, ASK)
+        assert held.is_held and asked == 0 and await w.store.grants() == ()
