@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import sys
 import webbrowser
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 APP: Final = "mcp-authz"
+_BUS: Final = "DBUS_SESSION_BUS_ADDRESS"
 SHOWN: Final = 80  # characters of a tool's name; notifications are narrow
 
 
@@ -163,9 +167,21 @@ async def shows_notifications() -> bool:
     return False
 
 
+def session_bus() -> str | None:
+    """The address of the desktop's message bus (D-Bus specification, section "Well-known Message Bus Instances")."""
+    if address := os.environ.get(_BUS):
+        return address
+    bus = Path(os.environ.get("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}")) / "bus"
+    with suppress(OSError):
+        return f"unix:path={bus}" if bus.exists() else None
+    return None
+
+
 def _notifier() -> DesktopNotifier:
     from desktop_notifier import DesktopNotifier
 
+    if sys.platform == "linux" and (bus := session_bus()) is not None:
+        os.environ[_BUS] = bus  # a client that starts a gateway often leaves it out, and the library looks nowhere else
     # What it logs when a notification cannot be shown is a traceback; we say it in a sentence.
     logging.getLogger("desktop_notifier").setLevel(logging.CRITICAL)
     return DesktopNotifier(app_name=APP, app_icon=None)

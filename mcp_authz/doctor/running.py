@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -11,7 +10,7 @@ import anyio
 
 from mcp_authz import unix_socket
 from mcp_authz.config import Config
-from mcp_authz.desktop import shows_notifications
+from mcp_authz.desktop import session_bus, shows_notifications
 from mcp_authz.doctor.finding import Case, Finding, broken, fine, note
 from mcp_authz.locking import is_locked, note_of
 
@@ -73,21 +72,10 @@ async def check_notifications(case: Case) -> tuple[Finding, ...]:
         return (fine(NOTIFY, "off, as configured"),)
     if sys.platform != "linux":
         return (fine(NOTIFY, "the operating system shows them"),)
-    if _session_bus() is None:
+    if session_bus() is None:
         said = "no desktop session here, so nobody is told that a call waits"
         return (note(NOTIFY, said, case.command("holds", "list")),)
     if not await shows_notifications():
         said = "this desktop shows no notifications, so nobody is told that a call waits"
         return (note(NOTIFY, said, case.command("holds", "list")),)
     return (fine(NOTIFY, "this desktop shows them"),)
-
-
-def _session_bus() -> str | None:
-    """The address of the desktop's message bus (D-Bus specification, section "Well-known Message Bus Instances")."""
-    if address := os.environ.get("DBUS_SESSION_BUS_ADDRESS"):
-        return address
-    runtime = os.environ.get("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}")
-    bus = Path(runtime) / "bus"
-    with suppress(OSError):
-        return f"unix:path={bus}" if bus.exists() else None
-    return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import webbrowser
 from collections.abc import Iterator
@@ -68,6 +69,19 @@ async def test_a_held_call_is_told_of_and_a_click_opens_its_page(
     assert shown.actions == ["default", ""]
     assert url == f"{w.config.public_url}/holds/{held.hold}\n"
     assert not any(value in json.dumps([shown.summary, shown.body]) for value in ("staging", "1.4.0"))
+
+
+async def test_a_gateway_that_was_started_without_the_buss_address_finds_it_where_it_belongs(
+    tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with desktop(place, monkeypatch) as service, world(tmp_path, notify="desktop") as w:
+        address = os.environ["DBUS_SESSION_BUS_ADDRESS"]
+        (place / "bus").symlink_to(address.removeprefix("unix:path=").partition(",")[0])
+        monkeypatch.delenv("DBUS_SESSION_BUS_ADDRESS")
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(place))
+        await w.call(await w.ready("coder", "deploy"), "acme__deploy", **DEPLOY)
+        (shown,) = await service.until(1)
+    assert shown.summary == "coder asks to run acme__deploy"
 
 
 async def test_a_call_that_is_made_again_is_not_told_of_again(
@@ -151,6 +165,7 @@ async def test_where_no_notification_can_be_shown_calls_go_on_and_the_log_says_s
 ) -> None:
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("DBUS_SESSION_BUS_ADDRESS", raising=False)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(place))
     if bus == "gone":
         monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", f"unix:path={place}/bus")
     nobody = session_bus(place, monkeypatch) if bus == "without a service" else nullcontext()
