@@ -72,7 +72,9 @@ def example(tmp_path: Path) -> str:
         pytest.skip("needs the source of mcp: pip download --no-deps --no-binary mcp mcp==2.3.0 -d .run/source")
     with tarfile.open(found[-1]) as archive:
         inside = [member for member in archive.getmembers() if f"/{EXAMPLE}/" in member.name]
-        archive.extractall(tmp_path, members=inside, filter="data")
+        if hasattr(tarfile, "data_filter"):  # from Python 3.11.4 on
+            archive.extraction_filter = staticmethod(tarfile.data_filter)
+        archive.extractall(tmp_path, members=inside)  # noqa: S202 - the source of a package that is pinned
     return str(next(tmp_path.glob(f"mcp-*/{EXAMPLE}")).parent)
 
 
