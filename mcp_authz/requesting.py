@@ -156,7 +156,11 @@ class SessionRequest:
             record=lambda hold_id: self._event(call, audit.decided(hold, policy=self._policy), hold=hold_id),
         )
         answer = await self._parts.holding.answer(waiting, too_little=None)
+        if isinstance(answer, Approval) and not _meets(answer, hold):  # it was given when less was asked for
+            answer = await self._parts.holding.answer(waiting, too_little=answer)
         match answer:
+            case Approval() if not _meets(answer, hold):
+                return await self._refuse(call, "changed")
             case Refused(deny=deny):
                 return await self._refuse(call, deny.code)
             case Replayed(held=held):
@@ -268,6 +272,11 @@ class SessionRequest:
             "detail": what,
         }
         return Event(kind="outcome", at=self._parts.clock(), call=self._call_id, fields=fields)
+
+
+def _meets(approval: Approval, hold: Hold) -> bool:
+    """Whether every rule that is asked for now was met, with the content that it has now."""
+    return {rule.name for rule in hold.rules} <= set(approval.rules)
 
 
 def _deny(code: str, detail: str = "") -> Deny:

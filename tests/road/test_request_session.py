@@ -298,3 +298,16 @@ async def test_a_stock_client_goes_on_in_its_new_session_without_starting_again(
             w.clock.advance(timedelta(seconds=2))
             assert not (await called(client, TOOL, {"purpose": PURPOSE})).is_error
             assert not (await called(client, "acme__list_pull_requests", here)).is_error
+
+
+async def test_an_approval_from_when_there_was_a_grant_is_no_consent_to_a_new_one(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        coder = await agent_without_session(w)
+        before = await held_request(w, coder)
+        await w.answer(before.id, by="alice")
+        (grant,) = await w.store.grants(agent=AgentName("coder"))
+        await Revocation(w.store, w.clock).revoke("grant", grant.id, reason="test", by=OPERATOR)
+        again = await ask(w, coder)
+        assert again.is_held and again.hold != before.id and await sessions(w) == []
+        assert (await w.store.hold(before.id)).state is HoldState.CANCELLED
+        assert [g.status for g in await w.store.grants(agent=AgentName("coder"))] == ["revoked"]
