@@ -195,7 +195,7 @@ class SessionRequest:
         if not await self._move(approval.hold, HoldState.APPROVED, HoldState.CLAIMED, event):
             return await self._refuse(call, "approval_used")
         try:
-            session, root = await self._start(call, whose)
+            session, root = await self._start(call, approval, whose)
         except AuthzError as error:
             event = self._outcome(call, "error", str(error))
             await self._move(approval.hold, HoldState.CLAIMED, HoldState.FAILED, event)
@@ -207,8 +207,9 @@ class SessionRequest:
         envelope = {"outcome": "session", "call": self._call_id, "hold": approval.hold, "session": session.id}
         return Forwarded(call_id=self._call_id, result={**result, "_meta": {f"{OWN_META}outcome": envelope}})
 
-    async def _start(self, call: ToolCall, whose: Whose) -> tuple[Session, Link]:
-        caller, sessions, by = self._caller, self._sessions, f"user:{whose.subject}"
+    async def _start(self, call: ToolCall, approval: Approval, whose: Whose) -> tuple[Session, Link]:
+        caller, sessions = self._caller, self._sessions
+        by = ", ".join(f"user:{person}" for person in approval.by)
         terms = session_request.agreed(
             call.arguments, self._known(whose), None if whose.grant is None else whose.grant.tools
         )

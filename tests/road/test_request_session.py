@@ -311,3 +311,13 @@ async def test_an_approval_from_when_there_was_a_grant_is_no_consent_to_a_new_on
         assert again.is_held and again.hold != before.id and await sessions(w) == []
         assert (await w.store.hold(before.id)).state is HoldState.CANCELLED
         assert [g.status for g in await w.store.grants(agent=AgentName("coder"))] == ["revoked"]
+
+
+async def test_the_record_names_who_agreed_and_not_only_for_whom_it_is(tmp_path: Path) -> None:
+    async with world(tmp_path, approval={"session": {"by": ["group:ops"], "assurance": "signed-in"}}) as w:
+        coder = await agent_without_session(w)
+        await w.person("bob", "ops")
+        await w.answer((await held_request(w, coder)).id, by="bob")
+        assert not (await ask(w, coder)).is_error
+        begun = (await w.records("session"))[-1].event.fields
+        assert (begun["by"], begun["subject"]) == ("user:bob", "user:alice")
