@@ -39,12 +39,17 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return opened
 
 
-async def until_written(path: Path) -> str:
-    file = anyio.Path(path)
+async def clicked(service: Notifications, number: int, opened: Path) -> str:
+    """What a click on this notification opens.
+
+    Clicked again while nothing opens, as a person does: a test sees a notification before its sender knows its number.
+    """
+    file = anyio.Path(opened)
     with anyio.fail_after(SOON):
-        while not await file.exists() or not (await file.read_text()).endswith("\n"):  # noqa: ASYNC110 - by a browser
-            await anyio.sleep(0.02)
-    return await file.read_text()
+        while not await file.exists() or not (await file.read_text()).endswith("\n"):
+            service.ActionInvoked(number, "default")
+            await anyio.sleep(0.2)
+    return (await file.read_text()).splitlines()[0]
 
 
 async def until_withdrawn(service: Notifications, *numbers: int) -> None:
@@ -60,14 +65,13 @@ async def test_a_held_call_is_told_of_and_a_click_opens_its_page(
         coder = await w.ready("coder", "deploy")
         held = await w.call(coder, "acme__deploy", **DEPLOY)
         (shown,) = await service.until(1)
-        service.ActionInvoked(shown.number, "default")
-        url = await until_written(opened)
+        url = await clicked(service, shown.number, opened)
 
     assert held.is_held
     assert (shown.app, shown.summary) == ("mcp-authz", "coder asks to run acme__deploy")
     assert shown.body == "For alice. Click to see it whole, and to approve or deny it."
     assert shown.actions == ["default", ""]
-    assert url == f"{w.config.public_url}/holds/{held.hold}\n"
+    assert url == f"{w.config.public_url}/holds/{held.hold}"
     assert not any(value in json.dumps([shown.summary, shown.body]) for value in ("staging", "1.4.0"))
 
 
@@ -138,11 +142,10 @@ async def test_several_held_calls_are_one_notification_that_opens_the_list(
         async with anyio.create_task_group() as group:
             group.start_soon(told.run)
             (shown,) = await service.until(1)
-            service.ActionInvoked(shown.number, "default")
-            url = await until_written(opened)
+            url = await clicked(service, shown.number, opened)
             group.cancel_scope.cancel()
 
-    assert (shown.summary, url) == ("2 calls wait for you", f"{w.config.public_url}/holds\n")
+    assert (shown.summary, url) == ("2 calls wait for you", f"{w.config.public_url}/holds")
 
 
 async def test_a_person_who_is_asked_by_a_prompt_is_not_told_as_well(
