@@ -27,6 +27,7 @@ OWN_NAME_TOKEN_LIFETIME: Final = timedelta(minutes=1)  # so that a session which
 KEY_OVERLAP: Final = timedelta(days=1)  # how long a rotated key may still stand behind what was issued before
 REPLAY_WINDOW: Final = timedelta(minutes=2)  # an identical call gets the recorded outcome again
 REQUEST_STATE_LIFETIME: Final = timedelta(minutes=15)
+ENROLMENT_CODE: Final = timedelta(hours=1)  # of the one-time code by which an agent registers its key
 INVITATION: Final = timedelta(hours=1)  # of the one-time link by which a person registers a passkey
 SIGN_IN_LIFETIME: Final = timedelta(hours=12)  # of a browser's cookie: a working day
 CHALLENGE_LIFETIME: Final = timedelta(minutes=5)  # from the question to the passkey's answer
@@ -36,6 +37,7 @@ CHAIN_LINKS: Final = 8
 CALL_PROOF_ARGUMENTS: Final = 64 * 1024  # bytes in canonical form; a proof carries larger ones as a digest
 CALL_PROOF_BYTES: Final = 128 * 1024  # base64url of those, and the rest
 CHAIN_BYTES: Final = 64 * 1024  # of all signed links together, read before any cryptography
+LINKS_REMEMBERED: Final = 10_000  # signed links whose signatures were verified; about a kilobyte each
 CONSTRAINT_DEPTH: Final = 32
 CONSTRAINT_CLAUSES: Final = 64  # in one argument's constraint, all levels; comparing two takes at most their product
 

@@ -61,6 +61,17 @@ class Mode(StrEnum):
 
 
 Status = Literal["active", "revoked"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Once:
+    """Something that may be used once: a proof id, an assertion id, a `requestState`."""
+
+    kind: str
+    id: str
+    expires_at: datetime
+
+
 EndsWith = Literal["rule", "session", "delegation"]  # whose end is the end of a hold
 
 
@@ -85,6 +96,9 @@ class Agent:
     depth: int = 0  # how many further delegation steps it may start
     delegates_to: frozenset[AgentName] = frozenset()
     interactive: bool = False
+    parent: AgentName | None = None  # of a child, `coder/worker-7`: the agent that named it and answers for it
+    ends_at: datetime | None = None  # of a child: the end of the link that enrolled it
+    metadata_url: str | None = None  # where an agent that is hosted elsewhere says who it is, and its keys
     status: Status = "active"
 
 
@@ -105,7 +119,7 @@ class Grant:
     """What a person has agreed that an agent may do for them."""
 
     id: GrantId
-    subject: PersonName
+    subject: PersonName | None  # None: the agent works for itself, as its owner said
     agent: AgentName
     scope: frozenset[Scope]
     tools: ToolsMap | None  # None permits every tool that the scopes permit
@@ -120,7 +134,7 @@ class Session:
 
     id: SessionId
     grant: GrantId
-    subject: PersonName
+    subject: PersonName | None  # None in mode `own`
     agent: AgentName  # who holds the root link
     mode: Mode
     purpose: str
@@ -130,6 +144,11 @@ class Session:
     max_calls: int | None = None
     calls_made: int = 0
     status: Status = "active"
+
+    @property
+    def principal(self) -> str:
+        """The subject as a principal: `user:alice`; in mode `own` the agent itself, `agent:planner`."""
+        return f"agent:{self.agent}" if self.subject is None else f"user:{self.subject}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +168,9 @@ class Link:
     max_calls: int | None = None
     calls_made: int = 0
     reason: str = ""
+    holder_key: Thumbprint | None = None  # the one key it was given to; None: whatever key its holder has
+    signed_by: Thumbprint | None = None  # the delegator's key that signed it; None: the gateway made it
+    statement: bytes | None = None  # the digest of what the delegator signed (`rules.signed_link`)
     status: Status = "active"
 
 
@@ -183,6 +205,7 @@ class AccessToken:
     scope: frozenset[Scope]
     issued_at: datetime
     expires_at: datetime
+    confirmation: Thumbprint | None = None  # `cnf.jkt`: the key whose proof each use needs (RFC 9449 section 6)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,6 +225,7 @@ class Caller:
     chain: Chain | None = None
     session_over: bool = False  # the token names a session, and it has ended
     holders: Mapping[AgentName, Agent] = field(default_factory=dict)  # every agent of the chain, as registered
+    once: tuple[Once, ...] = ()  # the proofs of this very request: each counts once, and is not remembered yet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 import anyio
 
 from mcp_authz import limits
-from mcp_authz.agents import current_keys
-from mcp_authz.errors import Conflict, DelegationError, InputError, NotFound
-from mcp_authz.ids import new_id
+from mcp_authz.delegating import link_fields
+from mcp_authz.errors import Conflict, InputError, NotFound, TokenRefused
+from mcp_authz.ids import new_id, new_link
 from mcp_authz.model import (
     AccessToken,
     Agent,
@@ -22,7 +21,6 @@ from mcp_authz.model import (
     Grant,
     GrantId,
     Link,
-    LinkId,
     Mode,
     PersonName,
     Proof,
@@ -30,8 +28,9 @@ from mcp_authz.model import (
     SessionId,
 )
 from mcp_authz.rules.constraint import ToolsMap
-from mcp_authz.rules.delegation import check_narrows, check_root
-from mcp_authz.rules.scope import Scope, common, narrow
+from mcp_authz.rules.delegation import check_root
+from mcp_authz.rules.scope import Scope, narrow
+from mcp_authz.signatures import Signatures
 from mcp_authz.standing import caller_of, is_over
 from mcp_authz.store.ports import Clock, Event, EventKind, Store
 
@@ -39,9 +38,11 @@ from mcp_authz.store.ports import Clock, Event, EventKind, Store
 class Sessions:
     """Gives authority step by step, each step no more than the one before, and reads it back at every request."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Store, clock: Clock, signatures: Signatures | None = None) -> None:
+        """Without `signatures` no caller is known whose chain a delegator signed."""
         self._store = store
         self._clock = clock
+        self._signatures = signatures
         self._starting = anyio.Lock()  # two sign-ins at once must not open two sessions: neither could be told apart
 
     async def grant(
@@ -65,7 +66,7 @@ class Sessions:
         holder = await self._active_agent(AgentName(agent))
         person = PersonName(subject)
         await self._require_person(person)
-        now = self._clock()
+        now = self._clock().replace(microsecond=0)  # as everything that is signed of it counts time
         grant = Grant(
             id=GrantId(new_id("g")),
             subject=person,
@@ -122,7 +123,7 @@ class Sessions:
         _require_purpose(purpose)
         holder = await self._active_agent(grant.agent)
         await self._require_person(grant.subject)
-        now = self._clock()
+        now = self._clock().replace(microsecond=0)  # what is signed of it counts whole seconds
         session = Session(
             id=SessionId(new_id("s")),
             grant=grant.id,
@@ -136,7 +137,7 @@ class Sessions:
             max_calls=max_calls,
         )
         root = Link(
-            id=LinkId(new_id("l")),
+            id=new_link(now),
             session=session.id,
             parent=None,
             holder=grant.agent,
@@ -145,72 +146,14 @@ class Sessions:
             depth=0,
             max_depth=holder.depth,
             issued_at=now,
-            expires_at=session.expires_at,
+            expires_at=session.expires_at.replace(microsecond=0),
             max_calls=max_calls,
         )
         check_root(root, session, grant)
-        fields = {**_link_fields(session, root), "purpose": purpose, "grant": grant.id}
+        fields = {**link_fields(session, root), "purpose": purpose, "grant": grant.id}
         event = _event("session", now, by, f"{grant.agent} works for {grant.subject}: {purpose}", fields)
         await self._store.open_session(session, root, event)
         return session, root
-
-    async def delegate(
-        self,
-        chain: Chain,
-        session: Session,
-        *,
-        to: AgentName,
-        scope: frozenset[Scope] | None = None,
-        tools: ToolsMap | None = None,
-        lifetime: timedelta = limits.DELEGATION_LIFETIME,
-        max_calls: int | None = None,
-        max_depth: int | None = None,
-        reason: str = "",
-    ) -> Link:
-        """The agent `to` has a link under the chain's leaf; a refused delegation changes nothing, and is recorded.
-
-        What is not asked for is inherited: scope (as far as the delegate's ceiling goes), tools and budget of the
-        leaf, and as much depth as both sides have. The link ends with the leaf at the latest.
-
-        Raises:
-            DelegationError: the delegator may not delegate to this agent, it is not active, or authority would grow.
-            Conflict: the leaf, or what it descends from, is not active any more.
-            InputError: the lifetime, the budget or the reason is not possible.
-        """
-        leaf, now = chain.leaf, self._clock()
-        link = Link(
-            id=LinkId(new_id("l")),
-            session=session.id,
-            parent=leaf.id,
-            holder=to,
-            scope=leaf.scope if scope is None else scope,
-            tools=leaf.tools if tools is None else tools,
-            depth=leaf.depth + 1,
-            max_depth=leaf.max_depth if max_depth is None else max_depth,
-            issued_at=now,
-            expires_at=min(now + lifetime, leaf.expires_at),
-            max_calls=leaf.max_calls if max_calls is None else max_calls,
-            reason=reason,
-        )
-        by = f"agent:{leaf.holder}"
-        fields = {**_link_fields(session, link), "from": by, "reason": reason[: limits.PURPOSE]}
-        try:
-            _require_lifetime(lifetime, limits.SESSION_LIFETIME)
-            _require_budget(max_calls)
-            if len(reason) > limits.PURPOSE:
-                raise InputError(f"the reason of a delegation is at most {limits.PURPOSE} characters long")
-            delegate = await self._delegate_of(chain, to)
-            link = _fitted(link, delegate, any_scope=scope is None, any_depth=max_depth is None)
-            check_narrows(leaf, link)
-            fields |= _link_fields(session, link)
-            summary = f"{leaf.holder} delegated to {to} for {session.subject}"
-            await self._store.add_link(link, _event("delegation", now, by, summary, {**fields, "decision": "permit"}))
-        except (DelegationError, Conflict, InputError) as error:
-            refused = {**fields, "decision": "deny", "reason_code": error.code, "detail": str(error)}
-            summary = f"{leaf.holder} may not delegate this to {to}"
-            await self._store.append(_event("delegation", now, by, summary, refused))
-            raise
-        return link
 
     async def which(
         self, agent: AgentName, *, session: str | None = None, delegation: str | None = None, subject: str | None = None
@@ -241,7 +184,16 @@ class Sessions:
         """
         person = PersonName(token.subject.removeprefix("user:")) if token.subject.startswith("user:") else None
         standing = await self._store.standing(agent=token.actor, key=token.key, person=person, link=token.link)
-        return caller_of(standing, token, proof, self._clock())
+        caller = caller_of(standing, token, proof, self._clock())
+        if caller.chain is not None:
+            await self._require_signed(caller.chain)
+        return caller
+
+    async def _require_signed(self, chain: Chain) -> None:
+        if self._signatures is not None:
+            await self._signatures.require(chain.links)
+        elif any(link.statement is not None or link.signed_by is not None for link in chain.links):
+            raise TokenRefused("the chain is signed, and its signatures cannot be verified here")
 
     async def has_newer(self, token: AccessToken) -> bool:
         """Whether the agent was given a session after this token was issued, so that a new token would help.
@@ -300,20 +252,6 @@ class Sessions:
         active = [grant for grant in grants if grant.status == "active" and now < grant.expires_at]
         return [grant for grant in active if await self.is_active(grant.subject)]
 
-    async def _delegate_of(self, chain: Chain, to: AgentName) -> Agent:
-        """The agent `to`, once the chain's leaf is known to be allowed to delegate to it."""
-        delegator = await self._store.agent(chain.leaf.holder)
-        if delegator is None or delegator.status != "active" or to not in delegator.delegates_to:
-            raise DelegationError(f"agent `{chain.leaf.holder}` may not delegate to `{to}`")
-        if to in chain.agents:
-            raise DelegationError(f"agent `{to}` is in the chain already")
-        delegate = await self._store.agent(to)
-        if delegate is None or delegate.status != "active":
-            raise DelegationError(f"agent `{to}` is not active")
-        if not current_keys(await self._store.keys_of(f"agent:{to}")):
-            raise DelegationError(f"agent `{to}` has no key to log in with")
-        return delegate
-
     async def _active_agent(self, name: AgentName) -> Agent:
         agent = await self._store.agent(name)
         if agent is None or agent.status != "active":
@@ -330,17 +268,6 @@ class Sessions:
         return person is not None and person.status == "active"
 
 
-def _fitted(link: Link, delegate: Agent, *, any_scope: bool, any_depth: bool) -> Link:
-    """The link within the delegate's own bounds: what was asked must fit, what was inherited is cut to fit."""
-    depth = link.depth + delegate.depth
-    if not any_depth and not link.depth <= link.max_depth <= depth:
-        raise DelegationError(f"agent `{delegate.name}` stands at depth {link.depth} and may reach {depth}")
-    scope = common(link.scope, delegate.ceiling) if any_scope else narrow(delegate.ceiling, link.scope)
-    if not scope:
-        raise DelegationError(f"the ceiling of agent `{delegate.name}` covers none of what its delegator has")
-    return replace(link, scope=scope, max_depth=min(link.max_depth, depth))
-
-
 def _require_lifetime(lifetime: timedelta, longest: timedelta) -> None:
     if not timedelta(0) < lifetime <= longest:
         raise InputError(f"a lifetime here is at least one second and at most {int(longest.total_seconds())}")
@@ -354,20 +281,6 @@ def _require_budget(max_calls: int | None) -> None:
 def _require_purpose(purpose: str) -> None:
     if not purpose.strip() or len(purpose) > limits.PURPOSE:
         raise InputError(f"a session has a purpose of 1 to {limits.PURPOSE} characters")
-
-
-def _link_fields(session: Session, link: Link) -> dict[str, Any]:
-    return {
-        "session": session.id,
-        "subject": f"user:{session.subject}",
-        "link": link.id,
-        "holder": f"agent:{link.holder}",
-        "scope": sorted(link.scope),
-        "depth": link.depth,
-        "max_depth": link.max_depth,
-        "max_calls": link.max_calls,
-        "expires_at": link.expires_at.isoformat(),
-    }
 
 
 def _event(kind: EventKind, at: datetime, by: str, summary: str, fields: Mapping[str, Any]) -> Event:

@@ -46,6 +46,9 @@ def _delegated_caller(standing: Standing, agent: Agent, token: AccessToken, proo
         raise TokenRefused("the token's link is not the actor's")
     if is_over(session, at):  # before the links, which end with it
         return Caller(agent=agent, key=token.key, proof=proof, token=token, session_over=True)
+    for key in standing.keys.values():
+        if key.status != "active":
+            raise TokenRefused("a key that the delegation was signed by, or given to, was revoked")
     try:
         chain = verify_chain(standing.links, session=session, grant=grant, holders=standing.holders, at=at)
     except DelegationError as error:

@@ -19,6 +19,7 @@ from mcp_authz.audit import Evidence
 from mcp_authz.canary import require_denials
 from mcp_authz.catalog import Catalog
 from mcp_authz.config import Config
+from mcp_authz.delegating import Delegations
 from mcp_authz.desktop import Desktop
 from mcp_authz.downstream import Downstream
 from mcp_authz.downstreams import make_downstream
@@ -26,12 +27,15 @@ from mcp_authz.errors import ConfigError, StoreError
 from mcp_authz.evaluation import Evaluator
 from mcp_authz.gateway import Gateway
 from mcp_authz.holding import Holding
+from mcp_authz.hop import Unasked
 from mcp_authz.installation import Installation, open_installation, utc_now
+from mcp_authz.issuer_keys import IssuerKeys
 from mcp_authz.model import HeldCall
 from mcp_authz.observing import observed_servers
 from mcp_authz.offers import Offers
 from mcp_authz.parts import Parts
 from mcp_authz.policy.cedar import CedarEngine
+from mcp_authz.redeeming import Chains
 from mcp_authz.rules.canonical import digest_b64url
 from mcp_authz.rules.keys import PrivateKey, Sealer, random_bytes
 from mcp_authz.sessions import Sessions
@@ -53,6 +57,9 @@ class Running:
     parts: Parts
     approvals: Approvals
     sessions: Sessions
+    delegations: Delegations
+    chains: Chains
+    issuer_keys: IssuerKeys
     agents: Agents
     desktop: Desktop | None  # who is told of held calls; None where nobody wants to be
     unreachable: tuple[str, ...]  # servers that could not be listed at the start
@@ -96,7 +103,10 @@ async def run_gateway(config: Config, *, clock: Clock = utc_now) -> AsyncIterato
     require_rules(rules, floor)
     async with open_installation(config, clock=clock) as installation, AsyncExitStack() as stack:
         store = installation.store
-        sessions, agents = Sessions(store, clock), Agents(store, clock)
+        issuer_keys = await IssuerKeys.load(store)
+        delegations = Delegations(store=store, clock=clock, policy=Unasked())
+        chains = Chains(store=store, clock=clock, issuer=config.public_url, keys=issuer_keys, delegations=delegations)
+        sessions, agents = Sessions(store, clock, chains.signatures), Agents(store, clock)
         gateway_key = PrivateKey.from_seed(await store.secret("verdict-key", lambda: random_bytes(32)))
         approvals = Approvals(store=store, clock=clock, gateway_key=gateway_key)
         state_sealer = Sealer(await store.secret("state-key", lambda: random_bytes(32)))
@@ -138,6 +148,9 @@ async def run_gateway(config: Config, *, clock: Clock = utc_now) -> AsyncIterato
             parts=parts,
             approvals=approvals,
             sessions=sessions,
+            delegations=delegations,
+            chains=chains,
+            issuer_keys=issuer_keys,
             agents=agents,
             desktop=desktop,
             unreachable=unreachable,

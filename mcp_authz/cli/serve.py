@@ -16,7 +16,6 @@ from mcp_authz.cli.places import listeners, the_only_one
 from mcp_authz.config import Config
 from mcp_authz.identity import Identifier
 from mcp_authz.installation import utc_now
-from mcp_authz.oauth.issuer_keys import IssuerKeys
 from mcp_authz.oauth.server import OAuthServer, oauth_routes
 from mcp_authz.observing import keep_telling, loud_line, observed_servers
 from mcp_authz.protocol.app import App
@@ -31,10 +30,12 @@ async def open_app(config: Config, *, clock: Clock = utc_now) -> AsyncIterator[t
     """The application over a running gateway; list changes of its tool servers reach those who listen."""
     async with run_gateway(config, clock=clock) as running:
         store, refusals = running.installation.store, Refusals()
-        signing = await IssuerKeys.load(store)
+        signing = running.issuer_keys
         oauth = OAuthServer(
             store=store,
             sessions=running.sessions,
+            delegations=running.delegations,
+            chains=running.chains,
             issuer=config.public_url,
             resource=config.resource,
             signing=signing,

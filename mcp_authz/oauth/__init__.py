@@ -4,7 +4,6 @@ Authlib gives request, grant, client-authentication and error shapes (RFC 6749, 
 so each request to it runs in a worker thread, from which `Core.ask` awaits the store on the event loop.
 """
 
-from mcp_authz.oauth.issuer_keys import IssuerKeys
 from mcp_authz.oauth.server import OAuthServer, oauth_routes
 
-__all__ = ["IssuerKeys", "OAuthServer", "oauth_routes"]
+__all__ = ["OAuthServer", "oauth_routes"]

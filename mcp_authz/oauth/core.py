@@ -10,10 +10,12 @@ import anyio.from_thread
 from authlib.oauth2 import AuthorizationServer, OAuth2Error, OAuth2Request  # type: ignore[import-untyped]
 from authlib.oauth2.rfc6749.requests import BasicOAuth2Payload  # type: ignore[import-untyped]
 
+from mcp_authz.delegating import Delegations
 from mcp_authz.oauth.client import METHOD, Client, ClientDoor
 from mcp_authz.oauth.form import Form
 from mcp_authz.oauth.issuing import Issuer
 from mcp_authz.oauth.refusal import Refusal
+from mcp_authz.redeeming import Chains
 from mcp_authz.sessions import Sessions
 from mcp_authz.store.ports import Event
 
@@ -57,12 +59,21 @@ class Core(AuthorizationServer):  # type: ignore[misc]
     """The synchronous core; it runs in a worker thread of the event loop that the store belongs to."""
 
     def __init__(
-        self, *, door: ClientDoor, issuer: Issuer, sessions: Sessions, count_refusal: Callable[[str, str], None]
+        self,
+        *,
+        door: ClientDoor,
+        issuer: Issuer,
+        sessions: Sessions,
+        delegations: Delegations,
+        chains: Chains,
+        count_refusal: Callable[[str, str], None],
     ) -> None:
         super().__init__()
         self.door = door
         self.issuer = issuer
         self.sessions = sessions
+        self.delegations = delegations
+        self.chains = chains
         self._count_refusal = count_refusal
         self.register_client_auth_method(METHOD, self._authenticate)
 

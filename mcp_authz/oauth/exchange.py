@@ -12,6 +12,7 @@ from typing import Any, Final
 from authlib.oauth2.rfc6749.grants import BaseGrant, TokenEndpointMixin  # type: ignore[import-untyped]
 
 from mcp_authz.agents import agent_name
+from mcp_authz.delegating import Asked, Source
 from mcp_authz.errors import Conflict, ConstraintError, DelegationError, InputError, TokenRefused
 from mcp_authz.model import AccessToken, AgentName, Caller, Link, LinkId, Proof
 from mcp_authz.oauth.client import METHOD, Client
@@ -90,16 +91,17 @@ async def _new_link(core: Core, caller: Caller, to: AgentName, form: Form) -> Li
     asked = asked_scope(form.get("scope"))
     lifetime, tools = _seconds(form, "expires_in"), _tools(form)
     try:
-        return await core.sessions.delegate(
-            caller.chain,
-            caller.session,
-            to=to,
-            scope=None if asked is None else asked - {MINIMAL_SCOPE},
-            tools=tools,
-            max_calls=_number(form, "max_calls"),
-            max_depth=_number(form, "max_depth"),
-            reason=form.get("reason", ""),
-            **({} if lifetime is None else {"lifetime": lifetime}),
+        return await core.delegations.delegate(
+            Source(chain=caller.chain, session=caller.session, person=caller.person, key=caller.key),
+            Asked(
+                to=to,
+                scope=None if asked is None else asked - {MINIMAL_SCOPE},
+                tools=tools,
+                max_calls=_number(form, "max_calls"),
+                max_depth=_number(form, "max_depth"),
+                reason=form.get("reason", ""),
+                **({} if lifetime is None else {"lifetime": lifetime}),
+            ),
         )
     except DelegationError as error:
         text = "this is more than you have or than the delegate may have, or you may not delegate to it"

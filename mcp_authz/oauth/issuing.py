@@ -11,9 +11,9 @@ from mcp_authz import limits
 from mcp_authz.agents import current_keys
 from mcp_authz.errors import AuthzError, InputError, ScopeError, SignatureRefused
 from mcp_authz.ids import new_id
+from mcp_authz.issuer_keys import IssuerKeys
 from mcp_authz.model import AccessToken, Agent, Link, LinkId, Session, Thumbprint
 from mcp_authz.oauth.client import Client
-from mcp_authz.oauth.issuer_keys import IssuerKeys
 from mcp_authz.oauth.refusal import Refusal
 from mcp_authz.rules import jose
 from mcp_authz.rules.scope import Scope, common, parse_scopes

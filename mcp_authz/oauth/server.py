@@ -15,17 +15,19 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from mcp_authz import limits
+from mcp_authz.delegating import Delegations
 from mcp_authz.errors import ConfigError, StoreError
+from mcp_authz.issuer_keys import IssuerKeys
 from mcp_authz.oauth.client import METHOD, ClientDoor
 from mcp_authz.oauth.core import Answered, Core, Posted
 from mcp_authz.oauth.exchange import GRANT_TYPE as TOKEN_EXCHANGE
 from mcp_authz.oauth.exchange import TokenExchange
 from mcp_authz.oauth.form import read_form
 from mcp_authz.oauth.grants import ClientCredentials
-from mcp_authz.oauth.issuer_keys import IssuerKeys
 from mcp_authz.oauth.issuing import Issuer
 from mcp_authz.oauth.refusal import Refusal
 from mcp_authz.oauth.revocation import REVOCATION, RevocationEndpoint
+from mcp_authz.redeeming import Chains
 from mcp_authz.rules.strict_json import dump
 from mcp_authz.rules.token import MINIMAL_SCOPE
 from mcp_authz.sessions import Sessions
@@ -47,6 +49,8 @@ class OAuthServer:
         *,
         store: Store,
         sessions: Sessions,
+        delegations: Delegations,
+        chains: Chains,
         issuer: str,
         resource: str,
         signing: IssuerKeys,
@@ -62,6 +66,8 @@ class OAuthServer:
             door=ClientDoor(store=store, issuer=issuer, clock=clock),
             issuer=Issuer(store=store, issuer=issuer, resource=resource, keys=signing, clock=clock),
             sessions=sessions,
+            delegations=delegations,
+            chains=chains,
             count_refusal=count_refusal,
         )
         self._core.register_grant(ClientCredentials)

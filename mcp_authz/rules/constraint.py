@@ -78,9 +78,11 @@ def narrows(child: Constraint, parent: Constraint) -> bool:  # noqa: PLR0912 - t
             return narrows(inner, outer)
         case _, Optionally(constraint=outer):
             return narrows(child, outer)
-        case Exact(), Exact() | Range() | OneOf() | Wildcard() | Under():
+        case Optionally(), _:  # an absent argument would pass, and did not
+            return False
+        case Exact(), Exact() | Range() | OneOf() | Under():
             return parent.permits(value_of(child.value))
-        case OneOf(), OneOf() | Wildcard() | Under():
+        case OneOf(), OneOf() | Under():
             return all(parent.permits(value_of(spelling)) for spelling in child.values)
         case Range(), Range():
             return child.is_within(parent)
@@ -90,7 +92,7 @@ def narrows(child: Constraint, parent: Constraint) -> bool:  # noqa: PLR0912 - t
             return child.required >= parent.required
         case Subset(), Subset():
             return child.allowed <= parent.allowed
-        case Wildcard(), Wildcard():
+        case _, Wildcard():  # it permits every value there is
             return True
         case AllOf(), AllOf():
             return _each_parent_has_its_own_child(child.clauses, parent.clauses)

@@ -64,6 +64,33 @@ def check_narrows(parent: Step, child: Step) -> None:
         tools_narrow(child.tools, parent.tools)
 
 
+def check_hop(chain: Chain, holders: Mapping[AgentName, Agent], delegate: Agent, link: Link) -> None:
+    """The chain's leaf may be delegated to this agent by its holder, and the link gives no more than both may have.
+
+    A child is there for nobody but the agent that named it; everybody else is on the delegator's list.
+
+    Raises:
+        DelegationError: saying what is in the way.
+    """
+    leaf = chain.leaf
+    delegator = holders.get(leaf.holder)
+    if delegator is None or delegator.status != "active":
+        raise DelegationError(f"agent `{leaf.holder}` is not active")
+    if not (delegate.parent == delegator.name or delegate.name in delegator.delegates_to):
+        raise DelegationError(f"agent `{leaf.holder}` may not delegate to `{delegate.name}`")
+    if delegate.name in chain.agents:
+        raise DelegationError(f"agent `{delegate.name}` is in the chain already")
+    if delegate.status != "active":
+        raise DelegationError(f"agent `{delegate.name}` is not active")
+    for above in chain.links:
+        reach = above.depth + holders[above.holder].depth
+        if link.depth > reach:
+            raise DelegationError(f"what agent `{above.holder}` has may reach depth {reach}, and no further")
+    if extra := uncovered(tuple(sorted(link.scope)), delegate.ceiling):
+        raise DelegationError(f"the ceiling of agent `{delegate.name}` does not cover {' '.join(extra)}")
+    check_narrows(leaf, link)
+
+
 def check_root(link: Link, session: Session, grant: Grant) -> None:
     """The root link is no more than the grant and the session that it opens.
 

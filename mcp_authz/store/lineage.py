@@ -25,7 +25,8 @@ LINKS_UP: Final = f"{_UP} SELECT {columns(LINK, 'links')} FROM up JOIN links USI
 
 _STATE_UP: Final = f"""{_UP}
     SELECT links.id, links.session_id, links.holder, links.status, agents.status, links.expires_at,
-        links.max_calls IS NOT NULL AND links.calls_made >= links.max_calls
+        links.max_calls IS NOT NULL AND links.calls_made >= links.max_calls,
+        EXISTS (SELECT 1 FROM keys WHERE thumbprint IN (links.holder_key, links.signed_by) AND status <> 'active')
     FROM up JOIN links USING (id) JOIN agents ON agents.name = links.holder ORDER BY steps DESC
 """  # noqa: S608 - a constant
 
@@ -84,7 +85,7 @@ def _ended(links: list[Row], session: Row, now: int) -> Ended | None:
         return "revoked"
     if grant_status != "active" or person_status != "active":
         return "revoked"
-    if any(row[3] != "active" or row[4] != "active" for row in links):
+    if any(row[3] != "active" or row[4] != "active" or row[7] for row in links):
         return "revoked"
     if status != "active" or now >= expires_at or now - last_used_at >= _IDLE:
         return "session"

@@ -18,6 +18,7 @@ from mcp_authz.model import (
     Key,
     Link,
     LinkId,
+    Once,
     Person,
     PersonName,
     Session,
@@ -80,6 +81,27 @@ class Standing:
     session: Session | None
     links: tuple[Link, ...]  # root to leaf
     holders: Mapping[AgentName, Agent]  # every agent that holds one of the links
+    keys: Mapping[Thumbprint, Key] = field(default_factory=dict)  # that the links were given to, or signed by
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    """What a delegator signed, or the gateway for a root, kept by its digest (`rules.signed_link`)."""
+
+    digest: bytes  # SHA-256 of the signing input
+    above: bytes | None  # the digest of the statement it stands under; None at a root
+    text: str  # the compact JWS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enrolment:
+    """A one-time code by which an agent registers its key; the code itself is kept by nobody."""
+
+    digest: bytes  # SHA-256 of the code
+    agent: AgentName
+    made_at: datetime
+    expires_at: datetime
+    used_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,15 +115,6 @@ class Pin:
     seen_at: datetime
     changed: Mapping[str, Any] | None = None  # a different definition that was seen since: the tool is in quarantine
     changed_digest: bytes | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Once:
-    """Something that may be used once: a proof id, an assertion id, a `requestState`."""
-
-    kind: str
-    id: str
-    expires_at: datetime
 
 
 LostReason = Literal["revoked", "expired", "session", "budget", "replayed", "claimed", "definition"]
@@ -123,6 +136,15 @@ class Admission:
     definition_digest: bytes
     once: tuple[Once, ...] = ()
     claim: HoldId | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registration:
+    """What comes into the store with a signed chain, in one transaction."""
+
+    links: tuple[Link, ...]  # those that are new, from above down
+    statements: tuple[Statement, ...]  # root first
+    children: tuple[tuple[Agent, Key], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,6 +194,20 @@ class Registry(Protocol):
             Conflict: the parent, session or grant is not active any more.
         """
 
+    async def add_signed(self, registration: Registration, events: Sequence[Event]) -> None:
+        """Links that their delegators signed exist, with the statements that prove them and the children they enrol.
+
+        A link that exists already with the same statement stays as it is. A child that exists already gets its new
+        key, and the older ones end now.
+
+        Raises:
+            Conflict: the link above, its session or its grant is not active any more; a link with this id says
+                something else; a key or a name belongs to somebody else.
+        """
+
+    async def statements(self, leaf: bytes) -> tuple[Statement, ...]:
+        """The statement with this digest and those above it, root first; empty when it is not kept."""
+
     async def open_links(self, agent: AgentName, at: datetime) -> tuple[tuple[Session, Link], ...]:
         """Every link of the agent that could carry a call at `at`: it, its ancestors, session and grant are active."""
 
@@ -188,6 +224,28 @@ class Registry(Protocol):
         Raises:
             NotFound: there is no such thing.
         """
+
+
+class Enrolments(Protocol):
+    """One-time codes by which agents register their first key."""
+
+    async def add_enrolment(self, enrolment: Enrolment, event: Event) -> None:
+        """The code can be used once until it expires; earlier ones of the agent cannot be used any more.
+
+        Raises:
+            Conflict: the agent is not there, is revoked, or has a key already.
+        """
+
+    async def enrol(self, code: bytes, key: Key, event: Event) -> None:
+        """The agent has its key, and the code with this digest is used, both or neither.
+
+        Raises:
+            Conflict: the code is unknown, used, expired or another agent's, the agent is revoked or has a key, or the
+                key belongs to somebody already.
+        """
+
+    async def enrolment(self, code: bytes) -> Enrolment | None:
+        """The enrolment with this digest, used and expired ones included."""
 
 
 class Holds(Protocol):
@@ -338,7 +396,7 @@ class Accounts(Protocol):
         """When passkeys of the person were last revoked together, if that was after `since`."""
 
 
-class Store(Registry, Holds, Log, Pins, Accounts, Protocol):
+class Store(Registry, Enrolments, Holds, Log, Pins, Accounts, Protocol):
     """Everything durable, with the one verb that decides races."""
 
     async def remember(self, once: Once) -> bool:
@@ -373,6 +431,8 @@ __all__ = [
     "Accounts",
     "Admission",
     "Clock",
+    "Enrolment",
+    "Enrolments",
     "Event",
     "EventKind",
     "Holds",
@@ -383,8 +443,10 @@ __all__ = [
     "Pin",
     "Pins",
     "Record",
+    "Registration",
     "Registry",
     "RevocableKind",
     "Standing",
+    "Statement",
     "Store",
 ]

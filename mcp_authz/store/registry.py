@@ -206,6 +206,7 @@ def standing(
     of_session = session(tx, chain[0].session) if chain else None
     named = {agent_name, *(one.holder for one in chain)}
     known = {name: found for name in named if (found := agent(tx, name)) is not None}
+    prints = {one for step in chain for one in (step.holder_key, step.signed_by) if one is not None}
     return Standing(
         agent=known.get(agent_name),
         key=key(tx, thumbprint),
@@ -214,4 +215,5 @@ def standing(
         session=of_session,
         links=chain,
         holders={one.holder: known[one.holder] for one in chain if one.holder in known},
+        keys={one: held for one in prints if (held := key(tx, one)) is not None},
     )

@@ -42,6 +42,7 @@ _TICK: Final = timedelta(microseconds=1)
 PERSON: Final = ("name", "member_of", "status")
 AGENT: Final = (
     "name", "owner", "labels", "roles", "ceiling", "depth", "delegates_to", "interactive", "status",
+    "parent", "ends_at", "metadata_url",
 )  # fmt: skip
 KEY: Final = ("thumbprint", "holder", "raw", "added_at", "retires_at", "status")
 GRANT: Final = ("id", "subject", "agent", "scope", "tools", "granted_at", "expires_at", "status")
@@ -51,7 +52,7 @@ SESSION: Final = (
 )  # fmt: skip
 LINK: Final = (
     "id", "session_id", "parent_id", "holder", "scope", "tools", "depth", "max_depth",
-    "issued_at", "expires_at", "max_calls", "calls_made", "reason", "status",
+    "issued_at", "expires_at", "max_calls", "calls_made", "reason", "status", "holder_key", "signed_by", "statement",
 )  # fmt: skip
 PIN: Final = ("server", "tool", "digest", "definition", "seen_at", "changed", "changed_digest")
 
@@ -119,11 +120,12 @@ def agent_row(agent: Agent) -> Row:
     return (
         agent.name, agent.owner, text(dict(agent.labels)), text_set(agent.roles), text_set(agent.ceiling),
         agent.depth, text_set(agent.delegates_to), int(agent.interactive), agent.status,
+        agent.parent, None if agent.ends_at is None else micros(agent.ends_at), agent.metadata_url,
     )  # fmt: skip
 
 
 def agent(row: Row) -> Agent:
-    name, owner, labels, roles, ceiling, depth, delegates_to, interactive, status = row
+    name, owner, labels, roles, ceiling, depth, delegates_to, interactive, status, parent, ends_at, metadata_url = row
     return Agent(
         name=AgentName(name),
         owner=PersonName(owner),
@@ -133,6 +135,9 @@ def agent(row: Row) -> Agent:
         depth=depth,
         delegates_to=words(delegates_to),
         interactive=bool(interactive),
+        parent=None if parent is None else AgentName(parent),
+        ends_at=None if ends_at is None else when(ends_at),
+        metadata_url=metadata_url,
         status=status,
     )
 
@@ -213,14 +218,14 @@ def link_row(link: Link) -> Row:
     return (
         link.id, link.session, link.parent, link.holder, text_set(link.scope), tools_text(link.tools),
         link.depth, link.max_depth, micros(link.issued_at), micros(link.expires_at),
-        link.max_calls, link.calls_made, link.reason, link.status,
+        link.max_calls, link.calls_made, link.reason, link.status, link.holder_key, link.signed_by, link.statement,
     )  # fmt: skip
 
 
 def link(row: Row) -> Link:
     (
         id_, session_id, parent_id, holder, scope, tools, depth, max_depth,
-        issued_at, expires_at, max_calls, calls_made, reason, status,
+        issued_at, expires_at, max_calls, calls_made, reason, status, holder_key, signed_by, statement,
     ) = row  # fmt: skip
     return Link(
         id=LinkId(id_),
@@ -236,6 +241,9 @@ def link(row: Row) -> Link:
         max_calls=max_calls,
         calls_made=calls_made,
         reason=reason,
+        holder_key=None if holder_key is None else Thumbprint(holder_key),
+        signed_by=None if signed_by is None else Thumbprint(signed_by),
+        statement=statement,
         status=status,
     )
 

@@ -203,6 +203,29 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             ended_at INTEGER
         ) STRICT, WITHOUT ROWID""",
     ),
+    (
+        "ALTER TABLE agents ADD COLUMN parent TEXT",
+        "ALTER TABLE agents ADD COLUMN ends_at INTEGER",
+        "ALTER TABLE agents ADD COLUMN metadata_url TEXT",
+        "CREATE INDEX agents_by_parent ON agents (parent) WHERE parent IS NOT NULL",
+        "ALTER TABLE links ADD COLUMN holder_key TEXT",
+        "ALTER TABLE links ADD COLUMN signed_by TEXT",
+        "ALTER TABLE links ADD COLUMN statement BLOB",
+        # `above` refers to nothing by itself: a statement is checked against it by its digest, whenever it is read.
+        """CREATE TABLE statements (
+            digest BLOB PRIMARY KEY CHECK (length(digest) = 32),
+            above BLOB CHECK (length(above) = 32),
+            text TEXT NOT NULL
+        ) STRICT, WITHOUT ROWID""",
+        """CREATE TABLE enrolments (
+            digest BLOB PRIMARY KEY CHECK (length(digest) = 32),
+            agent TEXT NOT NULL REFERENCES agents (name),
+            made_at INTEGER NOT NULL,
+            expires_at INTEGER NOT NULL,
+            used_at INTEGER
+        ) STRICT, WITHOUT ROWID""",
+        "CREATE INDEX enrolments_by_agent ON enrolments (agent)",
+    ),
 )
 
 

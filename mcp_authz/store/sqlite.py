@@ -38,12 +38,25 @@ from mcp_authz.model import (
 )
 from mcp_authz.passkey import Invitation, Passkey, SignIn
 from mcp_authz.rules.keys import Sealer, random_bytes
-from mcp_authz.store import accounts, admission, holds, pins, records, registry, revoke
+from mcp_authz.store import accounts, admission, enrolments, holds, pins, records, registry, revoke, signed
 from mcp_authz.store.changes import Changes
 from mcp_authz.store.connections import FilePen, Reader, Transactions
 from mcp_authz.store.faults import store_error
 from mcp_authz.store.files import DatabaseFile, InstanceLock, WriteLock, free_siblings, prepare
-from mcp_authz.store.ports import Admission, Clock, Event, Lost, Once, Pin, Record, RevocableKind, Standing
+from mcp_authz.store.ports import (
+    Admission,
+    Clock,
+    Enrolment,
+    Event,
+    Lost,
+    Once,
+    Pin,
+    Record,
+    Registration,
+    RevocableKind,
+    Standing,
+    Statement,
+)
 from mcp_authz.store.rows import micros
 from mcp_authz.store.schema import migrate
 from mcp_authz.store.transaction import Transaction, known_secret, secret
@@ -169,6 +182,12 @@ class SqliteStore:
     async def add_link(self, link: Link, event: Event) -> None:
         await self._write(lambda tx: registry.add_link(tx, link, event))
 
+    async def add_signed(self, registration: Registration, events: Sequence[Event]) -> None:
+        await self._write(lambda tx: signed.add_signed(tx, registration, events))
+
+    async def statements(self, leaf: bytes) -> tuple[Statement, ...]:
+        return self._ask(lambda tx: signed.statements(tx, leaf))
+
     async def open_links(self, agent: AgentName, at: datetime) -> tuple[tuple[Session, Link], ...]:
         return self._ask(lambda tx: registry.open_links(tx, agent, micros(at)))
 
@@ -179,6 +198,17 @@ class SqliteStore:
 
     async def revoke(self, kind: RevocableKind, name: str, event: Event) -> tuple[HoldId, ...]:
         return await self._write(lambda tx: revoke.revoke(tx, kind, name, event))
+
+    # Enrolments
+
+    async def add_enrolment(self, enrolment: Enrolment, event: Event) -> None:
+        await self._write(lambda tx: enrolments.add_enrolment(tx, enrolment, event))
+
+    async def enrol(self, code: bytes, key: Key, event: Event) -> None:
+        await self._write(lambda tx: enrolments.enrol(tx, code, key, event))
+
+    async def enrolment(self, code: bytes) -> Enrolment | None:
+        return self._ask(lambda tx: enrolments.enrolment(tx, code))
 
     # Holds
 

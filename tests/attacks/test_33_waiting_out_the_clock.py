@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from mcp_authz import limits
+from mcp_authz.delegating import Asked, Source
 from mcp_authz.errors import AuthzError
 from mcp_authz.model import AgentName, Assurance, Chain, HoldId, HoldState, PersonName
 from mcp_authz.rules.scope import parse_scopes
@@ -61,7 +62,8 @@ async def by_link(w: World) -> tuple[Actor, dict[str, str]]:
     coder = await w.agent("coder", ceiling="spy:drop")
     await w.agent("planner", ceiling="spy:drop", depth=1, delegates_to=["coder"])
     session, root = await w.start(await w.grant("alice", "planner", "spy:drop"))
-    link = await w.running.sessions.delegate(Chain(links=(root,)), session, to=AgentName("coder"), lifetime=2 * MINUTES)
+    source = Source(chain=Chain(links=(root,)), session=session, person=None)
+    link = await w.running.delegations.delegate(source, Asked(to=AgentName("coder"), lifetime=2 * MINUTES))
     return coder, {"delegation": link.id}
 
 

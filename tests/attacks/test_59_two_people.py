@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mcp_authz import limits
-from mcp_authz.model import Chain, Session
+from mcp_authz.model import Session
 from tests.oauth.house import Actor, House, claims_of, house
 
 
@@ -78,7 +78,7 @@ async def test_a_delegation_from_one_persons_session_and_a_session_of_another_ar
         _, coder, session, root = await h.family()
         await h.person("bob")
         bobs, _ = await h.start(coder, subject="bob")
-        link = await h.sessions.delegate(Chain(links=(root,)), session, to=coder.name)
+        link = await h.link(root, session, coder.name)
         assert claims_of(await h.token(coder))["sub"] == "agent:coder"
         for claims in ({"session": bobs.id, "delegation": link.id}, {"session": session.id, "delegation": root.id}):
             assert claims_of(await h.token(coder, claims=claims))["sub"] == "agent:coder"

@@ -20,6 +20,8 @@ from typing import Any
 
 from mcp_authz.agents import Agents, People
 from mcp_authz.config import load_config
+from mcp_authz.delegating import Asked, Delegations, Source
+from mcp_authz.hop import Unasked
 from mcp_authz.ids import new_id
 from mcp_authz.installation import Installation, open_installation, utc_now
 from mcp_authz.model import (
@@ -247,7 +249,9 @@ async def settle(here: Installation) -> Cast:
     await agents.add("coder", owner="alice", key=keys["coder"].public, ceiling=scope, by=OPERATOR)
     grant = await sessions.grant("alice", "planner", scope=scope, by=OPERATOR)
     session, root = await sessions.start(grant, purpose="fix issue 41", by=OPERATOR)
-    leaf = await sessions.delegate(Chain(links=(root,)), session, to=AgentName("coder"), reason="the Python part")
+    delegations = Delegations(store=here.store, clock=here.clock, policy=Unasked())
+    source = Source(chain=Chain(links=(root,)), session=session, person=None)
+    leaf = await delegations.delegate(source, Asked(to=AgentName("coder"), reason="the Python part"))
     return Cast(session=session, root=root, leaf=leaf, **keys)
 
 

@@ -21,10 +21,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from mcp_authz.agents import Agents, People
+from mcp_authz.delegating import Asked, Delegations, Source
 from mcp_authz.errors import AuthzError
+from mcp_authz.hop import Unasked
 from mcp_authz.ids import new_id
-from mcp_authz.model import AccessToken, AgentName, Caller, Grant, Link, Proof, Session
-from mcp_authz.oauth import IssuerKeys, OAuthServer, oauth_routes
+from mcp_authz.issuer_keys import IssuerKeys
+from mcp_authz.model import AccessToken, AgentName, Caller, Chain, Grant, Link, Proof, Session
+from mcp_authz.oauth import OAuthServer, oauth_routes
+from mcp_authz.redeeming import Chains
 from mcp_authz.rules import jose
 from mcp_authz.rules.constraint import ToolsMap
 from mcp_authz.rules.keys import PrivateKey, Sealer
@@ -69,6 +73,8 @@ class House:
     issuer: str
     store: SqliteStore
     sessions: Sessions
+    delegations: Delegations
+    chains: Chains
     agents: Agents
     people: People
     keys: IssuerKeys
@@ -140,6 +146,11 @@ class House:
     async def exchange(self, actor: Actor, subject_token: str, kind: str = TOKEN, **form: str) -> httpx2.Response:
         """One token exchange."""
         return await self.post(actor, grant_type=EXCHANGE, subject_token=subject_token, subject_token_type=kind, **form)
+
+    async def link(self, root: Link, session: Session, to: str, **asked: Any) -> Link:
+        """A delegation of the session's first agent, by the use layer itself."""
+        source = Source(chain=Chain(links=(root,)), session=session, person=None)
+        return await self.delegations.delegate(source, Asked(to=AgentName(to), **asked))
 
     async def delegate(self, actor: Actor, to: Actor, **form: str) -> str:
         """A delegation statement from the agent's fresh token."""
@@ -230,14 +241,19 @@ async def office(directory: Path, issuer: str = "http://localhost:8642") -> Asyn
     """An authorization server with everything but its network."""
     clock = Clock()
     store = SqliteStore.open(directory / "store.db", sealer=Sealer(bytes(32)), clock=clock)
+    keys = await IssuerKeys.load(store)
+    delegations = Delegations(store=store, clock=clock, policy=Unasked())
+    chains = Chains(store=store, clock=clock, issuer=issuer, keys=keys, delegations=delegations)
     async with httpx2.AsyncClient(timeout=10) as http:
         yield House(
             issuer=issuer,
             store=store,
-            sessions=Sessions(store, clock),
+            sessions=Sessions(store, clock, chains.signatures),
+            delegations=delegations,
+            chains=chains,
             agents=Agents(store, clock),
             people=People(store, clock),
-            keys=await IssuerKeys.load(store),
+            keys=keys,
             clock=clock,
             http=http,
         )
@@ -254,6 +270,8 @@ async def house(directory: Path) -> AsyncIterator[House]:
             server = OAuthServer(
                 store=h.store,
                 sessions=h.sessions,
+                delegations=h.delegations,
+                chains=h.chains,
                 issuer=h.issuer,
                 resource=h.resource,
                 signing=h.keys,

@@ -80,6 +80,8 @@ def _server(h: House, issuer: str) -> OAuthServer:
     return OAuthServer(
         store=h.store,
         sessions=h.sessions,
+        delegations=h.delegations,
+        chains=h.chains,
         issuer=issuer,
         resource=f"{issuer}/mcp",
         signing=h.keys,

@@ -36,7 +36,7 @@ def token_of(h: House, actor: Actor, link: Link | None, subject: str = "user:ali
 async def test_a_caller_is_known_with_everything_its_token_stands_on(tmp_path: Path) -> None:
     async with office(tmp_path) as h:
         _, coder, session, root = await h.family()
-        link = await h.sessions.delegate(Chain(links=(root,)), session, to=coder.name)
+        link = await h.link(root, session, coder.name)
         token = token_of(h, coder, link)
         caller = await h.sessions.identify(token, Proof.SIGNED)
         assert (caller.agent.name, caller.key, caller.proof, caller.token) == ("coder", token.key, Proof.SIGNED, token)
@@ -57,7 +57,7 @@ async def test_an_agent_in_its_own_name_has_neither_person_nor_session(tmp_path:
 async def test_revoking_anything_a_token_stands_on_ends_it_at_the_next_use(tmp_path: Path, kind: str) -> None:
     async with office(tmp_path) as h:
         _, coder, session, root = await h.family()
-        link = await h.sessions.delegate(Chain(links=(root,)), session, to=coder.name)
+        link = await h.link(root, session, coder.name)
         token = token_of(h, coder, link)
         await h.sessions.identify(token, Proof.BEARER)
         kinds = {
@@ -91,7 +91,7 @@ async def test_a_session_that_is_over_is_told_apart_from_a_token_that_is_bad(tmp
 async def test_a_link_that_ran_out_before_its_session_ends_the_token(tmp_path: Path) -> None:
     async with office(tmp_path) as h:
         _, coder, session, root = await h.family()
-        link = await h.sessions.delegate(Chain(links=(root,)), session, to=coder.name, lifetime=timedelta(minutes=10))
+        link = await h.link(root, session, coder.name, lifetime=timedelta(minutes=10))
         token = token_of(h, coder, link)
         h.clock.advance(minutes=10)
         with pytest.raises(TokenRefused):
@@ -141,7 +141,7 @@ async def test_a_token_whose_parts_do_not_belong_together_is_refused(tmp_path: P
     async with office(tmp_path) as h:
         await h.person("bob")
         _, coder, session, root = await h.family()
-        link = await h.sessions.delegate(Chain(links=(root,)), session, to=coder.name)
+        link = await h.link(root, session, coder.name)
         with pytest.raises(TokenRefused):
             await h.sessions.identify(replace(token_of(h, coder, link), **changes), Proof.BEARER)
 

@@ -11,7 +11,7 @@ import pytest
 
 from mcp_authz import limits
 from mcp_authz.errors import AuthzError, Conflict, DelegationError, InputError, NotFound
-from mcp_authz.model import AgentName, Chain, GrantId
+from mcp_authz.model import AgentName, GrantId
 from mcp_authz.rules.constraint import parse_tools
 from mcp_authz.rules.scope import parse_scopes
 from tests.oauth.house import OPERATOR, office
@@ -123,7 +123,7 @@ async def test_the_only_grant_between_two_is_found_by_their_names(tmp_path: Path
 async def test_a_delegation_inherits_what_it_does_not_narrow(tmp_path: Path) -> None:
     async with office(tmp_path) as h:
         _, coder, session, root = await h.family(scope="pr", tools=MERGE_API, max_calls=5)
-        link = await h.sessions.delegate(Chain(links=(root,)), session, to=coder.name)
+        link = await h.link(root, session, coder.name)
         assert (link.holder, link.parent, link.session) == (coder.name, root.id, session.id)
         assert (link.scope, link.tools, link.max_calls, link.depth) == (root.scope, root.tools, 5, 1)
         assert link.max_depth == 1  # as deep as it stands: the coder's own depth is 0
@@ -132,7 +132,7 @@ async def test_a_delegation_inherits_what_it_does_not_narrow(tmp_path: Path) -> 
 async def test_a_delegation_ends_with_its_parent_at_the_latest(tmp_path: Path) -> None:
     async with office(tmp_path) as h:
         _, coder, session, root = await h.family(lifetime=timedelta(minutes=30))
-        link = await h.sessions.delegate(Chain(links=(root,)), session, to=coder.name)
+        link = await h.link(root, session, coder.name)
         assert link.expires_at == root.expires_at
 
 
@@ -141,7 +141,7 @@ async def test_an_inherited_scope_is_cut_to_the_delegates_ceiling(tmp_path: Path
         planner = await h.agent("planner", "pr secret", depth=1, delegates_to=frozenset({AgentName("coder")}))
         await h.agent("coder", "pr:write deploy")
         session, root = await h.start(planner, "pr secret")
-        link = await h.sessions.delegate(Chain(links=(root,)), session, to=AgentName("coder"))
+        link = await h.link(root, session, "coder")
         assert link.scope == parse_scopes("pr:write")
 
 
@@ -169,7 +169,7 @@ async def test_a_delegation_that_asks_for_more_is_refused_and_recorded(tmp_path:
         await h.agent("stranger")
         _, _, session, root = await h.family(scope="pr", tools=MERGE_API, max_calls=5)
         with pytest.raises((DelegationError, InputError)):
-            await h.sessions.delegate(Chain(links=(root,)), session, **{"to": AgentName("coder"), **more})
+            await h.link(root, session, **{"to": "coder", **more})
         assert await h.store.links(session.id) == (root,)
         (fields,) = await h.events("delegation")
         assert (fields["decision"], fields["from"]) == ("deny", "agent:planner")
@@ -182,7 +182,7 @@ async def test_nothing_descends_from_what_was_revoked(tmp_path: Path, kind: str)
         names = {"link": root.id, "session": session.id, "grant": session.grant, "person": "alice", "agent": "planner"}
         await h.revoke(kind, names[kind])
         with pytest.raises((Conflict, DelegationError)):
-            await h.sessions.delegate(Chain(links=(root,)), session, to=coder.name)
+            await h.link(root, session, coder.name)
         assert await h.store.links(session.id) in [(root,), (await h.store.link(root.id),)]
 
 
@@ -191,16 +191,16 @@ async def test_nobody_delegates_to_an_agent_that_is_revoked_or_has_no_key(tmp_pa
         _, coder, session, root = await h.family()
         await h.revoke("key", coder.key.public.thumbprint)
         with pytest.raises(DelegationError, match="no key"):
-            await h.sessions.delegate(Chain(links=(root,)), session, to=coder.name)
+            await h.link(root, session, coder.name)
         await h.revoke("agent", "coder")
         with pytest.raises(DelegationError, match="not active"):
-            await h.sessions.delegate(Chain(links=(root,)), session, to=coder.name)
+            await h.link(root, session, coder.name)
 
 
 async def test_a_delegation_is_recorded_with_who_gave_what_to_whom(tmp_path: Path) -> None:
     async with office(tmp_path) as h:
         _, coder, session, root = await h.family()
-        link = await h.sessions.delegate(Chain(links=(root,)), session, to=coder.name, reason="fix issue 41")
+        link = await h.link(root, session, coder.name, reason="fix issue 41")
         (fields,) = await h.events("delegation")
         assert (fields["from"], fields["holder"], fields["subject"]) == ("agent:planner", "agent:coder", "user:alice")
         assert (fields["link"], fields["reason"], fields["decision"]) == (link.id, "fix issue 41", "permit")

@@ -8,7 +8,6 @@ import anyio
 import pytest
 
 from mcp_authz import limits
-from mcp_authz.model import Chain
 from tests.oauth.house import House, office
 
 
@@ -50,8 +49,8 @@ async def test_a_claim_never_names_somebody_elses_session(tmp_path: Path) -> Non
 async def test_two_links_in_one_session_are_told_apart_by_the_delegation_claim_only(tmp_path: Path) -> None:
     async with office(tmp_path) as h:
         _, coder, session, root = await h.family()
-        one = await h.sessions.delegate(Chain(links=(root,)), session, to=coder.name)
-        two = await h.sessions.delegate(Chain(links=(root,)), session, to=coder.name)
+        one = await h.link(root, session, coder.name)
+        two = await h.link(root, session, coder.name)
         assert await h.sessions.which(coder.name, session=session.id) is None
         for link in (one, two):
             assert await h.sessions.which(coder.name, session=session.id, delegation=link.id) == (session, link)

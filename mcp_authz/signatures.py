@@ -1,0 +1,90 @@
+"""Whether the stored links of a chain are what their delegators signed; asked at every use of one.
+
+The signatures are over bytes that never change, so that one verification of them is remembered by their digest. What is
+compared with them each time is the stored link.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from mcp_authz import limits
+from mcp_authz.errors import DelegationError, InputError, SignatureRefused, TokenRefused
+from mcp_authz.model import Link
+from mcp_authz.rules import link_id as ids
+from mcp_authz.rules.keys import PublicKey
+from mcp_authz.rules.signed_link import SignedChain, SignedLink, verify_signatures
+from mcp_authz.store.ports import Registry
+
+
+@dataclass(slots=True, kw_only=True)
+class Signatures:
+    """Verifies chains that end under this issuer's keys (`kid` -> key)."""
+
+    store: Registry
+    issuer: str
+    keys: Mapping[str, PublicKey]
+    _verified: OrderedDict[bytes, SignedLink] = field(default_factory=OrderedDict)
+
+    def verify(self, texts: Sequence[str]) -> SignedChain:
+        """Return the chain, once its signatures are verified; each of its links is remembered.
+
+        Raises:
+            SignatureRefused, DelegationError: as `verify_signatures`.
+        """
+        chain = verify_signatures(texts, issuer=self.issuer, keys=self.keys)
+        for link in chain.links:
+            self._verified[link.digest] = link
+            self._verified.move_to_end(link.digest)
+        while len(self._verified) > limits.LINKS_REMEMBERED:
+            self._verified.popitem(last=False)
+        return chain
+
+    async def require(self, links: Sequence[Link]) -> None:
+        """Return only if every link that a delegator signed is stored as it was signed.
+
+        Raises:
+            TokenRefused: one is not, or what was signed is not there or not good.
+        """
+        for link in links:
+            if link.statement is not None:
+                _require_same(link, await self._signed(link.statement))
+            elif link.signed_by is not None or link.holder_key is not None:
+                raise TokenRefused(f"link `{link.id}` says that it was signed, and by nothing")
+
+    def forget(self) -> None:
+        """Nothing is remembered: the next use of each link verifies its signatures again."""
+        self._verified.clear()
+
+    async def _signed(self, digest: bytes) -> SignedLink:
+        known = self._verified.get(digest)
+        if known is not None:
+            return known
+        kept = await self.store.statements(digest)
+        try:
+            chain = self.verify([statement.text for statement in kept])
+        except (SignatureRefused, DelegationError) as error:
+            raise TokenRefused(f"what was signed of a link is not good any more: {error}") from None
+        if chain.leaf.digest != digest:
+            raise TokenRefused("another statement is kept where a link's own should be")
+        return chain.leaf
+
+
+def _require_same(link: Link, signed: SignedLink) -> None:
+    try:
+        parent = None if signed.parent is None else ids.link_id(signed.parent)
+        same = (
+            link.id == ids.link_id(signed.id)
+            and link.parent == parent
+            and link.holder_key == signed.holder.thumbprint
+            and link.signed_by == signed.signer.thumbprint
+            and (link.session, link.scope, link.tools) == (signed.session, signed.scope, signed.tools)
+            and (link.issued_at, link.expires_at) == (signed.issued_at, signed.expires_at)
+            and (link.max_calls, link.max_depth - link.depth) == (signed.max_calls, signed.max_depth - signed.depth)
+        )
+    except InputError:
+        same = False
+    if not same:
+        raise TokenRefused(f"link `{link.id}` is stored as something else than its delegator signed")

@@ -1,0 +1,82 @@
+"""Signed links in a transaction: what a delegator signed comes into the store with its proof, and with its children."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from mcp_authz import limits
+from mcp_authz.errors import Conflict
+from mcp_authz.model import Agent, Key, Link
+from mcp_authz.store import registry, rows
+from mcp_authz.store.lineage import lineage
+from mcp_authz.store.ports import Event, Registration, Statement
+from mcp_authz.store.records import append
+from mcp_authz.store.rows import AGENT, KEY, LINK, Row, insert, micros
+from mcp_authz.store.transaction import Transaction
+
+_UP: Final = f"""
+    WITH RECURSIVE up (digest, above, text, steps) AS (
+        SELECT digest, above, text, 1 FROM statements WHERE digest = ?
+        UNION ALL
+        SELECT statements.digest, statements.above, statements.text, steps + 1
+        FROM statements JOIN up ON statements.digest = up.above WHERE steps <= {limits.CHAIN_LINKS}
+    ) SELECT digest, above, text FROM up ORDER BY steps DESC
+"""  # noqa: S608 - a constant
+
+
+def add_signed(tx: Transaction, registration: Registration, events: Sequence[Event]) -> None:
+    """The links exist with their statements; children come first, because links name their holders."""
+    for statement in registration.statements:
+        tx.db.execute(
+            "INSERT INTO statements (digest, above, text) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+            (statement.digest, statement.above, statement.text),
+        )
+    for child, key in registration.children:
+        _add_child(tx, child, key)
+    for link in registration.links:
+        _add(tx, link)
+    for event in events:
+        append(tx, event)
+
+
+def statements(tx: Transaction, leaf: bytes) -> tuple[Statement, ...]:
+    """The statement with this digest and those above it, root first."""
+    return tuple(map(_statement, tx.db.execute(_UP, (leaf,))))
+
+
+def _add(tx: Transaction, link: Link) -> None:
+    known = registry.link(tx, link.id)
+    if known is not None:  # presented twice at once, or by two of its holders
+        if known.statement != link.statement:
+            raise Conflict(f"there is a link `{link.id}` that says something else")
+        return
+    above = None if link.parent is None else lineage(tx, link.parent, tx.now)
+    if above is None or above.session != link.session:
+        raise Conflict(f"link `{link.id}` does not stand under a link of its session")
+    if above.ended is not None:
+        raise Conflict("the parent link, or what it descends from, is not active any more")
+    tx.db.execute(insert("links", LINK), rows.link_row(link))
+
+
+def _add_child(tx: Transaction, child: Agent, key: Key) -> None:
+    """The child is there with this key; one that was there before has lost its older keys."""
+    holder, belongs = registry.key(tx, key.thumbprint), f"agent:{child.name}"
+    if holder is not None and (holder.holder != belongs or holder.status != "active"):
+        raise Conflict(f"key `{key.thumbprint}` belongs to somebody already")
+    before = registry.agent(tx, child.name)
+    if before is None:
+        tx.db.execute(insert("agents", AGENT), rows.agent_row(child))
+    elif before.parent != child.parent or before.status != "active":
+        raise Conflict(f"agent `{child.name}` was revoked, or is no child of `{child.parent}`")
+    else:
+        ends_at = max(filter(None, (before.ends_at, child.ends_at)))
+        tx.db.execute("UPDATE agents SET ends_at = ? WHERE name = ?", (micros(ends_at), child.name))
+    if holder is None:
+        tx.db.execute("UPDATE keys SET status = 'revoked' WHERE holder = ? AND status = 'active'", (belongs,))
+        tx.db.execute(insert("keys", KEY), rows.key_row(key))
+
+
+def _statement(row: Row) -> Statement:
+    digest, above, text = row
+    return Statement(digest=digest, above=above, text=text)
