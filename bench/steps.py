@@ -52,7 +52,7 @@ async def steps(house: House, calls: int) -> list[tuple[str, float]]:
 
     def bound() -> None:
         action_digest(
-            house.tool_call, session=session.id, subject=session.subject, actor=caller.agent.name, chain=chain.agents
+            house.tool_call, session=session.id, subject=session.principal, actor=caller.agent.name, chain=chain.agents
         )
 
     def document() -> dict[str, Any]:

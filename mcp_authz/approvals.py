@@ -62,7 +62,8 @@ def asker_of(caller: Caller) -> Asker:
     assert caller.session is not None and caller.chain is not None  # noqa: S101 - steps 5 and 12 came before
     return Asker(
         agent=caller.agent,
-        subject=caller.session.subject,
+        # Who owns the first agent answers for one that works for itself.
+        subject=caller.session.subject or caller.holders[caller.session.agent].owner,
         session=caller.session.id,
         purpose=caller.session.purpose,
         chain=caller.chain.agents,

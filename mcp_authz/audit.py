@@ -53,7 +53,7 @@ def who(caller: Caller) -> dict[str, Any]:
     }
     if caller.session is not None and caller.chain is not None:
         fields |= {
-            "subject": f"user:{caller.session.subject}",
+            "subject": caller.session.principal,
             "session": caller.session.id,
             "purpose": caller.session.purpose,
             "mode": caller.session.mode.value,

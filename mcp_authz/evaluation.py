@@ -71,7 +71,7 @@ class Evaluator:
         digest = action_digest(
             call,
             session=caller.session.id,
-            subject=caller.session.subject,
+            subject=caller.session.principal,
             actor=caller.agent.name,
             chain=caller.chain.agents,
         )

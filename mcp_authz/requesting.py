@@ -109,7 +109,7 @@ class SessionRequest:
         """
         caller = self._caller
         grants = await self._sessions.active_grants(caller.agent.name)
-        subjects = {grant.subject for grant in grants}
+        subjects = {grant.subject for grant in grants if grant.subject is not None}
         if caller.token.subject.startswith("user:"):
             subject = PersonName(caller.token.subject.removeprefix("user:"))
         elif len(subjects) > 1:
@@ -137,7 +137,7 @@ class SessionRequest:
             bounds=() if whose.grant is None else ((whose.grant.expires_at, "delegation"),),
         )
         digest = action_digest(
-            call, session=asker.session, subject=asker.subject, actor=caller.agent.name, chain=asker.chain
+            call, session=asker.session, subject=f"user:{asker.subject}", actor=caller.agent.name, chain=asker.chain
         )
         hold = Hold(call_digest=digest, rules=self._rules(whose), because=(RuleId("request-session"),))
         try:

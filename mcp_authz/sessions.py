@@ -122,7 +122,7 @@ class Sessions:
         _require_budget(max_calls)
         _require_purpose(purpose)
         holder = await self._active_agent(grant.agent)
-        await self._require_person(grant.subject)
+        await self._require_person(holder.owner if grant.subject is None else grant.subject)
         now = self._clock().replace(microsecond=0)  # what is signed of it counts whole seconds
         session = Session(
             id=SessionId(new_id("s")),
@@ -250,7 +250,7 @@ class Sessions:
         now = self._clock()
         grants = await self._store.grants(agent=agent)
         active = [grant for grant in grants if grant.status == "active" and now < grant.expires_at]
-        return [grant for grant in active if await self.is_active(grant.subject)]
+        return [grant for grant in active if grant.subject is not None and await self.is_active(grant.subject)]
 
     async def _active_agent(self, name: AgentName) -> Agent:
         agent = await self._store.agent(name)

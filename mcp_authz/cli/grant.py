@@ -12,7 +12,7 @@ from mcp_authz.cli import views
 from mcp_authz.cli.invocation import advising, asynchronous, command_line, installation, operator
 from mcp_authz.cli.options import Json, duration, the_one
 from mcp_authz.cli.output import facts, local, next_step, note, print_json, say, shortener, table
-from mcp_authz.cli.states import grant_state, shown_words
+from mcp_authz.cli.states import grant_state, shown_subject, shown_words
 from mcp_authz.errors import DelegationError, NotFound
 from mcp_authz.model import Grant, GrantId
 from mcp_authz.rules.classify import tool_name
@@ -88,7 +88,7 @@ async def list_(ctx: typer.Context, json: Json = False) -> None:
         (
             (
                 short(grant.id),
-                grant.subject,
+                shown_subject(grant.subject),
                 grant.agent,
                 grant_state(grant, now),
                 local(grant.expires_at),
@@ -118,7 +118,7 @@ async def show(
         [
             ("grant", found.id),
             ("state", grant_state(found, now)),
-            ("subject", found.subject),
+            ("subject", shown_subject(found.subject)),
             ("agent", found.agent),
             ("scope", shown_words(found.scope)),
             ("tools", _shown_tools(found.tools)),

@@ -16,7 +16,7 @@ from mcp_authz.cli.grant import find_grant
 from mcp_authz.cli.invocation import advising, asynchronous, command_line, installation, operator
 from mcp_authz.cli.options import Json, duration, the_one
 from mcp_authz.cli.output import draw, local, next_step, print_json, say, shortener, table
-from mcp_authz.cli.states import Open, link_state, session_state, shown_budget, shown_words, what_is_open
+from mcp_authz.cli.states import Open, link_state, session_state, shown_budget, shown_subject, shown_words, what_is_open
 from mcp_authz.errors import DelegationError, NotFound
 from mcp_authz.model import Link, LinkId, SessionId
 from mcp_authz.rules.display import visible
@@ -72,7 +72,9 @@ async def start(
     if json:
         print_json({**views.session(session), "links": [views.link(root)]})
         return
-    say(f"session {session.id} is open: {session.agent} works for {session.subject} until {local(session.expires_at)}")
+    say(
+        f"session {session.id} is open: {session.agent} works for {shown_subject(session.subject)} until {local(session.expires_at)}"
+    )
     say(f"link {root.id}: {shown_words(root.scope)}")
     next_step(command_line(ctx, "session", "show", session.id))
 
@@ -94,7 +96,7 @@ async def list_(ctx: typer.Context, json: Json = False) -> None:
                 short(session.id),
                 session_state(session, is_open),
                 session.agent,
-                session.subject,
+                shown_subject(session.subject),
                 session.purpose,
                 local(session.expires_at),
                 shown_budget(session.calls_made, session.max_calls),
@@ -125,7 +127,7 @@ async def show(
     say(f"purpose: {visible(found.purpose)}")
     calls = shown_budget(found.calls_made, found.max_calls)
     say(f"from {local(found.started_at)} until {local(found.expires_at)}, {calls}")
-    draw(_tree(f"user:{found.subject}", links, is_open))
+    draw(_tree(found.principal, links, is_open))
 
 
 def _tree(subject: str, links: Iterable[Link], is_open: Open) -> Tree:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from mcp_authz import limits
-from mcp_authz.model import Grant, Link, LinkId, Session, SessionId
+from mcp_authz.model import Grant, Link, LinkId, PersonName, Session, SessionId
 from mcp_authz.store.ports import Store
 
 
@@ -64,6 +64,11 @@ def shown_budget(calls_made: int, max_calls: int | None) -> str:
     if max_calls is not None:
         return f"{calls_made} of {max_calls} calls"
     return "1 call" if calls_made == 1 else f"{calls_made} calls"
+
+
+def shown_subject(subject: PersonName | None) -> str:
+    """For whom: the person, or `itself`."""
+    return "itself" if subject is None else subject
 
 
 def shown_words(words: Iterable[str], none: str = "-") -> str:

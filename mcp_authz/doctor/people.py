@@ -121,7 +121,11 @@ def asked(case: Case, inside: Inside) -> tuple[Ask, ...]:
     agents = {agent.name: agent for agent in inside.agents if agent.status == "active"}
     live = [grant for grant in inside.grants if grant.status == "active" and grant.expires_at > case.at]
     asks = [
-        Ask(subject=grant.subject, owner=agents[grant.agent].owner, interactive=agents[grant.agent].interactive)
+        Ask(
+            subject=grant.subject or agents[grant.agent].owner,
+            owner=agents[grant.agent].owner,
+            interactive=agents[grant.agent].interactive,
+        )
         for grant in live
         if grant.agent in agents
     ]

@@ -57,7 +57,7 @@ def _is_of(chain: Lineage, admission: Admission) -> bool:
         admission.agent,
         admission.session,
         admission.grant,
-        admission.subject,
+        admission.subject or "",
     )
 
 

@@ -127,7 +127,7 @@ class Admission:
     event: Event  # the decision record of a permitted call
     agent: AgentName
     key: Thumbprint
-    subject: PersonName
+    subject: PersonName | None
     grant: GrantId
     session: SessionId
     links: tuple[LinkId, ...]  # root to leaf

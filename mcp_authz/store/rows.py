@@ -166,7 +166,7 @@ def key(row: Row) -> Key:
 
 def grant_row(grant: Grant) -> Row:
     return (
-        grant.id, grant.subject, grant.agent, text_set(grant.scope), tools_text(grant.tools),
+        grant.id, grant.subject or "", grant.agent, text_set(grant.scope), tools_text(grant.tools),
         micros(grant.granted_at), micros(grant.expires_at), grant.status,
     )  # fmt: skip
 
@@ -175,7 +175,7 @@ def grant(row: Row) -> Grant:
     id_, subject, agent_, scope, tools, granted_at, expires_at, status = row
     return Grant(
         id=GrantId(id_),
-        subject=PersonName(subject),
+        subject=PersonName(subject) if subject else None,
         agent=AgentName(agent_),
         scope=_scopes(scope),
         tools=_tools_or_none(tools),
@@ -187,7 +187,7 @@ def grant(row: Row) -> Grant:
 
 def session_row(session: Session) -> Row:
     return (
-        session.id, session.grant, session.subject, session.agent, session.mode.value, session.purpose,
+        session.id, session.grant, session.subject or "", session.agent, session.mode.value, session.purpose,
         micros(session.started_at), micros(session.expires_at), micros(session.last_used_at),
         session.max_calls, session.calls_made, session.status,
     )  # fmt: skip
@@ -201,7 +201,7 @@ def session(row: Row) -> Session:
     return Session(
         id=SessionId(id_),
         grant=GrantId(grant_id),
-        subject=PersonName(subject),
+        subject=PersonName(subject) if subject else None,
         agent=AgentName(agent_),
         mode=Mode(mode),
         purpose=purpose,
