@@ -24,13 +24,25 @@ SESSION_IDLE: Final = timedelta(hours=2)
 GRANT_LIFETIME: Final = timedelta(days=90)
 DELEGATION_LIFETIME: Final = timedelta(hours=1)  # of a link for which the delegator names no lifetime
 OWN_NAME_TOKEN_LIFETIME: Final = timedelta(minutes=1)  # so that a session which a person starts is soon found
+CONTEXT_LIFETIME: Final = timedelta(minutes=1)  # of a context token: from forwarding to the tool server's check
 KEY_OVERLAP: Final = timedelta(days=1)  # how long a rotated key may still stand behind what was issued before
 REPLAY_WINDOW: Final = timedelta(minutes=2)  # an identical call gets the recorded outcome again
 REQUEST_STATE_LIFETIME: Final = timedelta(minutes=15)
+KEY_OVERLAP_SELF: Final = timedelta(hours=12)  # the same where an agent replaces its own key: no session is cut short
+KEY_PROOF_AGE: Final = timedelta(minutes=2)  # of the proof by which a new key asks to be an agent's
 ENROLMENT_CODE: Final = timedelta(hours=1)  # of the one-time code by which an agent registers its key
 INVITATION: Final = timedelta(hours=1)  # of the one-time link by which a person registers a passkey
 SIGN_IN_LIFETIME: Final = timedelta(hours=12)  # of a browser's cookie: a working day
+DPOP_NONCE: Final = timedelta(minutes=5)  # a nonce counts in the stretch of time it was given out in, and the next
 CHALLENGE_LIFETIME: Final = timedelta(minutes=5)  # from the question to the passkey's answer
+
+# The keys that a tool server fetches from the gateway, and what it remembers of context tokens.
+KEYS_FETCHED: Final = timedelta(seconds=5)  # to their last byte; a call waits for it
+KEYS_BYTES: Final = 64 * 1024
+KEYS_KEPT: Final = timedelta(hours=1)  # then they are fetched again, so that a key that was taken back ends
+KEYS_PAUSE: Final = timedelta(minutes=1)  # between two fetches, whatever key ids strangers name
+KEYS_RETRY: Final = timedelta(seconds=5)  # after a fetch that failed
+CONTEXTS_REMEMBERED: Final = 100_000  # ids of accepted tokens, for 90 seconds each; about 25 MB at most
 
 # Chains.
 CHAIN_LINKS: Final = 8
@@ -55,6 +67,7 @@ TOKEN_BYTES: Final = 16 * 1024
 PASSPHRASE: Final = 8  # characters of a new one, at least (NIST SP 800-63B section 5.1.1.1)
 NAME: Final = 63  # characters of an agent's or a person's name
 PURPOSE: Final = 256  # characters that say why: of a session's purpose, a delegation's reason
+DPOP_BYTES: Final = 4 * 1024  # of one proof of possession, with its key; real ones have 500
 FORM_BYTES: Final = 64 * 1024  # one request to the token endpoint: an assertion, a token and a tools map
 ID_CHARACTERS: Final = 256  # of the id that a client gives its assertion
 SIGN_INS: Final = 16  # token requests under way at once, each in a worker thread; later ones wait
@@ -62,6 +75,18 @@ SIGN_INS: Final = 16  # token requests under way at once, each in a worker threa
 # What a record takes over from a call.
 NAMES_RECORDED: Final = 32  # names of arguments
 DETAIL_RECORDED: Final = 512  # characters of why a call was denied
+
+# Agents that are hosted elsewhere.
+METADATA_TIME: Final = timedelta(seconds=5)  # for one metadata document, from the name's look-up to its last byte
+METADATA_BYTES: Final = 64 * 1024  # one document
+METADATA_URL: Final = 512  # characters
+METADATA_FRESH: Final = timedelta(hours=1)  # how long the keys that were read count without being read again
+METADATA_KEPT: Final = timedelta(hours=24)  # how long they count when they cannot be read again
+METADATA_PAUSE: Final = timedelta(minutes=1)  # between two readings of one agent's document
+
+# Enrolment by one-time codes.
+ENROLMENTS_BURST: Final = 20  # codes that one source may get wrong at once
+ENROLMENTS_PER_SECOND: Final = 0.2
 
 # Holds.
 HOLDS_PER_SESSION: Final = 20  # pending at once; a flood is refused, not queued

@@ -59,6 +59,7 @@ LAYERS = [
         "mcp_authz.requesting",
         "mcp_authz.parts",
         "mcp_authz.forwarding",
+        "mcp_authz.context",
         "mcp_authz.canary",
         "mcp_authz.identity",
         "mcp_authz.gateway",
@@ -70,6 +71,8 @@ LAYERS = [
         "mcp_authz.oauth.*",
         "mcp_authz.protocol",
         "mcp_authz.protocol.*",
+        "mcp_authz.verify",
+        "mcp_authz.published_keys",
         "mcp_authz.client",
         "mcp_authz.client.*",
         "mcp_authz.web",
@@ -97,6 +100,7 @@ LAYERS = [
 
 DOORS = {
     "nacl": {"mcp_authz.rules.keys"},
+    "cryptography": {"mcp_authz.rules.es256"},
     "rfc8785": {"mcp_authz.rules.canonical"},
     "jsonschema": {"mcp_authz.rules.schema"},
     "referencing": {"mcp_authz.rules.schema"},
@@ -117,7 +121,7 @@ DOORS = {
     "jinja2": {"mcp_authz.web.pages"},
     "uvicorn": {"mcp_authz.cli.serve", "mcp_authz.cli.listening"},
     "aiohttp": {"tool_adapters.direct"},
-    "httpx2": {"tool_adapters.*", "mcp_authz.client.*", "mcp_authz.cli.token"},
+    "httpx2": {"mcp_authz.published_keys", "tool_adapters.*", "mcp_authz.client.*", "mcp_authz.cli.token"},
     "typer": {"mcp_authz.cli.*"},
     "rich": {"mcp_authz.cli.*"},
     "desktop_notifier": {"mcp_authz.desktop"},

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from mcp_authz.model import Deny, HeldCall, HoldState
+from mcp_authz.model import Deny, HeldCall, HoldState, Proof
 from mcp_authz.outcome import Asked, Broken, Forwarded, Held, Outcome, Refused, Replayed
-from mcp_authz.rules.decision import REASONS
+from mcp_authz.rules.call_proof import INVOCATION, TYP
+from mcp_authz.rules.decision import DPOP_REQUIRED, REASONS
+from mcp_authz.rules.dpop import ALGORITHMS
 from mcp_authz.rules.message import OWN_META, Message
 from mcp_authz.rules.token import MINIMAL_SCOPE
 
@@ -18,6 +20,8 @@ INTERNAL_ERROR: Final = -32603
 INVALID_PARAMS: Final = -32602
 HEADER_MISMATCH: Final = -32020
 ENVELOPE: Final = f"{OWN_META}outcome"
+
+_DPOP: Final = f'DPoP algs="{" ".join(ALGORITHMS)}"'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +47,9 @@ Answer = Result | Error
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Places:
-    """Where answers point to: the resource's metadata (RFC 9728), and the pages of held calls."""
+    """Where answers point to: the resource and its metadata (RFC 9728), and the pages of held calls."""
 
+    resource: str
     resource_metadata: str
     holds: str
 
@@ -92,17 +97,24 @@ def _answer(outcome: Outcome, message: Message, places: Places) -> Answer:
                 challenge=f'Bearer error="insufficient_scope", scope="{scopes}", '
                 f'resource_metadata="{places.resource_metadata}"',
             )
+        case Refused(deny=Deny(code="links_invalid") as deny):
+            return _unauthorized(deny, places)
+        case Refused(call_id=call_id, deny=Deny(code="proof_required", needs=Proof.DPOP) as deny):
+            return _bound_token(_denied(call_id, deny), places)
+        case Refused(call_id=call_id, deny=Deny(code="proof_required" | "proof_invalid") as deny):
+            more = {**_denied(call_id, deny), "proof": "signed", "sign": _to_sign(message, places)}
+            return _said(f"Denied: {_reason(deny)}", more)
         case Refused(call_id=call_id, deny=deny):
             return _said(f"Denied: {_reason(deny)}", _denied(call_id, deny))
 
 
 def in_stream(error: Error, message: Message) -> Answer:
     """The error as it is said when the HTTP status is committed already: a tool result that a model reads."""
-    if message.method != "tools/call" or error.status not in {403, 503}:
+    if message.method != "tools/call" or error.status not in {401, 403, 503}:
         return error
     data = error.data if isinstance(error.data, dict) else {}
-    reason = data.get("error", "unavailable")
-    return _said(f"Denied: {error.message}", {"outcome": "denied", "reason": reason})
+    reason = data.get("reason", data.get("error", "unavailable"))
+    return _said(f"Denied: {error.message}", {"outcome": "denied", **data, "reason": reason})
 
 
 UNAVAILABLE: Final = Error(
@@ -115,11 +127,56 @@ BROKEN: Final = Error(code=INTERNAL_ERROR, message="internal error of the gatewa
 
 
 def unauthorized_challenge(*, resource_metadata: str, error: str | None, description: str) -> str:
-    """The `WWW-Authenticate` value of a 401: always the same minimal scope, whatever was asked (RFC 6750, RFC 9728)."""
-    parts = [f'resource_metadata="{resource_metadata}"', f'scope="{MINIMAL_SCOPE}"']
-    if error is not None:
-        parts = [f'error="{error}"', f'error_description="{description}"', *parts]
-    return f"Bearer {', '.join(parts)}"
+    """The `WWW-Authenticate` value of a 401: always the same minimal scope, whatever was asked (RFC 6750, RFC 9728).
+
+    Who sent no credentials at all is offered both schemes. Bearer stands first: clients look for their parameters from
+    the left, and some know no other scheme.
+    """
+    where = f'resource_metadata="{resource_metadata}", scope="{MINIMAL_SCOPE}"'
+    if error is None:
+        return f"Bearer {where}, {_DPOP}, {where}"
+    return f'Bearer error="{error}", error_description="{description}", {where}'
+
+
+def dpop_challenge(*, resource_metadata: str, error: str, description: str) -> str:
+    """The `WWW-Authenticate` value of a 401 that takes a DPoP proof to mend (RFC 9449 section 7.1).
+
+    `error` is `invalid_token`, where a token bound to a key is needed or was shown without its key,
+    `invalid_dpop_proof`, or `use_dpop_nonce`. `description` is one sentence without quotes.
+    """
+    where = f'resource_metadata="{resource_metadata}", scope="{MINIMAL_SCOPE}"'
+    return f'{_DPOP}, error="{error}", error_description="{description}", {where}'
+
+
+def _unauthorized(deny: Deny, places: Places) -> Error:
+    """Links that are not those of the token are a token that does not stand (DESIGN section 5, step 5)."""
+    text = "the signed links that came with the request are not those of its access token; sign in again"
+    challenge = unauthorized_challenge(
+        resource_metadata=places.resource_metadata, error="invalid_token", description=text
+    )
+    data = {"error": "invalid_token", "reason": deny.code}
+    return Error(code=UNAUTHENTICATED, message=REASONS[deny.code], data=data, status=401, challenge=challenge)
+
+
+def _bound_token(denied: Mapping[str, Any], places: Places) -> Error:
+    """A token of another kind would do, which the client gets by signing in with a key of its own (RFC 9449)."""
+    return Error(
+        code=UNAUTHENTICATED,
+        message=DPOP_REQUIRED,
+        data={**denied, "error": "invalid_token", "proof": "dpop"},
+        status=401,
+        challenge=dpop_challenge(
+            resource_metadata=places.resource_metadata,
+            error="invalid_token",
+            description="this call needs an access token that is bound to a key",
+        ),
+    )
+
+
+def _to_sign(message: Message, places: Places) -> dict[str, Any]:
+    """What a client signs so that the call counts as signed; the link is the one that its token response named."""
+    tool = message.params.get("name") if message.method == "tools/call" else message.method
+    return {"meta": INVOCATION, "typ": TYP, "tool": tool, "audience": places.resource}
 
 
 def _unknown(message: Message) -> str:
@@ -135,8 +192,9 @@ def _unknown(message: Message) -> str:
 
 
 def _reason(deny: Deny) -> str:
-    # What is wrong with the arguments is the one detail a caller needs; it names arguments and rules, never values.
-    return f"{REASONS[deny.code]} ({deny.detail})" if deny.code == "arguments" and deny.detail else REASONS[deny.code]
+    # What is wrong with arguments or proof is the one detail a caller needs; it names members and rules, never values.
+    told = deny.code in {"arguments", "proof_invalid"} and deny.detail
+    return f"{REASONS[deny.code]} ({deny.detail})" if told else REASONS[deny.code]
 
 
 def _denied(call_id: str, deny: Deny) -> dict[str, Any]:

@@ -8,19 +8,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from mcp_authz import limits
 from mcp_authz.errors import InputError, SignatureRefused
 from mcp_authz.rules import strict_json
 from mcp_authz.rules.canonical import canonical
-from mcp_authz.rules.keys import SIGNATURE_BYTES, PrivateKey, PublicKey, b64url, unb64url
+from mcp_authz.rules.keys import SIGNATURE_BYTES, PrivateKey, b64url, unb64url
 from mcp_authz.rules.strict_json import JsonObject
 
 _ALGORITHMS: Final = frozenset({"EdDSA", "Ed25519"})  # RFC 8037 and RFC 9864: two names of one algorithm
 _KEY_SOURCES: Final = ("jku", "x5u", "x5c")  # parameters by which a token would bring its own key
 _REWRITES: Final = ("crit", "b64", "zip", "enc")  # parameters that change what the rest of the token means
 _TEXT_CHARACTERS: Final = 1024
+
+
+class Verifier(Protocol):
+    """A public key; which kind it is, the reader of a slot decides."""
+
+    def verify(self, message: bytes, signature: bytes) -> None:
+        """Return only if `signature` was made over `message` with this key.
+
+        Raises:
+            SignatureRefused: it was not.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -38,7 +49,7 @@ class UnverifiedJws:
         kid: str | None = self.header.get("kid")
         return kid
 
-    def verify(self, key: PublicKey, *, typ: frozenset[str] | str | None) -> JsonObject:
+    def verify(self, key: Verifier, *, typ: frozenset[str] | str | None) -> JsonObject:
         """Return the claims, once `key` is known to have signed them as an object of type `typ`.
 
         `typ` is one media type or several, compared as RFC 7515 section 4.1.9 says. None is for the slot of client
@@ -82,12 +93,19 @@ def sign_showing_key(claims: Mapping[str, Any], *, typ: str, key: PrivateKey) ->
     return _signed({"alg": "EdDSA", "typ": typ, "jwk": key.public.jwk}, claims, key)
 
 
-def read(token: str, *, max_bytes: int = limits.TOKEN_BYTES, allow_jwk: bool = False) -> UnverifiedJws:
+def read(
+    token: str,
+    *,
+    max_bytes: int = limits.TOKEN_BYTES,
+    allow_jwk: bool = False,
+    algorithms: frozenset[str] = _ALGORITHMS,
+) -> UnverifiedJws:
     """Return the parts of a compact JWS, each in its one spelling; nothing of it is verified.
 
     Raises:
         SignatureRefused: the form is broken, the algorithm is not Ed25519, the header asks for an extension or brings
-            a key (`allow_jwk` lets `jwk` pass, for proofs of possession).
+            a key. For proofs of possession `allow_jwk` lets `jwk` pass, and `algorithms` others whose signatures are
+            64 bytes long.
     """
     if len(token) > max_bytes:
         raise SignatureRefused(f"the token is longer than {max_bytes} bytes")
@@ -100,7 +118,7 @@ def read(token: str, *, max_bytes: int = limits.TOKEN_BYTES, allow_jwk: bool = F
         signature = unb64url(parts[2])
     except InputError as error:
         raise SignatureRefused(f"a part of the token is malformed: {error}") from None
-    _require_header(header, allow_jwk=allow_jwk)
+    _require_header(header, allow_jwk=allow_jwk, algorithms=algorithms)
     if len(signature) != SIGNATURE_BYTES:
         raise SignatureRefused("the token's signature is not 64 bytes long")
     signing_input = f"{parts[0]}.{parts[1]}".encode()
@@ -167,10 +185,10 @@ def _signed(header: Mapping[str, Any], claims: Mapping[str, Any], key: PrivateKe
     return f"{signing_input}.{b64url(key.sign(signing_input.encode()))}"
 
 
-def _require_header(header: JsonObject, *, allow_jwk: bool) -> None:
+def _require_header(header: JsonObject, *, allow_jwk: bool, algorithms: frozenset[str]) -> None:
     alg = header.get("alg")
-    if not isinstance(alg, str) or alg not in _ALGORITHMS:
-        raise SignatureRefused("the token's `alg` is not `EdDSA` or `Ed25519`")
+    if not isinstance(alg, str) or alg not in algorithms:
+        raise SignatureRefused(f"the token's `alg` is not one of {', '.join(sorted(algorithms))}")
     for name in _REWRITES:
         if name in header:
             raise SignatureRefused(f"the token's header has `{name}`, which is not supported")

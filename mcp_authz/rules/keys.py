@@ -28,11 +28,11 @@ from mcp_authz.rules import strict_json
 
 SIGNATURE_BYTES: Final = 64
 SEALER_KEY_BYTES: Final = 32
+PRIVATE_MEMBERS: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})  # RFC 7518 section 6
 
 _SPKI: Final = bytes.fromhex("302a300506032b6570032100")  # RFC 8410 section 4, before the 32 bytes of the key
 _PKCS8: Final = bytes.fromhex("302e020100300506032b657004220420")  # RFC 8410 section 7, before the seed
 _KEY_TEXT_BYTES: Final = 4096
-_PRIVATE_MEMBERS: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})  # RFC 7518 section 6
 _JOSE_NAMES: Final = ("EdDSA", "Ed25519")
 
 
@@ -97,7 +97,7 @@ class PublicKey:
         """
         if not isinstance(jwk, Mapping):
             raise KeyRefused("the JWK is not a JSON object")
-        if not _PRIVATE_MEMBERS.isdisjoint(jwk):
+        if not PRIVATE_MEMBERS.isdisjoint(jwk):
             raise KeyRefused("the JWK has a private member; send the public key only")
         if jwk.get("kty") != "OKP" or jwk.get("crv") != "Ed25519":
             raise KeyRefused("the JWK is not of kty `OKP` and crv `Ed25519`")

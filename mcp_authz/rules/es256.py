@@ -1,0 +1,95 @@
+"""ES256 signatures (RFC 7518 section 3.4) by keys that a proof shows; the only door to cryptography.
+
+No key of this installation is of this kind. Browsers and stock clients prove possession of one (`rules.dpop`), where
+Ed25519 is not to be had. The library is loaded when the first one comes: who only makes proofs goes without.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
+
+from mcp_authz.errors import InputError, KeyRefused, SignatureRefused
+from mcp_authz.rules.keys import PRIVATE_MEMBERS, SIGNATURE_BYTES, b64url, unb64url
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+
+ALGORITHM: Final = "ES256"
+
+_COORDINATE_BYTES: Final = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class P256Key:
+    """A public key that is a point of the curve P-256, and not the point at infinity."""
+
+    raw: bytes  # 64 bytes: x, then y
+    thumbprint: str = field(init=False, repr=False, compare=False)  # RFC 7638, SHA-256, base64url
+
+    def __post_init__(self) -> None:
+        _point(self.raw)
+        x, y = (b64url(half).encode() for half in (self.raw[:_COORDINATE_BYTES], self.raw[_COORDINATE_BYTES:]))
+        # RFC 7638 section 3.2: the required members in lexicographic order, nothing else
+        members = b'{"crv":"P-256","kty":"EC","x":"%s","y":"%s"}' % (x, y)
+        object.__setattr__(self, "thumbprint", b64url(hashlib.sha256(members).digest()))
+
+    @classmethod
+    def from_jwk(cls, jwk: Mapping[str, Any]) -> P256Key:
+        """Return the key of an EC/P-256 JWK (RFC 7518 section 6.2.1); members it does not know are ignored.
+
+        Raises:
+            KeyRefused: another key type, curve or use, a private member, or coordinates of no point of the curve.
+        """
+        if not PRIVATE_MEMBERS.isdisjoint(jwk):
+            raise KeyRefused("the JWK has a private member; send the public key only")
+        if jwk.get("kty") != "EC" or jwk.get("crv") != "P-256":
+            raise KeyRefused("the JWK is not of kty `EC` and crv `P-256`")
+        if jwk.get("use", "sig") != "sig" or jwk.get("alg", ALGORITHM) != ALGORITHM:
+            raise KeyRefused("the JWK is meant for another use or algorithm")
+        return cls(raw=_coordinate(jwk, "x") + _coordinate(jwk, "y"))
+
+    def verify(self, message: bytes, signature: bytes) -> None:
+        """Return only if `signature`, R then S in 32 bytes each, was made over `message` with this key.
+
+        Raises:
+            SignatureRefused: it was not.
+        """
+        if len(signature) != SIGNATURE_BYTES:
+            raise SignatureRefused("the signature is not 64 bytes long")
+        from cryptography.exceptions import InvalidSignature
+        from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
+        from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+        from cryptography.hazmat.primitives.hashes import SHA256
+
+        r, s = (int.from_bytes(half) for half in (signature[:_COORDINATE_BYTES], signature[_COORDINATE_BYTES:]))
+        try:
+            _point(self.raw).verify(encode_dss_signature(r, s), message, ECDSA(SHA256()))
+        except InvalidSignature:
+            raise SignatureRefused("the signature was not made with this key over these bytes") from None
+
+
+@lru_cache(maxsize=512)  # the answer depends on these 64 bytes only; a refusal is not remembered
+def _point(raw: bytes) -> EllipticCurvePublicKey:
+    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
+
+    if len(raw) != 2 * _COORDINATE_BYTES:
+        raise KeyRefused("a P-256 public key is 64 bytes long")
+    try:
+        return EllipticCurvePublicKey.from_encoded_point(SECP256R1(), b"\x04" + raw)
+    except ValueError:
+        raise KeyRefused("the coordinates are not those of a point of P-256") from None
+
+
+def _coordinate(jwk: Mapping[str, Any], name: str) -> bytes:
+    text = jwk.get(name)
+    try:
+        raw = unb64url(text) if isinstance(text, str) else b""
+    except InputError:
+        raw = b""
+    if len(raw) != _COORDINATE_BYTES:  # full size, leading zeros included (RFC 7518 section 6.2.1.2)
+        raise KeyRefused(f"the JWK's member `{name}` is not base64url of 32 bytes")
+    return raw
