@@ -1,6 +1,7 @@
 """`python -m bench`: the comparison, and how long a start takes.
 
-`python -m bench steps`: where the time goes, and what growth costs; `python -m bench start`: a start alone.
+`python -m bench steps`: where the time goes, and what growth costs; `python -m bench proofs`: what chains and proofs
+cost; `python -m bench start`: a start alone.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from bench import compare, table
 from bench.growth import growth
 from bench.house import house
 from bench.process import started
+from bench.proofs import proofs
 from bench.start import start
 from bench.steps import steps
 
@@ -31,10 +33,17 @@ async def look(*, calls: int, share: int) -> dict[str, Any]:
     return {"steps": dict(measured), "growth": [asdict(one) for one in grown]}
 
 
+async def prove(calls: int) -> dict[str, Any]:
+    """What chains and proofs cost."""
+    with tempfile.TemporaryDirectory(prefix="mcp-authz-bench-") as name, started("-m", "bench.tool_server") as server:
+        async with house(Path(name), f"http://127.0.0.1:{server.port}/mcp") as one:
+            return {"proofs": dict(await proofs(one, calls))}
+
+
 def main() -> None:
     """The measurement was made and printed; nothing is asserted."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=("compare", "steps", "start"), default="compare")
+    parser.add_argument("what", nargs="?", choices=("compare", "steps", "proofs", "start"), default="compare")
     parser.add_argument("--quick", action="store_true", help="about 20 seconds, good for a first look only")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     asked = parser.parse_args()
@@ -42,6 +51,9 @@ def main() -> None:
         calls, share = (90, 50) if asked.quick else (900, 1)
         run = anyio.run(lambda: look(calls=calls, share=share), backend_options={"use_uvloop": True})
         shown = table.show_steps(run)
+    elif asked.what == "proofs":
+        run = anyio.run(prove, 200 if asked.quick else 2000)
+        shown = table.show_proofs(run)
     elif asked.what == "start":
         run = {"start": asdict(start(rounds=3 if asked.quick else 9))}
         shown = table.show_start(run)
