@@ -50,6 +50,9 @@ class ServerConfig(_Strict):
     preset: str | None = None
     call_timeout: Annotated[int, Field(ge=1, le=3600)] = 300
     elicitation: bool = True
+    context: bool = False
+    context_audience: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    context_subject: Literal["pairwise", "plain"] = "pairwise"
     mode: Literal["enforce", "observe"] = "enforce"
     observe_destructive: tuple[str, ...] = Field(default=(), strict=False)
     tools: dict[str, ToolConfig] = {}
@@ -66,6 +69,12 @@ class ServerConfig(_Strict):
             raise ValueError("`env`, `env_files` and `cwd` belong to servers with a `command`")
         if self.command is not None and (self.headers or self.header_files):
             raise ValueError("`headers` and `header_files` belong to servers with a `url`")
+        return self
+
+    @model_validator(mode="after")
+    def _context_asked_for(self) -> ServerConfig:
+        if not self.context and self.model_fields_set & {"context_audience", "context_subject"}:
+            raise ValueError("`context_audience` and `context_subject` need `context = true`")
         return self
 
 

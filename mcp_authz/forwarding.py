@@ -65,7 +65,7 @@ class Forwarding:
 
     async def _run(self, digest: bytes, hold: HoldId | None) -> Outcome:
         try:
-            result = await self._result()
+            result = await self._result(hold)
             self._result_digest = self._parts.evidence.digest_of_result(result)
         except InputError:
             await self._record("unknown", HoldState.UNKNOWN, hold, None)
@@ -82,12 +82,12 @@ class Forwarding:
         await self._record("tool-error" if result.get("isError") else "done", HoldState.DONE, hold, result)
         return Forwarded(call_id=self._admitted.call_id, result=result)
 
-    async def _result(self) -> Mapping[str, Any]:
+    async def _result(self, hold: HoldId | None) -> Mapping[str, Any]:
         """The server's result; where the caller can be asked during the call, its questions are answered on the way."""
         downstream = self._parts.downstreams[self._admitted.call.tool.server]
         admitted = self._admitted
         for _ in range(QUESTIONS):
-            result = strip(await downstream.forward(admitted, self._relay))
+            result = strip(await downstream.forward(await self._in_context(admitted, hold), self._relay))
             if result.get("resultType") != "input_required" or not self._channel.can_be_asked:
                 return result
             answers = {
@@ -97,6 +97,22 @@ class Forwarding:
             state = {"requestState": result["requestState"]} if "requestState" in result else {}
             admitted = replace(admitted, extra={"inputResponses": answers, **state})
         raise DownstreamError("the tool server asked too many questions", sent=True)
+
+    async def _in_context(self, admitted: Admitted, hold: HoldId | None) -> Admitted:
+        """The call with a fresh context token, where its server gets one: each forwarding has its own.
+
+        Raises:
+            DownstreamError: the approval that the token would name cannot be read; nothing was sent.
+        """
+        parts = self._parts
+        if admitted.call.tool.server not in parts.contexts.audiences:
+            return admitted
+        try:
+            approved = None if hold is None else await parts.store.hold(hold)
+        except StoreError as error:
+            raise DownstreamError(f"the call's approval cannot be read: {error}", sent=False) from None
+        token = parts.contexts.token(admitted, self._caller, approved, at=parts.clock())
+        return replace(admitted, context=token)
 
     async def _ask_on(self, result: Mapping[str, Any], digest: bytes, hold: HoldId | None) -> Outcome:
         """The server's questions go on in the result; its state travels inside ours, for this caller and call only."""

@@ -369,6 +369,7 @@ class Admitted:
         default_factory=dict
     )  # the caller's own `_meta`, our prefix and the envelope removed
     extra: Mapping[str, Any] = field(default_factory=dict)  # members beside name and arguments, as `inputResponses`
+    context: str | None = field(default=None, repr=False)  # the context token, where the server gets one
 
     @property
     def params(self) -> Mapping[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from mcp_authz.audit import Evidence
 from mcp_authz.catalog import Catalog
+from mcp_authz.context import Contexts
 from mcp_authz.downstream import Downstream
 from mcp_authz.evaluation import Evaluator
 from mcp_authz.holding import Holding
@@ -25,6 +26,7 @@ class Parts:
     holding: Holding
     offers: Offers
     downstreams: Mapping[str, Downstream]
+    contexts: Contexts
     elicitation: Mapping[str, bool]  # server -> whether it may ask the caller by form
     evidence: Evidence
     sealer: Sealer

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from mcp_authz.config import ApprovalConfig, Config, ServerConfig, ToolConfig
+from mcp_authz.context import ContextAudience
 from mcp_authz.errors import ConfigError, ScopeError
 from mcp_authz.model import ApprovalRule, Assurance, Classification, Hazard, Proof
 from mcp_authz.policy.cedar import CedarEngine
@@ -87,6 +88,15 @@ def server_rules(name: str, server: ServerConfig) -> ServerRules:
         preset=_preset(server.preset) if server.preset else {},
         observing=_observing(name, server),
     )
+
+
+def context_audiences(config: Config) -> Mapping[str, ContextAudience]:
+    """The tool servers that get a context token with each call, each as the audience that it is configured to be."""
+    return {
+        name: ContextAudience(audience=server.context_audience or name, subject=server.context_subject)
+        for name, server in config.servers.items()
+        if server.context
+    }
 
 
 def _observing(name: str, server: ServerConfig) -> Observing | None:

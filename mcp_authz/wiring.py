@@ -19,6 +19,7 @@ from mcp_authz.audit import Evidence
 from mcp_authz.canary import require_denials
 from mcp_authz.catalog import Catalog
 from mcp_authz.config import Config
+from mcp_authz.context import Contexts
 from mcp_authz.delegating import Delegations
 from mcp_authz.desktop import Desktop
 from mcp_authz.downstream import Downstream
@@ -39,7 +40,7 @@ from mcp_authz.redeeming import Chains
 from mcp_authz.rules.canonical import digest_b64url
 from mcp_authz.rules.keys import PrivateKey, Sealer, random_bytes
 from mcp_authz.sessions import Sessions
-from mcp_authz.settings import approval_floor, load_policy, require_rules, server_rules
+from mcp_authz.settings import approval_floor, context_audiences, load_policy, require_rules, server_rules
 from mcp_authz.store.ports import Clock, Event
 
 log = logging.getLogger(__name__)
@@ -128,6 +129,7 @@ async def run_gateway(config: Config, *, clock: Clock = utc_now) -> AsyncIterato
             ),
             offers=Offers(catalog=catalog, downstreams=downstreams),
             downstreams=downstreams,
+            contexts=await Contexts.load(store, issuer=config.public_url, audiences=context_audiences(config)),
             elicitation={name: server.elicitation for name, server in config.servers.items()},
             evidence=Evidence(await store.secret("evidence-key", lambda: random_bytes(32))),
             sealer=state_sealer,

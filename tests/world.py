@@ -362,13 +362,18 @@ def incident_server(directory: Path) -> dict[str, Any]:
 
 @asynccontextmanager
 async def world(directory: Path, *, servers: Any = None, **config: Any) -> AsyncIterator[World]:
-    """A gateway that serves on a free port; with the incident's tool server behind it unless told otherwise."""
+    """A gateway that serves on a free port; with the incident's tool server behind it unless told otherwise.
+
+    `servers` may be a function, for servers that have to know the gateway's public URL.
+    """
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(128)
-        port = listener.getsockname()[1]
+        public_url = f"http://localhost:{listener.getsockname()[1]}"
+        if callable(servers):
+            servers = servers(public_url)
         values = {
-            "public_url": f"http://localhost:{port}",
+            "public_url": public_url,
             "data_dir": str(directory / "data"),
             "servers": {"acme": incident_server(directory)} if servers is None else servers,
             "notify": "none",

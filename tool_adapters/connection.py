@@ -23,6 +23,7 @@ from mcp_authz.limits import (
     TOOLS_LISTED,
 )
 from mcp_authz.model import Admitted
+from mcp_authz.rules.context_token import HEADER, META
 from mcp_authz.rules.message import without_own_meta
 from tool_adapters.calls import Call, Calls, without_ours
 from tool_adapters.sdk import ENVELOPE, Broken, Session, Streams, connect
@@ -162,8 +163,10 @@ class ConnectedDownstream(ABC):
     ) -> dict[str, Any] | DownstreamRefusal | DownstreamError:
         """Return how one call ended, once everything the server said before it ended has been delivered."""
         meta = {key: value for key, value in without_own_meta(admitted.meta).items() if key not in ENVELOPE}
-        params = {**admitted.params, "_meta": {**meta, "progressToken": call.token}}
         headers = session.param_headers(admitted.call.tool.definition, admitted.call.arguments)
+        if admitted.context is not None:  # the one thing of ours that a tool server is told
+            meta, headers = {**meta, META: admitted.context}, {**headers, HEADER: admitted.context}
+        params = {**admitted.params, "_meta": {**meta, "progressToken": call.token}}
         outcome: dict[str, Any] | DownstreamRefusal | DownstreamError
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(call.deliver)

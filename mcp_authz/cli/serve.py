@@ -19,6 +19,7 @@ from mcp_authz.installation import utc_now
 from mcp_authz.oauth.server import OAuthServer, oauth_routes
 from mcp_authz.observing import keep_telling, loud_line, observed_servers
 from mcp_authz.protocol.app import App
+from mcp_authz.protocol.context_keys import context_keys_route
 from mcp_authz.protocol.throttle import Refusals
 from mcp_authz.store.ports import Clock
 from mcp_authz.web import PageRoute
@@ -55,7 +56,7 @@ async def open_app(config: Config, *, clock: Clock = utc_now) -> AsyncIterator[t
             store=store,
             clock=clock,
             public_url=config.public_url,
-            routes=[*oauth_routes(oauth), page],
+            routes=[*oauth_routes(oauth), context_keys_route(running.parts.contexts.jwks), page],
             refusals=refusals,
         )
         async with anyio.create_task_group() as group:
