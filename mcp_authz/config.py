@@ -35,6 +35,13 @@ class ToolConfig(_Strict):
     approval: str | None = None
     proof: Literal["bearer", "dpop", "signed"] = "bearer"
 
+    @field_validator("action")
+    @classmethod
+    def _not_the_gateways(cls, action: str | None) -> str | None:
+        if action == "delegate":
+            raise ValueError("`delegate` is what policy calls a delegation; call the tool's action something else")
+        return action
+
 
 class ServerConfig(_Strict):
     """One tool server: a command to start (stdio) or a URL (Streamable HTTP), and what its tools are."""

@@ -4,10 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Protocol
+from datetime import datetime, timedelta
+from math import ceil
+from typing import Any, Final, Protocol
 
-from mcp_authz.model import Agent, AgentName, Chain, Deny, Link, Person, Session, Thumbprint
+from mcp_authz.model import Agent, AgentName, Chain, Deny, Hazard, Link, Person, Proof, RuleId, Session, Thumbprint
+from mcp_authz.policy.document import actor_members, chain_members, person_members, rfc3339, session_members
+from mcp_authz.policy.engine import PolicyEngine
+from mcp_authz.rules.constraint import to_json
+
+ACTION: Final = "delegate"
+"""What policy calls a delegation step; no tool has this action (`config`)."""
+
+RESOURCE: Final = {
+    "server": "authz",
+    "tool": "authz__delegate",
+    "environment": "gateway",
+    "hazard": Hazard.WRITE.value,  # it makes something, and revoking undoes it
+}
+"""What a delegation step acts upon; `authz` is no name that a tool server can have."""
+
+_SILENCE: Final = RuleId("no-policy-permits")
+_ADD: Final = "no policy permits the action `delegate`; add one that does, docs/policy-input.md has an example"
+_NOT_AT_A_HOP: Final = "and a delegation cannot wait for anything; permit it without, or hold the calls instead"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,9 +50,65 @@ class HopPolicy(Protocol):
         """Return None when the step may be made, else why not; what cannot be decided is a denial."""
 
 
-class Unasked:
-    """Asks nobody: the rules alone say what may be delegated."""
+class PolicyAtHop:
+    """Asks the engine that decides calls, with the same document and the action `delegate`."""
+
+    def __init__(self, engine: PolicyEngine) -> None:
+        self._engine = engine
 
     async def denial(self, hop: Hop) -> Deny | None:
-        """Return None."""
+        """Return None when the policy permits the step and asks for nothing more; a delegation waits for nobody."""
+        answer = await self._engine.evaluate(hop_input(hop))
+        if answer.errors:
+            return Deny(code="policy_error", because=answer.because, detail="; ".join(answer.errors))
+        if not answer.permit:
+            return Deny(code="policy", because=answer.because or (_SILENCE,), detail="" if answer.because else _ADD)
+        if answer.obligations:
+            asked = ", ".join(sorted({one.kind for one in answer.obligations}))
+            return Deny(code="obligation", because=answer.because, detail=f"it asks for {asked}, {_NOT_AT_A_HOP}")
         return None
+
+
+def hop_input(hop: Hop) -> dict[str, Any]:
+    """Return the input document of one step (`docs/policy-input.md`); what is not known or not bounded is null.
+
+    The delegator is the actor. A step is `signed` when its delegator signed the link; anything else is known no better
+    than a bearer token.
+    """
+    link = hop.link
+    return {
+        "actor": actor_members(
+            hop.holders[hop.chain.leaf.holder], hop.key, Proof.BEARER if link.signed_by is None else Proof.SIGNED
+        ),
+        "chain": chain_members(hop.chain.links, hop.holders),
+        "on_behalf_of": None if hop.person is None else person_members(hop.person),
+        "session": session_members(hop.session),
+        "action": ACTION,
+        "method": ACTION,
+        "resource": {**RESOURCE, **_delegate(hop)},
+        "arguments": {
+            "to": hop.delegate.name,
+            "scope": sorted(link.scope),
+            "tools": None if link.tools is None else to_json(link.tools),
+            "expires_in": int((link.expires_at - hop.at).total_seconds()),
+            "max_calls": link.max_calls,
+            "depth": link.max_depth - link.depth,
+            "reason": link.reason,
+        },
+        "scope": sorted(link.scope),
+        "approval": None,
+        "time": rfc3339(hop.at),
+    }
+
+
+def _delegate(hop: Hop) -> dict[str, Any]:
+    delegate = hop.delegate
+    return {
+        "delegate": delegate.name,
+        "delegate_owner": delegate.owner,
+        "delegate_labels": dict(delegate.labels),
+        "delegate_roles": sorted(delegate.roles),
+        "delegate_parent": delegate.parent,
+        "delegate_steps": hop.link.max_depth - hop.link.depth,
+        "delegate_minutes": ceil((hop.link.expires_at - hop.at) / timedelta(minutes=1)),
+    }

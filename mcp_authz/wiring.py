@@ -28,7 +28,7 @@ from mcp_authz.errors import ConfigError, StoreError
 from mcp_authz.evaluation import Evaluator
 from mcp_authz.gateway import Gateway
 from mcp_authz.holding import Holding
-from mcp_authz.hop import Unasked
+from mcp_authz.hop import PolicyAtHop
 from mcp_authz.installation import Installation, open_installation, utc_now
 from mcp_authz.issuer_keys import IssuerKeys
 from mcp_authz.model import HeldCall
@@ -105,7 +105,7 @@ async def run_gateway(config: Config, *, clock: Clock = utc_now) -> AsyncIterato
     async with open_installation(config, clock=clock) as installation, AsyncExitStack() as stack:
         store = installation.store
         issuer_keys = await IssuerKeys.load(store)
-        delegations = Delegations(store=store, clock=clock, policy=Unasked())
+        delegations = Delegations(store=store, clock=clock, policy=PolicyAtHop(engine))
         chains = Chains(store=store, clock=clock, issuer=config.public_url, keys=issuer_keys, delegations=delegations)
         sessions, agents = Sessions(store, clock, chains.signatures), Agents(store, clock)
         gateway_key = PrivateKey.from_seed(await store.secret("verdict-key", lambda: random_bytes(32)))

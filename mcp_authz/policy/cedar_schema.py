@@ -80,7 +80,7 @@ def schema(policies: Mapping[str, Mapping[str, Any]], actions: Iterable[str] | N
             _learn(policy, document)
         except PolicyError as error:
             raise PolicyError(f"{place}: {error}") from None
-    named = {OTHER_ACTION, *(_actions(list(policies.values())) if actions is None else actions)}
+    named = {OTHER_ACTION, "delegate", *(_actions(list(policies.values())) if actions is None else actions)}
     applies_to = {
         "principalTypes": ["Agent"],
         "resourceTypes": ["Tool"],
@@ -151,7 +151,20 @@ def _document() -> dict[str, Shape]:
 
     return {
         "principal": record(id=text(), key=text(), labels=open_record(), roles=words(), proof=text()),
-        "resource": open_record(server=text(), tool=text(), environment=text(), hazard=text()),
+        "resource": open_record(
+            server=text(),
+            tool=text(),
+            environment=text(),
+            hazard=text(),
+            # Of the action `delegate` alone, so that a rule about delegation is checked as strictly as any other.
+            delegate=Shape("String"),
+            delegate_owner=Shape("String"),
+            delegate_labels=Shape("Record", open=True),
+            delegate_roles=Shape("Set", element=Shape("String")),
+            delegate_parent=Shape("String"),
+            delegate_steps=Shape("Long"),
+            delegate_minutes=Shape("Long"),
+        ),
         "context": record(
             chain=words(),
             on_behalf_of=record(

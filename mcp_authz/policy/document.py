@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from mcp_authz.model import Agent, AgentName, Approval, Caller, Link, Person, Session, ToolCall
+from mcp_authz.model import Agent, AgentName, Approval, Caller, Link, Person, Proof, Session, Thumbprint, ToolCall
 from mcp_authz.rules.scope import Scope
 
 
@@ -36,10 +36,10 @@ def policy_input(
     tool = call.tool
     known = {caller.agent.name: caller.agent} if agents is None else {**agents, caller.agent.name: caller.agent}
     return {
-        "actor": _actor(caller),
+        "actor": actor_members(caller.agent, caller.key, caller.proof),
         "chain": _chain(caller, known),
-        "on_behalf_of": None if caller.person is None else _person(caller.person),
-        "session": None if caller.session is None else _session(caller.session),
+        "on_behalf_of": None if caller.person is None else person_members(caller.person),
+        "session": None if caller.session is None else session_members(caller.session),
         "action": tool.classification.action,
         "method": method,
         "resource": {
@@ -61,22 +61,26 @@ def rfc3339(at: datetime) -> str:
     return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _actor(caller: Caller) -> dict[str, Any]:
-    agent = caller.agent
+def actor_members(agent: Agent, key: Thumbprint | None, proof: Proof) -> dict[str, Any]:
+    """Return `actor`; a key that is not known is null."""
     return {
         "type": "agent",
         "id": agent.name,
-        "key": caller.key,
+        "key": key,
         "labels": dict(agent.labels),
         "roles": sorted(agent.roles),
-        "proof": caller.proof.name.lower(),
+        "proof": proof.name.lower(),
     }
 
 
 def _chain(caller: Caller, known: Mapping[AgentName, Agent]) -> list[dict[str, Any]]:
     if caller.chain is None:  # in its own name, without a session: nobody stands before it
         return [_step(caller.agent.name, caller.token.scope, known)]
-    links: tuple[Link, ...] = caller.chain.links
+    return chain_members(caller.chain.links, known)
+
+
+def chain_members(links: Sequence[Link], known: Mapping[AgentName, Agent]) -> list[dict[str, Any]]:
+    """Return `chain` for links root to leaf: the holder of the leaf comes first."""
     return [_step(link.holder, link.scope, known) for link in reversed(links)]
 
 
@@ -90,12 +94,14 @@ def _step(name: AgentName, scope: frozenset[Scope], known: Mapping[AgentName, Ag
     }
 
 
-def _person(person: Person) -> dict[str, Any]:
+def person_members(person: Person) -> dict[str, Any]:
+    """Return `on_behalf_of` for a person."""
     # Issuer and sign-in are not part of a Person yet; null says "not known", which no policy can take for a value.
     return {"user_id": person.name, "issuer": None, "groups": sorted(person.groups), "auth": None}
 
 
-def _session(session: Session) -> dict[str, Any]:
+def session_members(session: Session) -> dict[str, Any]:
+    """Return `session`."""
     return {
         "id": session.id,
         "purpose": session.purpose,

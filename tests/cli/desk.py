@@ -21,7 +21,6 @@ from typing import Any
 from mcp_authz.agents import Agents, People
 from mcp_authz.config import load_config
 from mcp_authz.delegating import Asked, Delegations, Source
-from mcp_authz.hop import Unasked
 from mcp_authz.ids import new_id
 from mcp_authz.installation import Installation, open_installation, utc_now
 from mcp_authz.model import (
@@ -41,6 +40,7 @@ from mcp_authz.rules.keys import PrivateKey, seal_private
 from mcp_authz.rules.scope import parse_scopes
 from mcp_authz.sessions import Sessions
 from mcp_authz.store.ports import Event
+from tests.unasked import Unasked
 
 OPERATOR = "user:operator"
 PASSPHRASE = "correct horse battery staple"

@@ -23,7 +23,6 @@ from starlette.routing import Route
 from mcp_authz.agents import Agents, People
 from mcp_authz.delegating import Asked, Delegations, Source
 from mcp_authz.errors import AuthzError
-from mcp_authz.hop import Unasked
 from mcp_authz.ids import new_id
 from mcp_authz.issuer_keys import IssuerKeys
 from mcp_authz.model import AccessToken, AgentName, Caller, Chain, Grant, Link, Proof, Session
@@ -37,6 +36,7 @@ from mcp_authz.rules.token import MINIMAL_SCOPE, read_access_token
 from mcp_authz.sessions import Sessions
 from mcp_authz.store.ports import Admission, Event, Lost, Pin
 from mcp_authz.store.sqlite import SqliteStore
+from tests.unasked import Unasked
 
 OPERATOR = "user:operator"
 ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"

@@ -41,6 +41,7 @@ from mcp_authz.rules.scope import Scope, ScopeTemplate
 from tests.policy import documents
 
 PAGE = Path(__file__).parents[2] / "docs" / "policy-input.md"
+HOPS = "## When an agent delegates\n"  # what follows is about steps, what is before it about calls
 AT = datetime(2026, 10, 19, 9, 30, tzinfo=UTC)
 LATER = AT + timedelta(minutes=30)
 CODER, PLANNER, ALICE = AgentName("coder"), AgentName("planner"), PersonName("alice")
@@ -228,7 +229,8 @@ def leaves(value: Any, path: str = "") -> set[str]:
 
 
 def test_the_page_lists_exactly_the_fields_of_the_document() -> None:
-    rows = set(re.findall(r"^\| `([^`]+)` \|", PAGE.read_text("utf-8"), re.M))
+    calls, _ = PAGE.read_text("utf-8").split(HOPS)
+    rows = set(re.findall(r"^\| `([^`]+)` \|", calls, re.M))
     document = made(approval=APPROVAL)
     document["on_behalf_of"]["auth"] = {"amr": ["webauthn"], "at": "2026-10-19T09:00:00.000Z"}
     for free in (document["actor"]["labels"], document["arguments"], *(step["labels"] for step in document["chain"])):
@@ -237,12 +239,13 @@ def test_the_page_lists_exactly_the_fields_of_the_document() -> None:
     assert rows == leaves(document)
 
 
-async def test_every_cedar_expression_on_the_page_is_true_of_the_pages_document() -> None:
-    text = PAGE.read_text("utf-8")
+@pytest.mark.parametrize("part", [0, 1])
+async def test_every_cedar_expression_on_the_page_is_true_of_the_document_beside_it(part: int) -> None:
+    text = PAGE.read_text("utf-8").split(HOPS)[part]
     example = re.search(r"```json\n(.*?)```", text, re.S)
     expressions = re.findall(r"^\| `[^`]+` \| [^|]* \| `([^`]+)` \|$", text, re.M)
 
     assert example is not None
-    assert len(expressions) > 20
+    assert len(expressions) > 12
     for expression in expressions:
         assert await documents.holds(expression, json.loads(example[1])), expression
