@@ -85,6 +85,14 @@ class ServerConfig(_Strict):
         return self
 
 
+class ProofConfig(_Strict):
+    """The least proof that a call needs, by the hazard of its tool."""
+
+    read: Literal["bearer", "dpop", "signed"] = "bearer"
+    write: Literal["bearer", "dpop", "signed"] = "bearer"
+    destructive: Literal["bearer", "dpop", "signed"] = "bearer"
+
+
 class ApprovalConfig(_Strict):
     """Who must agree, and how surely they must be known."""
 
@@ -122,8 +130,10 @@ class Config(_Strict):
     policy: tuple[str, ...] = Field(default=("builtin:scopes_and_hazard",), strict=False)
     servers: dict[Name, ServerConfig] = {}
     approval: dict[str, ApprovalConfig] = {}
+    proof: ProofConfig = ProofConfig()
     roles: dict[str, Annotated[tuple[str, ...], Field(strict=False)]] = {}
     notify: Literal["desktop", "none"] = "desktop"
+    dpop_nonce: bool = True
     source: Path = Field(default=Path(), exclude=True)
 
     @field_validator("public_url")

@@ -21,6 +21,8 @@ from mcp_authz.observing import keep_telling, loud_line, observed_servers
 from mcp_authz.protocol.app import App
 from mcp_authz.protocol.context_keys import context_keys_route
 from mcp_authz.protocol.throttle import Refusals
+from mcp_authz.rules.dpop import Nonces
+from mcp_authz.rules.keys import random_bytes
 from mcp_authz.store.ports import Clock
 from mcp_authz.web import PageRoute
 from mcp_authz.wiring import Running, run_gateway
@@ -32,6 +34,7 @@ async def open_app(config: Config, *, clock: Clock = utc_now) -> AsyncIterator[t
     async with run_gateway(config, clock=clock) as running:
         store, refusals = running.installation.store, Refusals()
         signing = running.issuer_keys
+        nonces = Nonces(key=await store.secret("dpop-nonce-key", lambda: random_bytes(32)), demanded=config.dpop_nonce)
         oauth = OAuthServer(
             store=store,
             sessions=running.sessions,
@@ -42,6 +45,7 @@ async def open_app(config: Config, *, clock: Clock = utc_now) -> AsyncIterator[t
             signing=signing,
             clock=clock,
             count_refusal=refusals.count,
+            nonces=nonces,
         )
         page = PageRoute(store=store, approvals=running.approvals, public_url=config.public_url, clock=clock)
         app = App(
@@ -52,6 +56,7 @@ async def open_app(config: Config, *, clock: Clock = utc_now) -> AsyncIterator[t
                 resource=config.resource,
                 sessions=running.sessions,
                 clock=clock,
+                nonces=nonces,
             ),
             store=store,
             clock=clock,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import anyio.from_thread
@@ -11,11 +11,14 @@ from authlib.oauth2 import AuthorizationServer, OAuth2Error, OAuth2Request  # ty
 from authlib.oauth2.rfc6749.requests import BasicOAuth2Payload  # type: ignore[import-untyped]
 
 from mcp_authz.delegating import Delegations
+from mcp_authz.errors import SignatureRefused
+from mcp_authz.model import Thumbprint
 from mcp_authz.oauth.client import METHOD, Client, ClientDoor
 from mcp_authz.oauth.form import Form
 from mcp_authz.oauth.issuing import Issuer
 from mcp_authz.oauth.refusal import Refusal
 from mcp_authz.redeeming import Chains
+from mcp_authz.rules.dpop import DpopProof, NonceRefused, Nonces, only_proof, read_proof
 from mcp_authz.sessions import Sessions
 from mcp_authz.store.ports import Event
 
@@ -30,6 +33,7 @@ class Posted:
     form: Form
     authorization: str | None
     peer: str
+    proofs: tuple[str, ...] = ()  # the values of its `DPoP` header lines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,11 +52,17 @@ class TokenRequest(OAuth2Request):  # type: ignore[misc]
         super().__init__("POST", posted.url)
         self.posted = posted
         self.payload = BasicOAuth2Payload(posted.form)
+        self.proof: DpopProof | None = None  # once verified
 
     @property
     def form(self) -> Form:
         """The parameters, each with one value."""
         return self.posted.form
+
+    @property
+    def confirmation(self) -> Thumbprint | None:
+        """The key that was shown to be the client's, to which the token will be bound (`cnf.jkt`)."""
+        return None if self.proof is None else self.proof.key
 
 
 class Core(AuthorizationServer):  # type: ignore[misc]
@@ -67,6 +77,7 @@ class Core(AuthorizationServer):  # type: ignore[misc]
         delegations: Delegations,
         chains: Chains,
         count_refusal: Callable[[str, str], None],
+        nonces: Nonces,
     ) -> None:
         super().__init__()
         self.door = door
@@ -75,6 +86,7 @@ class Core(AuthorizationServer):  # type: ignore[misc]
         self.delegations = delegations
         self.chains = chains
         self._count_refusal = count_refusal
+        self._nonces = nonces
         self.register_client_auth_method(METHOD, self._authenticate)
 
     def ask(self, function: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T:
@@ -86,12 +98,44 @@ class Core(AuthorizationServer):  # type: ignore[misc]
         return anyio.from_thread.run(run)
 
     def token(self, posted: Posted) -> Answered:
-        """Answer one request to the token endpoint (RFC 6749 section 3.2)."""
-        request = TokenRequest(posted)
-        if "grant_type" not in posted.form:
+        """Answer one request to the token endpoint (RFC 6749 section 3.2), with the nonce for the next proof."""
+        answered = self._token(TokenRequest(posted))
+        if posted.proofs and (self._nonces.demanded or answered.body.get("error") == NonceRefused.code):
+            nonce = self._nonces.current(self.issuer.clock())
+            return replace(answered, headers=(*answered.headers, ("DPoP-Nonce", nonce)))
+        return answered
+
+    def _token(self, request: TokenRequest) -> Answered:
+        if "grant_type" not in request.form:
             return self._refused(request, Refusal("invalid_request", "name a grant_type"))
+        try:
+            request.proof = self._read_proof(request.posted)
+        except Refusal as refusal:
+            return self._refused(request, refusal)
         answered: Answered = self.create_token_response(request)
         return answered
+
+    def _read_proof(self, posted: Posted) -> DpopProof | None:
+        """The request's proof of possession, if it has one; before the assertion, which a second try cannot reuse."""
+        if not posted.proofs:
+            return None
+        now = self.issuer.clock()
+        try:
+            return read_proof(
+                only_proof(posted.proofs),
+                method="POST",
+                url=posted.url,
+                now=now,
+                access_token=None,
+                nonces=self._nonces,
+            )
+        except NonceRefused as error:
+            raise Refusal(
+                NonceRefused.code, "sign another proof, with the nonce of this answer", reason=str(error)
+            ) from None
+        except SignatureRefused as error:
+            text = "send one DPoP proof, signed just now for this URL; compare the clocks"
+            raise Refusal("invalid_dpop_proof", text, reason=str(error)) from None
 
     def endpoint(self, name: str, posted: Posted) -> Answered:
         """Answer one request to another endpoint of this server."""
@@ -119,12 +163,16 @@ class Core(AuthorizationServer):  # type: ignore[misc]
     def _authenticate(self, _query_client: object, request: TokenRequest) -> Client:
         client = self.ask(self.door.enter, request.form, request.posted.authorization)
         request.client = client
+        if request.proof is not None and not self.ask(self.issuer.store.remember, request.proof.once):
+            raise Refusal("invalid_dpop_proof", "the DPoP proof was used before; sign one for each request")
         return client
 
     def _refused(self, request: TokenRequest, error: OAuth2Error) -> Answered:
         reason = error.reason if isinstance(error, Refusal) else str(error.error)
         client: Client | None = request.client
-        if client is None:
+        if error.error == NonceRefused.code:
+            pass  # to be told the nonce is part of a sign-in
+        elif client is None:
             anyio.from_thread.run_sync(self._count_refusal, reason, request.posted.peer)
         elif not (isinstance(error, Refusal) and error.recorded):
             fields = {

@@ -38,7 +38,8 @@ class ClientCredentials(ClientCredentialsGrant):  # type: ignore[misc]
             subject=client.subject,
         )
         asked = asked_scope(self.request.form.get("scope"))
-        body = core.ask(core.issuer.access_token, client, asked, chosen, self.request.posted.peer)
+        peer, shown = self.request.posted.peer, self.request.confirmation
+        body = core.ask(core.issuer.access_token, client, asked, chosen, peer, confirmation=shown)
         return 200, body, self.TOKEN_RESPONSE_HEADER
 
 

@@ -45,12 +45,18 @@ class Issuer:
     clock: Clock
 
     async def access_token(
-        self, client: Client, asked: frozenset[Scope] | None, chosen: tuple[Session, Link] | None, peer: str
+        self,
+        client: Client,
+        asked: frozenset[Scope] | None,
+        chosen: tuple[Session, Link] | None,
+        peer: str,
+        *,
+        confirmation: Thumbprint | None = None,
     ) -> Answer:
         """The sign-in is recorded; returns the token response (RFC 6749 section 5.1).
 
         Without `chosen` the token is in the agent's own name, and short, so that a session which is started meanwhile
-        is soon found.
+        is soon found. With `confirmation` each use of it takes a proof by that key (RFC 9449 section 5).
         """
         now = self.clock()
         link = None if chosen is None else chosen[1]
@@ -70,13 +76,14 @@ class Issuer:
             scope=token_scope(asked, client.agent, link),
             issued_at=now,
             expires_at=expires_at,
+            confirmation=confirmation,
         )
         chain = () if link is None else await self._holders(client, link)
         claims = access_claims(token, issuer=self.issuer, audience=self.resource, chain=chain)
         await self.store.append(_signed_in(token, now, peer))
         return {
             "access_token": jose.sign(claims, typ=ACCESS_TOKEN, key=self.keys.signing, kid=self.keys.kid),
-            "token_type": "Bearer",
+            "token_type": "Bearer" if confirmation is None else "DPoP",
             "expires_in": claims["exp"] - claims["iat"],
             "scope": claims["scope"],
             "subject": subject,
@@ -102,8 +109,10 @@ class Issuer:
             "scope": claims["scope"],
         }
 
-    def read_own_token(self, text: str, client: Client) -> AccessToken:
+    def read_own_token(self, text: str, client: Client, shown: Thumbprint | None = None) -> AccessToken:
         """Return the access token, once it is known to be one of ours, issued to this very client.
+
+        One that is bound to a key counts only where that key was `shown` by the request's own proof.
 
         Raises:
             Refusal: it is not; another party's token is never accepted (RFC 8693 section 2.2.2).
@@ -117,6 +126,9 @@ class Issuer:
         if token.client_id != client.agent.name:
             reason = f"token of `{token.client_id}` presented by `{client.agent.name}`"
             raise Refusal("invalid_request", "a presented token was issued to somebody else", reason=reason)
+        if token.confirmation is not None and token.confirmation != shown:
+            text = "a presented token is bound to a key; send a DPoP proof by that key"
+            raise Refusal("invalid_dpop_proof", text, reason="bound token presented without its key")
         return token
 
     def read_statement(self, text: str, client: Client) -> LinkId:
@@ -188,5 +200,6 @@ def _signed_in(token: AccessToken, at: datetime, peer: str) -> Event:
         "scope": sorted(token.scope),
         "peer": peer,
         "decision": "permit",
+        **({} if token.confirmation is None else {"confirmation": token.confirmation}),
     }
     return Event(kind="sign-in", at=at, fields=fields)

@@ -28,6 +28,8 @@ from mcp_authz.oauth.issuing import Issuer
 from mcp_authz.oauth.refusal import Refusal
 from mcp_authz.oauth.revocation import REVOCATION, RevocationEndpoint
 from mcp_authz.redeeming import Chains
+from mcp_authz.rules import dpop
+from mcp_authz.rules.dpop import Nonces
 from mcp_authz.rules.strict_json import dump
 from mcp_authz.rules.token import MINIMAL_SCOPE
 from mcp_authz.sessions import Sessions
@@ -56,6 +58,7 @@ class OAuthServer:
         signing: IssuerKeys,
         clock: Clock,
         count_refusal: Callable[[str, str], None],
+        nonces: Nonces,
     ) -> None:
         self._issuer = issuer
         self._resource = resource
@@ -69,6 +72,7 @@ class OAuthServer:
             delegations=delegations,
             chains=chains,
             count_refusal=count_refusal,
+            nonces=nonces,
         )
         self._core.register_grant(ClientCredentials)
         self._core.register_grant(TokenExchange)
@@ -107,6 +111,7 @@ class OAuthServer:
             "token_endpoint_auth_signing_alg_values_supported": _ALGORITHMS,
             "revocation_endpoint_auth_methods_supported": [METHOD],
             "revocation_endpoint_auth_signing_alg_values_supported": _ALGORITHMS,
+            "dpop_signing_alg_values_supported": list(dpop.ALGORITHMS),  # RFC 9449 section 5.1
         }
 
     @property
@@ -117,6 +122,8 @@ class OAuthServer:
             "authorization_servers": [self._issuer],
             "scopes_supported": [MINIMAL_SCOPE],
             "bearer_methods_supported": ["header"],
+            "dpop_signing_alg_values_supported": list(dpop.ALGORITHMS),
+            "dpop_bound_access_tokens_required": False,  # a tool may need one all the same
         }
 
     @property
@@ -140,6 +147,7 @@ class OAuthServer:
                 form=await read_form(request),
                 authorization=request.headers.get("authorization"),
                 peer=peer,
+                proofs=tuple(request.headers.getlist("dpop")),
             )
             answered = await anyio.to_thread.run_sync(core, posted, limiter=self._threads)
         except Refusal as error:  # before anything was believed

@@ -61,7 +61,9 @@ class App:
         refusals: Refusals,
     ) -> None:
         places = Places(
-            resource_metadata=f"{public_url}/.well-known/oauth-protected-resource/mcp", holds=f"{public_url}/holds"
+            resource=f"{public_url}/mcp",
+            resource_metadata=f"{public_url}/.well-known/oauth-protected-resource/mcp",
+            holds=f"{public_url}/holds",
         )
         self.front = FrontServer(gateway, version=version("mcp-authz"), places=places)
         self._store, self._clock, self._refusals = store, clock, refusals
@@ -79,6 +81,7 @@ class App:
             places=places,
             server_info=self.front.server_info_stamp,
             refusals=refusals,
+            remember=store.remember,
         )
         others = Starlette(
             routes=[Route("/mcp", endpoint), Route("/healthz", self._health), *routes], lifespan=self._lifespan

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Network, ip_address
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -20,19 +19,20 @@ from mcp_authz import limits
 from mcp_authz.errors import StoreError
 from mcp_authz.gateway import Gateway
 from mcp_authz.identity import Identifier, Unidentified
-from mcp_authz.model import Caller
-from mcp_authz.protocol.answers import UNAUTHENTICATED, Places, unauthorized_challenge
+from mcp_authz.model import Caller, Once
+from mcp_authz.protocol.answers import UNAUTHENTICATED, Places, dpop_challenge, unauthorized_challenge
 from mcp_authz.protocol.channel import dump
 from mcp_authz.protocol.deferred import Deferred
 from mcp_authz.protocol.modern import Exchange, serve_call
 from mcp_authz.protocol.reading import INVALID_REQUEST, Read, Request, Unreadable, check_headers, read
 from mcp_authz.protocol.server import CALLER, DEFERRED
-from mcp_authz.protocol.throttle import Refusals, Throttle
+from mcp_authz.protocol.throttle import Refusals, Throttle, source
 from mcp_authz.rules.message import GOVERNED
 
 log = logging.getLogger(__name__)
 
 INTERNAL_ERROR: Final = -32603
+_CREDENTIALS: Final = frozenset({b"authorization", b"dpop"})
 LOCAL: Final = "local"  # who comes over the Unix socket: this user, and nobody else
 
 
@@ -47,9 +47,18 @@ class Visit:
     headers: Mapping[str, str]  # the same, the last of each name
     peer: str  # the network it comes from, `source`
 
+    @property
+    def proofs(self) -> tuple[str, ...]:
+        """The values of its `DPoP` header lines."""
+        return tuple(value for name, value in self.lines if name == "dpop")
+
 
 class Endpoint:
-    """The ASGI application at the resource's path."""
+    """The ASGI application at the resource's path.
+
+    `remember` is `Store.remember`: proofs of possession count once. Those of a governed call are spent on the road,
+    with the call itself; those of every other request here.
+    """
 
     def __init__(
         self,
@@ -61,8 +70,10 @@ class Endpoint:
         places: Places,
         server_info: Mapping[str, Any],
         refusals: Refusals,
+        remember: Callable[[Once], Awaitable[bool]],
     ) -> None:
         self._gateway = gateway
+        self._remember = remember
         self._identifier = identifier
         self._manager = manager
         self._places = places
@@ -101,7 +112,7 @@ class Endpoint:
             return
         caller = await self._identify(visit, message.message.id)  # 3 - 6
         if caller is not None:
-            await self._lead(visit, caller, message)  # 7 - 16
+            await self._lead(self._renewing(visit, caller), caller, message)  # 7 - 16
 
     async def _is_served_still(self, visit: Visit) -> bool:
         """Whether an agent with a valid token sends this, although its address has spent what it may on refusals.
@@ -114,7 +125,7 @@ class Endpoint:
             return False
         if check_headers(visit.lines) is None:
             try:
-                await self._identifier.identify(visit.headers["authorization"])
+                await self._who(visit)
                 return True
             except Unidentified:
                 pass
@@ -130,35 +141,72 @@ class Endpoint:
             await self._refuse(visit, bad, "unreadable")
             return
         caller = await self._identify(visit, None)
-        if caller is not None:
-            await self._manager.handle_request(_identified(visit.scope, caller), visit.receive, visit.send)
+        if caller is not None and await self._spend(visit, caller, None):
+            send = self._renewing(visit, caller).send
+            await self._manager.handle_request(_identified(visit.scope, caller), visit.receive, send)
 
     async def _lead(self, visit: Visit, caller: Caller, message: Read) -> None:
-        if message.capabilities is not None and message.message.method in GOVERNED:
-            if not _accepts(message.headers):
+        governed = message.message.method in GOVERNED and message.message.is_request
+        if not governed:
+            if await self._spend(visit, caller, message.message.id):
+                await self._pass_on(visit, caller, message, visit.send)
+        elif message.capabilities is not None and not _accepts(message.headers):
+            if await self._spend(visit, caller, message.message.id):
                 await _write(visit.send, 406, INVALID_REQUEST, "accept application/json", message.message.id)
-                return
+        elif message.capabilities is not None:
             exchange = Exchange(message, visit.send, server_info=self._server_info)
             await serve_call(self._gateway, caller, exchange, visit.receive, places=self._places)
-            return
+        else:
+            deferred = Deferred(visit.send)
+            await self._pass_on(visit, caller, message, deferred)
+            for once in caller.once:  # the SDK may have answered before the call reached the road
+                await self._remember(once)
+
+    async def _pass_on(self, visit: Visit, caller: Caller, message: Read, send: Send) -> None:
         inner = _identified(visit.scope, caller)
-        send = visit.send
-        if message.message.method in GOVERNED and message.message.is_request:
-            send = inner[DEFERRED] = Deferred(visit.send)
+        if isinstance(send, Deferred):
+            inner[DEFERRED] = send
         await self._manager.handle_request(inner, _replay(message.raw, visit.receive), send)
 
     async def _identify(self, visit: Visit, message_id: str | int | None) -> Caller | None:
         try:
-            return await self._identifier.identify(visit.headers.get("authorization"))
+            return await self._who(visit)
         except Unidentified as refused:
-            challenge = unauthorized_challenge(
-                resource_metadata=self._places.resource_metadata, error=refused.error, description=refused.description
-            )
+            await self._challenge(visit, refused, message_id)
+            return None
+
+    async def _who(self, visit: Visit) -> Caller:
+        return await self._identifier.identify(
+            visit.headers.get("authorization"), method=visit.scope["method"], proofs=visit.proofs
+        )
+
+    async def _spend(self, visit: Visit, caller: Caller, message_id: str | int | None) -> bool:
+        """Whether this is the first request with its proofs; they count for no other. A replay is answered here."""
+        for once in caller.once:
+            if not await self._remember(once):
+                text = "this DPoP proof was used before; sign one for each request"
+                refused = Unidentified("invalid_dpop_proof", text, "proof used before", scheme="DPoP")
+                await self._challenge(visit, refused, message_id)
+                return False
+        return True
+
+    async def _challenge(self, visit: Visit, refused: Unidentified, message_id: str | int | None) -> None:
+        where, text = self._places.resource_metadata, refused.description
+        if refused.scheme == "DPoP" and refused.error is not None:
+            challenge = dpop_challenge(resource_metadata=where, error=refused.error, description=text)
+        else:
+            challenge = unauthorized_challenge(resource_metadata=where, error=refused.error, description=text)
+        send = visit.send if refused.nonce is None else _with_nonce(visit.send, refused.nonce)
+        if refused.nonce is None:  # to be told the nonce is part of every sign-in
             self._refusals.count(str(refused), visit.peer)
             if refused.error is not None:  # a client that has no token yet is no attack
                 self._throttle.charge(visit.peer, time.monotonic())
-            await _write(visit.send, 401, UNAUTHENTICATED, refused.description, message_id, challenge=challenge)
-            return None
+        await _write(send, 401, UNAUTHENTICATED, text, message_id, challenge=challenge)
+
+    def _renewing(self, visit: Visit, caller: Caller) -> Visit:
+        """The visit whose answer brings the nonce of the next proof, so that no request has to be made twice for it."""
+        nonce = self._identifier.nonce if caller.once else None
+        return visit if nonce is None else replace(visit, send=_with_nonce(visit.send, nonce))
 
     async def _refuse(self, visit: Visit, bad: Unreadable, reason: str) -> None:
         self._refusals.count(reason, visit.peer)
@@ -204,7 +252,7 @@ def _identified(scope: Scope, caller: Caller) -> dict[str, Any]:
         subject=f"agent:{caller.agent.name}",
         claims={},
     )
-    headers = [(name, value) for name, value in scope["headers"] if name.lower() != b"authorization"]
+    headers = [(name, value) for name, value in scope["headers"] if name.lower() not in _CREDENTIALS]
     return {**scope, "headers": headers, "user": AuthenticatedUser(token), CALLER: caller}
 
 
@@ -212,17 +260,6 @@ def _visit(scope: Scope, receive: Receive, send: Send) -> Visit:
     lines = tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"])
     peer = source(scope["client"][0]) if scope.get("client") else LOCAL
     return Visit(scope=scope, receive=receive, send=send, lines=lines, headers=dict(lines), peer=peer)
-
-
-def source(address: str) -> str:
-    """The network that an address counts as: itself, or the /64 of IPv6, all of which one host may use (RFC 6177)."""
-    try:
-        read = ip_address(address)
-    except ValueError:
-        return "unknown"
-    if isinstance(read, IPv4Address):
-        return str(read)
-    return str(read.ipv4_mapped or IPv6Network((int(read), 64), strict=False))
 
 
 async def _body(visit: Visit) -> bytes | Unreadable:
@@ -245,6 +282,17 @@ async def _body(visit: Visit) -> bytes | Unreadable:
             if not message.get("more_body", False):
                 return b"".join(chunks)
     return Unreadable(status=408, code=INVALID_REQUEST, message="the body took too long to arrive", closes=True)
+
+
+def _with_nonce(send: Send, nonce: str) -> Send:
+    """`send`, with the nonce among the headers (RFC 9449 section 8.2)."""
+
+    async def sends(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message["headers"], (b"dpop-nonce", nonce.encode())]}
+        await send(message)
+
+    return sends
 
 
 def _replay(raw: bytes, receive: Receive) -> Receive:

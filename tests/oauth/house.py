@@ -30,6 +30,7 @@ from mcp_authz.oauth import OAuthServer, oauth_routes
 from mcp_authz.redeeming import Chains
 from mcp_authz.rules import jose
 from mcp_authz.rules.constraint import ToolsMap
+from mcp_authz.rules.dpop import Nonces
 from mcp_authz.rules.keys import PrivateKey, Sealer
 from mcp_authz.rules.scope import covered, parse_scopes
 from mcp_authz.rules.token import MINIMAL_SCOPE, read_access_token
@@ -261,7 +262,7 @@ async def office(directory: Path, issuer: str = "http://localhost:8642") -> Asyn
 
 
 @asynccontextmanager
-async def house(directory: Path) -> AsyncIterator[House]:
+async def house(directory: Path, *, demand_nonce: bool = False) -> AsyncIterator[House]:
     """An authorization server that serves, with a protected resource beside it."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -277,6 +278,7 @@ async def house(directory: Path) -> AsyncIterator[House]:
                 signing=h.keys,
                 clock=h.clock,
                 count_refusal=lambda reason, _peer: h.refusals.update([reason]),
+                nonces=Nonces(key=bytes(32), demanded=demand_nonce),
             )
             app = Starlette(routes=[*oauth_routes(server), Route("/mcp", h.serve, methods=["POST"])])
             config = uvicorn.Config(

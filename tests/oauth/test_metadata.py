@@ -8,6 +8,7 @@ import pytest
 
 from mcp_authz.errors import ConfigError
 from mcp_authz.oauth import OAuthServer
+from mcp_authz.rules.dpop import Nonces
 from mcp_authz.rules.keys import PublicKey
 from tests.oauth.house import House, expect, house, office, refused
 
@@ -87,6 +88,7 @@ def _server(h: House, issuer: str) -> OAuthServer:
         signing=h.keys,
         clock=h.clock,
         count_refusal=lambda _reason, _peer: None,
+        nonces=Nonces(key=bytes(32), demanded=True),
     )
 
 
