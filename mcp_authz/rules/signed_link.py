@@ -186,14 +186,20 @@ def verify_derived(links: Sequence[str]) -> tuple[SignedLink, ...]:
 
 def _verified_from(root: SignedLink, rest: Sequence[UnverifiedJws]) -> tuple[SignedLink, ...]:
     verified = [root]
-    for link in rest:
-        verified.append(_verified(link, verified[-1]))
+    for number, link in enumerate(rest, start=2):
+        try:
+            verified.append(_verified(link, verified[-1]))
+        except SignatureRefused as error:
+            raise SignatureRefused(f"link {number} of {len(rest) + 1}: {error}") from None
     if root.depth != 0 or root.max_depth >= limits.CHAIN_LINKS:
         raise DelegationError(f"chain does not begin at depth 0, or may grow beyond {limits.CHAIN_LINKS} links")
     if len({link.id for link in verified}) != len(verified):
         raise DelegationError("a link occurs twice in the chain")
-    for parent, child in pairwise(verified):
-        check_narrows(parent, child)
+    for number, (parent, child) in enumerate(pairwise(verified), start=2):
+        try:
+            check_narrows(parent, child)
+        except DelegationError as error:
+            raise DelegationError(f"link {number} of {len(verified)}: {error}") from None
     return tuple(verified)
 
 
