@@ -55,7 +55,11 @@ class Evaluator:
             return _denied("arguments", "input-schema", detail=problem)
         # Step 12's question about the session comes before step 10: without a chain there is nothing to cover, and a
         # challenge for more scope would send the client for a token that cannot help.
-        if caller.session is None or caller.chain is None or caller.person is None:
+        if (
+            caller.session is None
+            or caller.chain is None
+            or (caller.person is None) is not (caller.session.subject is None)
+        ):
             return _denied("session_over" if caller.session_over else "no_session", "open-session")
         if at >= caller.session.expires_at or at - caller.session.last_used_at > limits.SESSION_IDLE:
             return _denied("session_over", "open-session")

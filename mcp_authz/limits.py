@@ -21,6 +21,7 @@ ACCESS_TOKEN_LIFETIME: Final = timedelta(minutes=10)
 ASSERTION_LIFETIME: Final = timedelta(minutes=10)  # stock clients sign for five minutes
 SESSION_LIFETIME: Final = timedelta(hours=12)
 SESSION_IDLE: Final = timedelta(hours=2)
+PEOPLE_REMEMBERED: Final = timedelta(days=1)  # how long an agent of two people names one, after one of them ended
 GRANT_LIFETIME: Final = timedelta(days=90)
 DELEGATION_LIFETIME: Final = timedelta(hours=1)  # of a link for which the delegator names no lifetime
 OWN_NAME_TOKEN_LIFETIME: Final = timedelta(minutes=1)  # so that a session which a person starts is soon found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -10,7 +10,7 @@ import anyio
 
 from mcp_authz import limits
 from mcp_authz.delegating import link_fields
-from mcp_authz.errors import Conflict, InputError, NotFound, TokenRefused
+from mcp_authz.errors import Conflict, DelegationError, InputError, NotFound, TokenRefused
 from mcp_authz.ids import new_id, new_link
 from mcp_authz.model import (
     AccessToken,
@@ -29,6 +29,7 @@ from mcp_authz.model import (
 )
 from mcp_authz.rules.constraint import ToolsMap
 from mcp_authz.rules.delegation import check_root
+from mcp_authz.rules.impersonation import Impersonation, may_impersonate
 from mcp_authz.rules.scope import Scope, narrow
 from mcp_authz.signatures import Signatures
 from mcp_authz.standing import caller_of, is_over
@@ -38,16 +39,28 @@ from mcp_authz.store.ports import Clock, Event, EventKind, Store
 class Sessions:
     """Gives authority step by step, each step no more than the one before, and reads it back at every request."""
 
-    def __init__(self, store: Store, clock: Clock, signatures: Signatures | None = None) -> None:
-        """Without `signatures` no caller is known whose chain a delegator signed."""
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        signatures: Signatures | None = None,
+        *,
+        impersonations: Iterable[Impersonation] = (),
+    ) -> None:
+        """Without `signatures` no caller is known whose chain a delegator signed.
+
+        `impersonations` is all that the configuration permits: nobody impersonates anybody beyond it, also not in a
+        session that was started while it said more.
+        """
         self._store = store
         self._clock = clock
         self._signatures = signatures
+        self._impersonations = tuple(impersonations)
         self._starting = anyio.Lock()  # two sign-ins at once must not open two sessions: neither could be told apart
 
     async def grant(
         self,
-        subject: str,
+        subject: str | None,
         agent: str,
         *,
         scope: frozenset[Scope],
@@ -57,15 +70,17 @@ class Sessions:
     ) -> Grant:
         """The person has agreed that the agent may do this for them, until `lifetime` has passed.
 
+        Without a person the agent may do it for itself, and whoever owns it answers for that.
+
         Raises:
-            NotFound: the person or the agent is not registered, or revoked.
+            NotFound: the person, the agent, or the owner who answers for it, is not registered, or revoked.
             DelegationError: the scope is more than the agent's ceiling.
             InputError: the lifetime is not positive, or longer than `limits.GRANT_LIFETIME`.
         """
         _require_lifetime(lifetime, limits.GRANT_LIFETIME)
         holder = await self._active_agent(AgentName(agent))
-        person = PersonName(subject)
-        await self._require_person(person)
+        person = None if subject is None else PersonName(subject)
+        await self._require_person(holder.owner if person is None else person)
         now = self._clock().replace(microsecond=0)  # as everything that is signed of it counts time
         grant = Grant(
             id=GrantId(new_id("g")),
@@ -78,12 +93,15 @@ class Sessions:
         )
         fields = {
             "grant": grant.id,
-            "subject": f"user:{person}",
+            "subject": f"agent:{agent}" if person is None else f"user:{person}",
             "agent": f"agent:{agent}",
             "scope": sorted(scope),
+            "tools": None if tools is None else sorted(tools),
             "expires_at": grant.expires_at.isoformat(),
         }
-        await self._store.add_grant(grant, _event("grant", now, by, f"{agent} may act for {person}", fields))
+        await self._store.add_grant(
+            grant, _event("grant", now, by, f"{agent} may act for {person or 'itself'}", fields)
+        )
         return grant
 
     async def only_grant(self, subject: str, agent: str) -> Grant:
@@ -106,21 +124,24 @@ class Sessions:
         tools: ToolsMap | None = None,
         lifetime: timedelta = limits.SESSION_LIFETIME,
         max_calls: int | None = None,
+        max_depth: int | None = None,
+        mode: Mode = Mode.DELEGATED,
         by: str,
     ) -> tuple[Session, Link]:
         """A session of the grant is open, with its root link; without `scope` or `tools` it has those of the grant.
 
-        The session ends with its grant at the latest.
+        The session ends with its grant at the latest, and is delegated no deeper than its agent may.
 
         Raises:
-            NotFound: the person or the agent is not registered, or revoked.
-            DelegationError: more is asked than the grant gives.
+            NotFound: the person, the agent, or the owner who answers for it, is not registered, or revoked.
+            DelegationError: more is asked than the grant or the agent's depth gives, or the configuration lets nobody
+                impersonate the person like this.
             Conflict: the grant is not active any more.
-            InputError: the purpose is empty or too long, or the lifetime or the budget is not possible.
+            InputError: the purpose is empty or too long, or the lifetime, the budget or the depth is not possible.
         """
-        _require_lifetime(lifetime, limits.SESSION_LIFETIME)
-        _require_budget(max_calls)
-        _require_purpose(purpose)
+        _require_bounds(purpose, lifetime, max_calls, max_depth)
+        if (mode is Mode.OWN) is not (grant.subject is None):
+            raise InputError("an agent works for itself without a person, and for nobody else without one")
         holder = await self._active_agent(grant.agent)
         await self._require_person(holder.owner if grant.subject is None else grant.subject)
         now = self._clock().replace(microsecond=0)  # what is signed of it counts whole seconds
@@ -129,7 +150,7 @@ class Sessions:
             grant=grant.id,
             subject=grant.subject,
             agent=grant.agent,
-            mode=Mode.DELEGATED,
+            mode=mode,
             purpose=purpose,
             started_at=now,
             expires_at=min(now + lifetime, grant.expires_at),
@@ -144,16 +165,48 @@ class Sessions:
             scope=grant.scope if scope is None else scope,
             tools=grant.tools if tools is None else tools,
             depth=0,
-            max_depth=holder.depth,
+            max_depth=_depth(holder, session.mode, max_depth),
             issued_at=now,
             expires_at=session.expires_at.replace(microsecond=0),
             max_calls=max_calls,
         )
         check_root(root, session, grant)
-        fields = {**link_fields(session, root), "purpose": purpose, "grant": grant.id}
-        event = _event("session", now, by, f"{grant.agent} works for {grant.subject}: {purpose}", fields)
-        await self._store.open_session(session, root, event)
+        if not self._is_permitted(session, root):
+            raise DelegationError(
+                f"the configuration does not let `{session.agent}` impersonate `{session.subject}` with these scopes"
+            )
+        await self._store.open_session(session, root, _started(session, root, by))
         return session, root
+
+    async def start_own(
+        self,
+        agent: str,
+        *,
+        purpose: str,
+        scope: frozenset[Scope],
+        tools: ToolsMap | None = None,
+        lifetime: timedelta = limits.SESSION_LIFETIME,
+        max_calls: int | None = None,
+        max_depth: int | None = None,
+        by: str,
+    ) -> tuple[Session, Link]:
+        """The agent works for itself (mode `own`): a session without a person, of a grant that is good for it alone.
+
+        Raises:
+            NotFound, DelegationError, InputError: as `grant` and `start`.
+        """
+        _require_bounds(purpose, lifetime, max_calls, max_depth)
+        _depth(await self._active_agent(AgentName(agent)), Mode.OWN, max_depth)
+        grant = await self.grant(None, agent, scope=scope, tools=tools, lifetime=lifetime, by=by)
+        return await self.start(
+            grant, purpose=purpose, lifetime=lifetime, max_calls=max_calls, max_depth=max_depth, mode=Mode.OWN, by=by
+        )
+
+    def _is_permitted(self, session: Session, link: Link) -> bool:
+        """Whether the configuration permits the session's mode with what the link gives."""
+        if session.mode is not Mode.IMPERSONATED:
+            return True
+        return may_impersonate(self._impersonations, session.agent, session.subject, link.scope)
 
     async def which(
         self, agent: AgentName, *, session: str | None = None, delegation: str | None = None, subject: str | None = None
@@ -161,18 +214,28 @@ class Sessions:
         """Return the session and link that a sign-in of the agent is for; None is the agent's own name.
 
         In order: what the signed assertion names; the agent's only open link; a new session from its only active
-        grant. Several and no claim, or a claim that names nothing open: never a guess. With `subject` (`user:NAME`)
-        only what is for that person is there at all.
+        grant. Several and no claim, or a claim that names nothing open: never a guess. Nor is one made for an agent
+        that acts for more than one, or did within the last day: it names the session, or the `subject` (`user:NAME`;
+        `agent:NAME` for an agent that works for itself), and then only what is for them is there at all.
         """
-        person = None if subject is None else PersonName(subject.removeprefix("user:"))
-        found = await self._open(agent, person, session, delegation)
-        if found or session is not None or delegation is not None:
+        found = await self._open(agent, subject, session, delegation)
+        if session is not None or delegation is not None:
+            return found[0] if len(found) == 1 else None
+        if subject is None and len(await self._acts_for(agent)) > 1:
+            return None
+        if found:
             return found[0] if len(found) == 1 else None
         async with self._starting:
-            found = await self._open(agent, person)
+            found = await self._open(agent, subject)
             if found:
                 return found[0] if len(found) == 1 else None
-            return await self._from_only_grant(agent, person)
+            return await self._from_only_grant(agent, subject)
+
+    async def _acts_for(self, agent: AgentName) -> set[str]:
+        """Everybody the agent worked for within the last day, or may start to work for."""
+        grants = await self._active_grants(agent)
+        worked_for = await self._store.worked_for(agent, self._clock() - limits.PEOPLE_REMEMBERED)
+        return {*worked_for, *(f"user:{grant.subject}" for grant in grants)}
 
     async def identify(self, token: AccessToken, proof: Proof) -> Caller:
         """Return who presents this token, after one read of everything it stands on (steps 5 and 6).
@@ -185,7 +248,9 @@ class Sessions:
         person = PersonName(token.subject.removeprefix("user:")) if token.subject.startswith("user:") else None
         standing = await self._store.standing(agent=token.actor, key=token.key, person=person, link=token.link)
         caller = caller_of(standing, token, proof, self._clock())
-        if caller.chain is not None:
+        if caller.chain is not None and caller.session is not None:
+            if not self._is_permitted(caller.session, caller.chain.leaf):
+                raise TokenRefused("the configuration does not let the agent impersonate this person any more")
             await self._require_signed(caller.chain)
         return caller
 
@@ -198,12 +263,12 @@ class Sessions:
     async def has_newer(self, token: AccessToken) -> bool:
         """Whether the agent was given a session after this token was issued, so that a new token would help.
 
-        For a token that names a person it is one for that person: nobody is sent for a token for somebody else. Tokens
+        For a token with a session it is one for the same subject: nobody is sent for a token for somebody else. Tokens
         count whole seconds: what began within the same second is not known to be newer.
         """
         after = token.issued_at + timedelta(seconds=1)
-        person = PersonName(token.subject.removeprefix("user:")) if token.subject.startswith("user:") else None
-        return any(link.issued_at >= after for _, link in await self._open(token.actor, person))
+        subject = None if token.link is None else token.subject
+        return any(link.issued_at >= after for _, link in await self._open(token.actor, subject))
 
     async def active_grants(self, agent: AgentName) -> tuple[Grant, ...]:
         """The grants by which active people let the agent act now."""
@@ -212,7 +277,7 @@ class Sessions:
     async def _open(
         self,
         agent: AgentName,
-        person: PersonName | None = None,
+        subject: str | None = None,
         session: str | None = None,
         delegation: str | None = None,
     ) -> list[tuple[Session, Link]]:
@@ -220,16 +285,19 @@ class Sessions:
         return [
             (found, link)
             for found, link in await self._store.open_links(agent, self._clock())
-            if person in (None, found.subject) and session in (None, found.id) and delegation in (None, link.id)
+            if subject in (None, found.principal)
+            and session in (None, found.id)
+            and delegation in (None, link.id)
+            and self._is_permitted(found, link)
         ]
 
-    async def _from_only_grant(self, agent: AgentName, person: PersonName | None) -> tuple[Session, Link] | None:
+    async def _from_only_grant(self, agent: AgentName, subject: str | None) -> tuple[Session, Link] | None:
         """A new session of the agent's only active grant.
 
         When the newest session of the grant was revoked, nothing comes after it by itself: who ended it starts the
         next one. When it still runs and its budget is used up, it stays the session: a sign-in is no new budget.
         """
-        grants = [g for g in await self._active_grants(agent) if person in (None, g.subject)]
+        grants = [g for g in await self._active_grants(agent) if subject in (None, f"user:{g.subject}")]
         if len(grants) != 1:
             return None
         (grant,) = grants
@@ -268,19 +336,37 @@ class Sessions:
         return person is not None and person.status == "active"
 
 
+def _started(session: Session, root: Link, by: str) -> Event:
+    """The record of a session's start."""
+    tools = None if root.tools is None else sorted(root.tools)
+    fields = {**link_fields(session, root), "purpose": session.purpose, "grant": session.grant, "tools": tools}
+    whom = "as" if session.mode is Mode.IMPERSONATED else "for"
+    summary = f"{session.agent} works {whom} {session.subject or 'itself'}: {session.purpose}"
+    return _event("session", session.started_at, by, summary, fields)
+
+
+def _depth(holder: Agent, mode: Mode, asked: int | None) -> int:
+    """How far a session of the agent may be delegated on."""
+    possible = 0 if mode is Mode.IMPERSONATED else holder.depth
+    if asked is not None and asked > possible:
+        why = "is never delegated" if mode is Mode.IMPERSONATED else f"may be delegated on by {possible} steps at most"
+        raise DelegationError(f"what agent `{holder.name}` has {why}")
+    return possible if asked is None else asked
+
+
+def _require_bounds(purpose: str, lifetime: timedelta, max_calls: int | None, max_depth: int | None) -> None:
+    _require_lifetime(lifetime, limits.SESSION_LIFETIME)
+    if max_calls is not None and max_calls < 1:
+        raise InputError("a budget is at least one call")
+    if max_depth is not None and max_depth < 0:
+        raise InputError("a depth is no less than 0 steps")
+    if not purpose.strip() or len(purpose) > limits.PURPOSE:
+        raise InputError(f"a session has a purpose of 1 to {limits.PURPOSE} characters")
+
+
 def _require_lifetime(lifetime: timedelta, longest: timedelta) -> None:
     if not timedelta(0) < lifetime <= longest:
         raise InputError(f"a lifetime here is at least one second and at most {int(longest.total_seconds())}")
-
-
-def _require_budget(max_calls: int | None) -> None:
-    if max_calls is not None and max_calls < 1:
-        raise InputError("a budget is at least one call")
-
-
-def _require_purpose(purpose: str) -> None:
-    if not purpose.strip() or len(purpose) > limits.PURPOSE:
-        raise InputError(f"a session has a purpose of 1 to {limits.PURPOSE} characters")
 
 
 def _event(kind: EventKind, at: datetime, by: str, summary: str, fields: Mapping[str, Any]) -> Event:

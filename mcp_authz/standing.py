@@ -34,16 +34,15 @@ def caller_of(standing: Standing, token: AccessToken, proof: Proof, at: datetime
 
 
 def _delegated_caller(standing: Standing, agent: Agent, token: AccessToken, proof: Proof, at: datetime) -> Caller:
-    person, grant, session = standing.person, standing.grant, standing.session
-    if person is None or person.status != "active" or token.subject != f"user:{person.name}":
-        raise TokenRefused("the person is not active")
-    if session is None or session.id != token.session or session.subject != person.name or not standing.links:
+    grant, session = standing.grant, standing.session
+    if session is None or session.id != token.session or session.principal != token.subject or not standing.links:
         raise TokenRefused("the token's link is not one of its session and person")
     if grant is None or grant.id != session.grant or grant.status != "active" or at >= grant.expires_at:
         raise TokenRefused("the grant has ended")
     leaf = standing.links[-1]
     if leaf.id != token.link or leaf.holder != agent.name:
         raise TokenRefused("the token's link is not the actor's")
+    require_answerable(standing, session)
     if is_over(session, at):  # before the links, which end with it
         return Caller(agent=agent, key=token.key, proof=proof, token=token, session_over=True)
     for key in standing.keys.values():
@@ -58,7 +57,7 @@ def _delegated_caller(standing: Standing, agent: Agent, token: AccessToken, proo
         key=token.key,
         proof=proof,
         token=token,
-        person=person,
+        person=None if session.subject is None else standing.person,
         grant=grant,
         session=session,
         chain=chain,
@@ -70,3 +69,16 @@ def is_over(session: Session, at: datetime) -> bool:
     """Whether the session carries no call any more: ended, expired, or idle for too long."""
     idle = at - session.last_used_at >= limits.SESSION_IDLE
     return session.status != "active" or at >= session.expires_at or idle
+
+
+def require_answerable(standing: Standing, session: Session) -> None:
+    """Return only if a person answers for the session: its subject, or who owns an agent that works for itself.
+
+    Raises:
+        TokenRefused: the person is revoked, or another.
+    """
+    if session.subject is None:
+        if standing.owner is None or standing.owner.status != "active":
+            raise TokenRefused("the owner of the agent, which works for itself, is not active")
+    elif standing.person is None or standing.person.status != "active" or standing.person.name != session.subject:
+        raise TokenRefused("the person is not active")

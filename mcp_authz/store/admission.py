@@ -102,10 +102,10 @@ def _claim(tx: Transaction, admission: Admission) -> None:
     claimed = tx.db.execute(
         """UPDATE holds SET state = ?, claimed_by = ?
         WHERE id = ? AND state = ? AND expires_at > ?
-            AND session_id = ? AND actor = ? AND subject = ? AND server = ?""",
+            AND session_id = ? AND actor = ? AND ? IN (subject, '') AND server = ?""",
         (
             HoldState.CLAIMED, tx.instance, admission.claim, HoldState.APPROVED, tx.now,
-            admission.session, admission.agent, admission.subject, admission.server,
+            admission.session, admission.agent, admission.subject or "", admission.server,
         ),
     )  # fmt: skip
     if claimed.rowcount != 1:

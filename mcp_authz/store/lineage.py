@@ -34,7 +34,8 @@ _SESSION: Final = """
     SELECT sessions.grant_id, sessions.subject, sessions.agent, sessions.status, sessions.expires_at,
         sessions.last_used_at, sessions.max_calls IS NOT NULL AND sessions.calls_made >= sessions.max_calls,
         grants.subject, grants.agent, grants.status, grants.expires_at, people.status
-    FROM sessions JOIN grants ON grants.id = sessions.grant_id LEFT JOIN people ON people.name = sessions.subject
+    FROM sessions JOIN grants ON grants.id = sessions.grant_id JOIN agents ON agents.name = sessions.agent
+        LEFT JOIN people ON people.name = iif(sessions.subject = '', agents.owner, sessions.subject)
     WHERE sessions.id = ?
 """
 
@@ -51,7 +52,7 @@ class Lineage:
     holder: str  # of the leaf
     session: str
     grant: str
-    subject: str
+    subject: str  # empty where the agent works for itself: then its owner must be active
     ended: Ended | None
     spent: bool  # the budget of a link or of the session is used up
 

@@ -81,6 +81,7 @@ class Standing:
     session: Session | None
     links: tuple[Link, ...]  # root to leaf
     holders: Mapping[AgentName, Agent]  # every agent that holds one of the links
+    owner: Person | None = None  # of the session's first agent: who answers for it where it works for itself
     keys: Mapping[Thumbprint, Key] = field(default_factory=dict)  # that the links were given to, or signed by
 
 
@@ -214,6 +215,9 @@ class Registry(Protocol):
     async def standing(
         self, *, agent: AgentName, key: Thumbprint, person: PersonName | None, link: LinkId | None
     ) -> Standing: ...
+    async def worked_for(self, agent: AgentName, since: datetime) -> frozenset[str]:
+        """The principals of all sessions, used or begun at `since` or later, that the agent had a link in."""
+
 
     async def revoke(self, kind: RevocableKind, name: str, event: Event) -> tuple[HoldId, ...]:
         """The thing is revoked, what descends from it cannot be used any more; returns the holds that were cancelled.

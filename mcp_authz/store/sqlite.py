@@ -194,6 +194,9 @@ class SqliteStore:
     async def standing(
         self, *, agent: AgentName, key: Thumbprint, person: PersonName | None, link: LinkId | None
     ) -> Standing:
+    async def worked_for(self, agent: AgentName, since: datetime) -> frozenset[str]:
+        return self._ask(lambda tx: registry.worked_for(tx, agent, micros(since)))
+
         return self._ask(lambda tx: registry.standing(tx, agent, key, person, link))
 
     async def revoke(self, kind: RevocableKind, name: str, event: Event) -> tuple[HoldId, ...]:
