@@ -42,8 +42,8 @@ class Evidence:
         return hmac.new(self._key, body, hashlib.sha256).hexdigest()
 
 
-def who(caller: Caller) -> dict[str, Any]:
-    """The members of a record that say who acted, for whom, by which authority."""
+def who(caller: Caller, *, proof: str | None = None) -> dict[str, Any]:
+    """The members of a record that say who acted, for whom, by which authority; `proof` is the id of a signed call."""
     fields: dict[str, Any] = {
         "actor": f"agent:{caller.agent.name}",
         "key": caller.key,
@@ -51,6 +51,8 @@ def who(caller: Caller) -> dict[str, Any]:
         "proof": caller.proof.name.lower(),
         "token": caller.token.id,
     }
+    if proof is not None:
+        fields["proof_id"] = proof
     if caller.session is not None and caller.chain is not None:
         fields |= {
             "subject": caller.session.principal,
@@ -59,6 +61,7 @@ def who(caller: Caller) -> dict[str, Any]:
             "mode": caller.session.mode.value,
             "chain": [f"agent:{name}" for name in caller.chain.agents],
             "link": caller.chain.leaf.id,
+            "links": [link.id for link in caller.chain.links],
         }
     return fields
 

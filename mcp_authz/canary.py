@@ -45,7 +45,7 @@ _HELD = frozenset({Scope("canary:sing")})
 
 
 async def require_denials(evaluator: Evaluator, clock: Clock) -> None:
-    """The approval floor holds a destructive call, policy denies a call of nobody, scopes deny what is out of scope.
+    """Approval holds a destructive call; policy denies one of nobody, scopes one out of scope, step 8 a weak proof.
 
     Raises:
         PolicyError: one of them does not; the gateway must not serve.
@@ -62,6 +62,10 @@ async def require_denials(evaluator: Evaluator, clock: Clock) -> None:
     verdict = await evaluator.evaluate(caller, within, approval=None, at=clock())
     if isinstance(verdict.decision, Permit):
         raise _refused("a destructive call would be permitted without approval", "look at policy and approval rules")
+    weak, strong = replace(caller, proof=Proof.DPOP), _call("canary:sing", proof=Proof.SIGNED)
+    verdict = await evaluator.evaluate(weak, strong, approval=None, at=clock())
+    if not isinstance(verdict.decision, Deny) or verdict.decision.code != "proof_required":
+        raise _refused("a call would do with less proof than it needs", "this is a fault of the gateway")
     verdict = await evaluator.evaluate(caller, beyond, approval=None, at=clock())
     if not isinstance(verdict.decision, Deny) or verdict.decision.code != "insufficient_scope":
         raise _refused("a call out of scope would not be denied for its scope", "this is a fault of the gateway")
@@ -71,9 +75,9 @@ def _refused(what: str, remedy: str) -> PolicyError:
     return PolicyError(f"canary: {what}, so the gateway does not start; {remedy}")
 
 
-def _call(scope: str) -> ToolCall:
+def _call(scope: str, *, proof: Proof = Proof.BEARER) -> ToolCall:
     classification = Classification(
-        action="canary.sing", hazard=Hazard.DESTRUCTIVE, scopes=(ScopeTemplate.parse(scope),), by="nobody"
+        action="canary.sing", hazard=Hazard.DESTRUCTIVE, scopes=(ScopeTemplate.parse(scope),), proof=proof, by="nobody"
     )
     tool = Tool(
         name=ToolName("authz__canary"),

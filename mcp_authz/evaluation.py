@@ -12,6 +12,7 @@ from mcp_authz.errors import InputError, ScopeError
 from mcp_authz.model import Approval, Caller, Chain, Decision, Deny, RuleId, ToolCall
 from mcp_authz.policy.document import policy_input
 from mcp_authz.policy.engine import PolicyEngine
+from mcp_authz.proving import too_weak
 from mcp_authz.rules.attributes import resource_attributes
 from mcp_authz.rules.binding import action_digest
 from mcp_authz.rules.constraint import permits_call
@@ -50,7 +51,7 @@ class Evaluator:
         if tool.quarantined:  # step 7
             return _denied("quarantined", "definition-pinned")
         if caller.proof < classification.proof:  # step 8
-            return _denied("proof_required", "least-proof")
+            return Evaluation(decision=too_weak(caller, classification.proof), digest=b"", resource={})
         if (problem := self._schema(call).problem(call.arguments)) is not None:  # step 9
             return _denied("arguments", "input-schema", detail=problem)
         # Step 12's question about the session comes before step 10: without a chain there is nothing to cover, and a

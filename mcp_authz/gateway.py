@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import anyio
 
@@ -20,6 +20,7 @@ from mcp_authz.ids import new_id
 from mcp_authz.model import Admitted, Approval, Caller, Deny, Hold, HoldState, Permit, RuleId, Tool, ToolCall
 from mcp_authz.outcome import Held, Outcome, Refused, Replayed
 from mcp_authz.parts import Parts
+from mcp_authz.proving import Proofs
 from mcp_authz.relay import Channel, clean
 from mcp_authz.requesting import SessionRequest
 from mcp_authz.rules import session_request
@@ -68,16 +69,19 @@ class Gateway:
 
     async def call(self, caller: Caller, message: Message, channel: Channel) -> Outcome:
         """Steps 7 to 16 for one request of an identified caller whose method reaches a tool server."""
-        ride = Ride(self._parts, caller, message, channel)
+        proofs = Proofs(self._parts.proving, self._parts.store, caller, message)
+        ride = Ride(self._parts, proofs, message, channel)
+        if (deny := proofs.refuse_links()) is not None:  # 5, for links that come with the request
+            return await ride.refuse_unseen(deny)
         if message.method == "tools/call" and message.params.get("name") == session_request.NAME:
-            return await SessionRequest(self._parts, self._sessions, caller, message, channel).run()
+            return await SessionRequest(self._parts, self._sessions, proofs, message, channel).run()
         if message.method != "tools/call":
             offered = await self._parts.offers.resolve(caller, str(message.method), message.params)  # 7
-            return await ride.refuse_unknown() if offered is None else await ride.through(offered)
+            return await ride.refuse_unseen(_UNKNOWN) if offered is None else await ride.through(offered)
         tool = known_to(caller, await self._find(str(message.params.get("name"))))  # 7
         arguments = message.params.get("arguments", {})
         if tool is None or tool.method != message.method:
-            return await ride.refuse_unknown()
+            return await ride.refuse_unseen(_UNKNOWN)
         if not isinstance(arguments, dict):
             return await ride.refuse(ToolCall(tool=tool, arguments={}), _deny("arguments"))
         return await ride.through(ToolCall(tool=tool, arguments=arguments))
@@ -93,21 +97,27 @@ class Gateway:
 class Ride:
     """One call on its way through steps 7 to 16."""
 
-    def __init__(self, parts: Parts, caller: Caller, message: Message, channel: Channel) -> None:
+    def __init__(self, parts: Parts, proofs: Proofs, message: Message, channel: Channel) -> None:
         self._parts = parts
         self._store = parts.store
-        self._caller = caller
+        self._proofs = proofs
         self._message = message
         self._channel = channel
         self._call_id = new_id("c")
 
+    @property
+    def _caller(self) -> Caller:
+        return self._proofs.caller
+
     async def through(self, call: ToolCall) -> Outcome:
         """Evaluate, hold if need be, admit, forward; again from step 7 when something changed, a few times at most."""
+        if (deny := self._proofs.refuse_call()) is not None:  # 8, the proof that came; which is needed is evaluated
+            return await self.refuse(call, deny)
         approval: Approval | None = None
         for _ in range(4):
             tool = self._parts.catalog.find(call.tool.name)
             if tool is None:
-                return await self.refuse_unknown()
+                return await self.refuse_unseen(_UNKNOWN)
             call = ToolCall(tool=tool, arguments=call.arguments)
             if (why := self._channel.disagreement(tool.definition.get("inputSchema"), call.arguments)) is not None:
                 return await self.refuse(call, _deny("header_mismatch", detail=why))  # 7
@@ -155,6 +165,8 @@ class Ride:
         self, call: ToolCall, verdict: Evaluation, hold: Hold, resume: RequestState | None, approval: Approval | None
     ) -> Approval | Outcome:
         """Step 13: evidence that the call was approved, or what the caller is told; every exit is recorded."""
+        if not await self._proofs.spend():  # what was asked for is on its way: the same proof asks for nothing more
+            return await self.refuse(call, _REPLAYED, verdict)
         waiting = Waiting(
             call_id=self._call_id,
             call=call,
@@ -202,7 +214,7 @@ class Ride:
             server=call.tool.server,
             tool=call.tool.tool,
             definition_digest=call.tool.digest,
-            once=(once(resume),) if resume is not None and answers else (),
+            once=(*self._proofs.unspent, *((once(resume),) if resume is not None and answers else ())),
             claim=None if continued else permit.approval,
         )
         with anyio.CancelScope(shield=True):  # a caller that leaves now must not leave a permit without an outcome
@@ -234,23 +246,21 @@ class Ride:
 
     async def refuse(self, call: ToolCall, deny: Deny, verdict: Evaluation | None = None) -> Refused:
         """The denial is recorded, then answered."""
+        deny = deny if await self._proofs.spend() else _REPLAYED
         await self._store.append(self._event(call, verdict, audit.decided(deny, policy=self._policy)))
         return Refused(call_id=self._call_id, deny=deny)
 
-    async def refuse_unknown(self) -> Refused:
-        """A tool that this caller could never use, or that nobody knows: both are recorded and answered alike."""
-        deny = _deny("unknown_tool")
+    async def refuse_unseen(self, deny: Deny) -> Refused:
+        """The denial is recorded and answered without a word of the tool: the caller may not know whether there is one.
+
+        A tool that this caller could never use, and one that nobody knows, are answered alike.
+        """
+        deny = deny if await self._proofs.spend() else _REPLAYED
         named = self._message.params.get("name") or self._message.params.get("uri")
         asked = {"tool": visible(str(named))[:128], "method": self._message.method}
-        await self._store.append(
-            audit.decision_event(
-                self._call_id,
-                self._parts.clock(),
-                audit.who(self._caller),
-                asked,
-                audit.decided(deny, policy=self._policy),
-            )
-        )
+        decided = audit.decided(deny, policy=self._policy)
+        who = audit.who(self._caller)
+        await self._store.append(audit.decision_event(self._call_id, self._parts.clock(), who, asked, decided))
         return Refused(call_id=self._call_id, deny=deny)
 
     @property
@@ -264,7 +274,7 @@ class Ride:
         return audit.decision_event(
             self._call_id,
             self._parts.clock(),
-            audit.who(self._caller),
+            audit.who(self._caller, proof=self._proofs.id),
             audit.what(call, resource, self._parts.evidence),
             decided,
             {} if hold is None else {"hold": hold},
@@ -273,3 +283,7 @@ class Ride:
 
 def _deny(code: str, *, detail: str = "") -> Deny:
     return Deny(code=code, because=(RuleId(code.replace("_", "-")),), detail=detail)
+
+
+_UNKNOWN: Final = _deny("unknown_tool")
+_REPLAYED: Final = _deny("replayed")

@@ -225,6 +225,7 @@ class Caller:
     chain: Chain | None = None
     session_over: bool = False  # the token names a session, and it has ended
     holders: Mapping[AgentName, Agent] = field(default_factory=dict)  # every agent of the chain, as registered
+    public_key: bytes = b""  # of `key`: 32 bytes, Ed25519
     once: tuple[Once, ...] = ()  # the proofs of this very request: each counts once, and is not remembered yet
 
 
@@ -334,6 +335,14 @@ class Hold:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProofNeeded:
+    """What such a call has to be proved by."""
+
+    proof: Proof
+    link: str | None  # what a signed call names: the id of the token's link, as it is signed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Deny:
     """The call does not run.
 
@@ -344,6 +353,7 @@ class Deny:
     because: tuple[RuleId, ...]
     detail: str = ""  # for the operator and the audit; never argument values, never shown to callers
     missing: tuple[Scope, ...] = ()
+    needs: ProofNeeded | None = None  # where the proof is what the call lacked
 
 
 Decision = Permit | Hold | Deny

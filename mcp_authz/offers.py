@@ -11,6 +11,7 @@ from mcp_authz.downstream import PROMPTS, RESOURCES, TEMPLATES, Downstream, Offe
 from mcp_authz.errors import DownstreamError
 from mcp_authz.model import Caller, Tool, ToolCall
 from mcp_authz.relay import clean
+from mcp_authz.rules.call_proof import BOUND
 from mcp_authz.rules.offered import COMPLETE, GET, READ, fits_template
 
 log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ class Offers:
 
     async def resolve(self, caller: Caller, method: str, params: Mapping[str, Any]) -> ToolCall | None:
         """The call that a request stands for; None when no server of this caller offers what it names."""
-        arguments = {name: value for name, value in params.items() if name in _PARAMETERS[method]}
+        arguments = {name: value for name, value in params.items() if name in BOUND[method]}
         match method:
             case "resources/read":
                 server = await self._home(caller, params.get("uri"))
@@ -99,13 +100,6 @@ class Offers:
     def _tool(self, caller: Caller, server: str, method: str) -> Tool | None:
         tool = self._catalog.find(f"{server}{SEPARATOR}{method}")
         return tool if tool is not None and tool.method == method and could_ever_use(caller, tool) else None
-
-
-_PARAMETERS = {
-    READ: frozenset({"uri"}),
-    GET: frozenset({"name", "arguments"}),
-    COMPLETE: frozenset({"ref", "argument", "context"}),
-}
 
 
 def _split(name: object) -> tuple[str, str]:

@@ -12,6 +12,7 @@ from mcp_authz.downstream import Downstream
 from mcp_authz.evaluation import Evaluator
 from mcp_authz.holding import Holding
 from mcp_authz.offers import Offers
+from mcp_authz.proving import Proving
 from mcp_authz.rules.keys import Sealer
 from mcp_authz.store.ports import Clock, Store
 
@@ -25,6 +26,7 @@ class Parts:
     evaluator: Evaluator
     holding: Holding
     offers: Offers
+    proving: Proving
     downstreams: Mapping[str, Downstream]
     contexts: Contexts
     elicitation: Mapping[str, bool]  # server -> whether it may ask the caller by form

@@ -41,6 +41,7 @@ from mcp_authz.model import (
 )
 from mcp_authz.outcome import Forwarded, Held, Outcome, Refused, Replayed
 from mcp_authz.parts import Parts
+from mcp_authz.proving import Proofs
 from mcp_authz.relay import Channel
 from mcp_authz.rules import session_request
 from mcp_authz.rules.binding import action_digest
@@ -68,14 +69,18 @@ class Whose:
 class SessionRequest:
     """One call of the tool, from its arguments to its outcome."""
 
-    def __init__(self, parts: Parts, sessions: Sessions, caller: Caller, message: Message, channel: Channel) -> None:
+    def __init__(self, parts: Parts, sessions: Sessions, proofs: Proofs, message: Message, channel: Channel) -> None:
         self._parts = parts
         self._sessions = sessions
-        self._caller = caller
+        self._proofs = proofs
         self._message = message
         self._channel = channel
         self._call_id = new_id("c")
         self._subject: PersonName | None = None
+
+    @property
+    def _caller(self) -> Caller:
+        return self._proofs.caller
 
     async def run(self) -> Outcome:
         """The request waits for a person, or is answered; every exit is recorded."""
@@ -83,6 +88,8 @@ class SessionRequest:
         call = ToolCall(tool=session_request.TOOL, arguments=asked if isinstance(asked, dict) else {})
         if not isinstance(asked, dict):
             return await self._refuse(call, "arguments")
+        if (deny := self._proofs.refuse_call()) is not None:  # 8
+            return await self._refused(call, deny)
         if (problem := _SCHEMA.problem(asked)) is not None:  # 9
             return await self._refuse(call, "arguments", problem)
         whose = await self._whose()
@@ -144,6 +151,8 @@ class SessionRequest:
             resume = self._resume(digest)
         except SignatureRefused as error:
             return await self._refuse(call, "request_state", str(error))
+        if not await self._proofs.spend():
+            return await self._refuse(call, "replayed")
         waiting = Waiting(
             call_id=self._call_id,
             call=call,
@@ -245,7 +254,10 @@ class SessionRequest:
         return await self._parts.store.move_hold(hold, come_from=come_from, to=to, event=event, result=result)
 
     async def _refuse(self, call: ToolCall, code: str, detail: str = "") -> Refused:
-        deny = _deny(code, detail)
+        return await self._refused(call, _deny(code, detail))
+
+    async def _refused(self, call: ToolCall, deny: Deny) -> Refused:
+        deny = deny if await self._proofs.spend() else _deny("replayed")
         await self._parts.store.append(self._event(call, audit.decided(deny, policy=self._policy)))
         return Refused(call_id=self._call_id, deny=deny)
 
@@ -254,7 +266,7 @@ class SessionRequest:
         return self._parts.evaluator.policy_digest
 
     def _event(self, call: ToolCall, decided: Mapping[str, Any], *, hold: str | None = None) -> Event:
-        who = audit.who(self._caller)
+        who = audit.who(self._caller, proof=self._proofs.id)
         return audit.decision_event(
             self._call_id,
             self._parts.clock(),

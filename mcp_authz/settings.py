@@ -73,8 +73,13 @@ def _approval_rule(name: str, rule: ApprovalConfig) -> ApprovalRule:
     )
 
 
-def server_rules(name: str, server: ServerConfig) -> ServerRules:
-    """What the configuration and its preset say of one server's tools.
+def least_proof(config: Config) -> Mapping[Hazard, Proof]:
+    """The proof that calls of each hazard need at least."""
+    return {hazard: Proof[getattr(config.proof, hazard.value).upper()] for hazard in Hazard}
+
+
+def server_rules(name: str, server: ServerConfig, least: Mapping[Hazard, Proof] | None = None) -> ServerRules:
+    """What the configuration and its preset say of one server's tools; `least` is what every server's calls need.
 
     Raises:
         ConfigError: an unknown preset, or a scope that is no scope.
@@ -87,6 +92,7 @@ def server_rules(name: str, server: ServerConfig) -> ServerRules:
         patterns=tuple((tool, entry) for tool, entry in entries.items() if "*" in tool),
         preset=_preset(server.preset) if server.preset else {},
         observing=_observing(name, server),
+        least=least or {},
     )
 
 

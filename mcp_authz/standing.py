@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 from mcp_authz import limits
@@ -29,8 +30,8 @@ def caller_of(standing: Standing, token: AccessToken, proof: Proof, at: datetime
     if token.link is None:
         if token.session is not None or token.subject != f"agent:{agent.name}":
             raise TokenRefused("the token names a person or a session, and no link")
-        return Caller(agent=agent, key=key.thumbprint, proof=proof, token=token)
-    return _delegated_caller(standing, agent, token, proof, at)
+        return Caller(agent=agent, key=key.thumbprint, proof=proof, token=token, public_key=key.raw)
+    return replace(_delegated_caller(standing, agent, token, proof, at), public_key=key.raw)
 
 
 def _delegated_caller(standing: Standing, agent: Agent, token: AccessToken, proof: Proof, at: datetime) -> Caller:

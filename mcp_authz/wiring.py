@@ -36,11 +36,12 @@ from mcp_authz.observing import observed_servers
 from mcp_authz.offers import Offers
 from mcp_authz.parts import Parts
 from mcp_authz.policy.cedar import CedarEngine
+from mcp_authz.proving import Proving
 from mcp_authz.redeeming import Chains
 from mcp_authz.rules.canonical import digest_b64url
 from mcp_authz.rules.keys import PrivateKey, Sealer, random_bytes
 from mcp_authz.sessions import Sessions
-from mcp_authz.settings import approval_floor, context_audiences, load_policy, require_rules, server_rules
+from mcp_authz.settings import approval_floor, context_audiences, least_proof, load_policy, require_rules, server_rules
 from mcp_authz.store.ports import Clock, Event
 
 log = logging.getLogger(__name__)
@@ -100,7 +101,8 @@ async def run_gateway(config: Config, *, clock: Clock = utc_now) -> AsyncIterato
         ConfigError, PolicyError, StoreError: one sentence that says what to do.
     """
     engine, floor = load_policy(config), approval_floor(config)
-    rules = {name: server_rules(name, server) for name, server in config.servers.items()}
+    least = least_proof(config)
+    rules = {name: server_rules(name, server, least) for name, server in config.servers.items()}
     require_rules(rules, floor)
     async with open_installation(config, clock=clock) as installation, AsyncExitStack() as stack:
         store = installation.store
@@ -128,6 +130,7 @@ async def run_gateway(config: Config, *, clock: Clock = utc_now) -> AsyncIterato
                 on_held=desktop.tell if desktop is not None else None,
             ),
             offers=Offers(catalog=catalog, downstreams=downstreams),
+            proving=Proving(audience=config.resource, issuer=config.public_url, keys=issuer_keys.public, clock=clock),
             downstreams=downstreams,
             contexts=await Contexts.load(store, issuer=config.public_url, audiences=context_audiences(config)),
             elicitation={name: server.elicitation for name, server in config.servers.items()},

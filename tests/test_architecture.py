@@ -58,6 +58,7 @@ LAYERS = [
         "mcp_authz.holding",
         "mcp_authz.requesting",
         "mcp_authz.parts",
+        "mcp_authz.proving",
         "mcp_authz.forwarding",
         "mcp_authz.context",
         "mcp_authz.canary",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from mcp_authz.config import ApprovalConfig, Config, ServerConfig, ToolConfig, parse_config
+from mcp_authz.config import ApprovalConfig, Config, ProofConfig, ServerConfig, ToolConfig, parse_config
 from mcp_authz.settings import approval_floor, require_rules, server_rules
 from tool_adapters.presets import preset_names
 
@@ -18,6 +18,7 @@ SECTIONS = {
     "## Top level": Config,
     "## `[servers.NAME]`": ServerConfig,
     "## `[servers.NAME.tools.TOOL]`": ToolConfig,
+    "## `[proof]`": ProofConfig,
     "## `[approval.RULE]`": ApprovalConfig,
 }
 

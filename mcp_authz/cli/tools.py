@@ -16,7 +16,7 @@ from mcp_authz.cli.options import Json
 from mcp_authz.cli.output import draw, next_step, print_json, say, table
 from mcp_authz.errors import Conflict, NotFound
 from mcp_authz.installation import Installation
-from mcp_authz.model import Tool
+from mcp_authz.model import Proof, Tool
 from mcp_authz.rules.classify import tool_name
 from mcp_authz.rules.definition import DEFINITION_MEMBERS
 from mcp_authz.rules.display import visible
@@ -41,10 +41,14 @@ async def list_(
     json: Json = False,
 ) -> None:
     """List every tool that was ever listed by a configured server."""
-    from mcp_authz.settings import server_rules  # with everything that a gateway needs: the other commands go without
+    from mcp_authz.settings import (
+        least_proof,
+        server_rules,
+    )  # with everything that a gateway needs: the other commands go without
 
     async with installation(ctx) as here:
-        rules = {name: server_rules(name, configured) for name, configured in here.config.servers.items()}
+        least = least_proof(here.config)
+        rules = {name: server_rules(name, configured, least) for name, configured in here.config.servers.items()}
         catalog = Catalog(store=here.store, rules=rules, clock=here.clock)
         await catalog.load_pins()
     if server is not None and server not in rules:
@@ -56,8 +60,10 @@ async def list_(
         print_json([{**_view(tool), "warnings": warnings[tool.name]} for tool in tools])
         return
     warned = any(warnings.values())
+    proved = any(tool.classification.proof is not Proof.BEARER for tool in tools)
+    more = (*(("PROOF",) if proved else ()), *(("WARNING",) if warned else ()))
     table(
-        ("TOOL", "SERVER", "HAZARD", "ACTION", "SCOPES", "CLASSIFIED BY", "STATE", *(("WARNING",) if warned else ())),
+        ("TOOL", "SERVER", "HAZARD", "ACTION", "SCOPES", "CLASSIFIED BY", "STATE", *more),
         (
             (
                 tool.name,
@@ -67,6 +73,7 @@ async def list_(
                 " ".join(str(scope) for scope in tool.classification.scopes),
                 tool.classification.by,
                 _state(tool),
+                *((tool.classification.proof.name.lower(),) if proved else ()),
                 *(("; ".join(warnings[tool.name]),) if warned else ()),
             )
             for tool in tools

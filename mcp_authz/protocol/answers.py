@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from mcp_authz.model import Deny, HeldCall, HoldState, Proof
+from mcp_authz.model import Deny, HeldCall, HoldState, Proof, ProofNeeded
 from mcp_authz.outcome import Asked, Broken, Forwarded, Held, Outcome, Refused, Replayed
 from mcp_authz.rules.call_proof import INVOCATION, TYP
 from mcp_authz.rules.decision import DPOP_REQUIRED, REASONS
@@ -99,11 +99,11 @@ def _answer(outcome: Outcome, message: Message, places: Places) -> Answer:
             )
         case Refused(deny=Deny(code="links_invalid") as deny):
             return _unauthorized(deny, places)
-        case Refused(call_id=call_id, deny=Deny(code="proof_required", needs=Proof.DPOP) as deny):
+        case Refused(call_id=call_id, deny=Deny(needs=ProofNeeded(proof=Proof.DPOP)) as deny):
             return _bound_token(_denied(call_id, deny), places)
-        case Refused(call_id=call_id, deny=Deny(code="proof_required" | "proof_invalid") as deny):
-            more = {**_denied(call_id, deny), "proof": "signed", "sign": _to_sign(message, places)}
-            return _said(f"Denied: {_reason(deny)}", more)
+        case Refused(call_id=call_id, deny=Deny(needs=ProofNeeded(link=link)) as deny):
+            more = {"proof": "signed", "sign": _to_sign(message, link, places)}
+            return _said(f"Denied: {_reason(deny)}", _denied(call_id, deny) | more)
         case Refused(call_id=call_id, deny=deny):
             return _said(f"Denied: {_reason(deny)}", _denied(call_id, deny))
 
@@ -173,10 +173,10 @@ def _bound_token(denied: Mapping[str, Any], places: Places) -> Error:
     )
 
 
-def _to_sign(message: Message, places: Places) -> dict[str, Any]:
-    """What a client signs so that the call counts as signed; the link is the one that its token response named."""
+def _to_sign(message: Message, link: str | None, places: Places) -> dict[str, Any]:
+    """What a client signs beside the arguments so that the call counts as signed, and where that goes."""
     tool = message.params.get("name") if message.method == "tools/call" else message.method
-    return {"meta": INVOCATION, "typ": TYP, "tool": tool, "audience": places.resource}
+    return {"meta": INVOCATION, "typ": TYP, "link": link, "tool": tool, "audience": places.resource}
 
 
 def _unknown(message: Message) -> str:

@@ -180,7 +180,7 @@ def _refused(error: Error, deferred: Deferred, ctx: ServerRequestContext[Any, An
 
     An unknown tool stays a plain JSON-RPC error: clients of this era take HTTP 400 for a broken transport.
     """
-    return error.status in {403, 500, 503} and deferred.refuse(error, request_id=ctx.request_id)
+    return error.status in {401, 403, 500, 503} and deferred.refuse(error, request_id=ctx.request_id)
 
 
 def with_log_level(params: Mapping[str, Any], level: str | None) -> dict[str, Any]:

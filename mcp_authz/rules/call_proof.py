@@ -17,8 +17,21 @@ from mcp_authz.errors import InputError, SignatureRefused
 from mcp_authz.rules import jose
 from mcp_authz.rules.canonical import canonical
 from mcp_authz.rules.keys import PrivateKey, PublicKey, b64url, equal
+from mcp_authz.rules.message import OWN_META
 
 TYP: Final = "aat-pop+jwt"
+INVOCATION: Final = f"{OWN_META}invocation"
+"""The member of a request's `_meta` that has its proof."""
+
+DELEGATION: Final = f"{OWN_META}delegation"
+"""The member that has the signed links, root first, where a request brings them along."""
+
+BOUND: Final[Mapping[str, frozenset[str]]] = {
+    "resources/read": frozenset({"uri"}),
+    "prompts/get": frozenset({"name", "arguments"}),
+    "completion/complete": frozenset({"ref", "argument", "context"}),
+}
+"""The parameters that say what a request asks for, by method; beside them it has `_meta` and what answers questions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +50,25 @@ class CallProof:
 
     id: str
     expires_at: datetime
+
+
+def proved(method: str, params: Mapping[str, Any], *, link: str, audience: str) -> Proved:
+    """Return what is signed about a request: of a call its tool and arguments, of others the method and parameters.
+
+    No tool has the name of a method, so that neither can be taken for the other.
+
+    Raises:
+        InputError: the request is none that can be signed, or names nothing.
+    """
+    if method == "tools/call":
+        tool, arguments = params.get("name"), params.get("arguments", {})
+    elif method in BOUND:
+        tool, arguments = method, {name: value for name, value in params.items() if name in BOUND[method]}
+    else:
+        raise InputError("requests of this method are not signed")
+    if not isinstance(tool, str) or not isinstance(arguments, dict):
+        raise InputError("the request does not say what it calls, or with what arguments")
+    return Proved(link=link, tool=tool, arguments=arguments, audience=audience)
 
 
 def prove_call(call: Proved, *, id: str, at: datetime, key: PrivateKey) -> str:

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Final
 
 from mcp_authz import limits
-from mcp_authz.model import Classification, Hazard, ToolName
+from mcp_authz.model import Classification, Hazard, Proof, ToolName
 from mcp_authz.rules.observe import Observing
 from mcp_authz.rules.offered import DEFINITIONS, default_classification
 from mcp_authz.rules.scope import ScopeTemplate
@@ -35,10 +35,20 @@ class ServerRules:
     patterns: tuple[tuple[str, Classification], ...] = ()  # in the order of the configuration; the first that fits
     preset: Mapping[str, Classified] = field(default_factory=dict)
     observing: Observing | None = None
+    least: Mapping[Hazard, Proof] = field(default_factory=dict)  # the proof that calls of each hazard need at least
 
 
 def classify(rules: ServerRules, tool: str, digest: bytes) -> Classification:
-    """Return the classification of a tool; what nothing classifies is destructive, whatever it says of itself."""
+    """Return the classification of a tool; what nothing classifies is destructive, whatever it says of itself.
+
+    Its proof is the stronger one of the tool's own and its hazard's.
+    """
+    found = _classified(rules, tool, digest)
+    least = rules.least.get(found.hazard, Proof.BEARER)
+    return found if least <= found.proof else replace(found, proof=least)
+
+
+def _classified(rules: ServerRules, tool: str, digest: bytes) -> Classification:
     if (own := rules.exact.get(tool)) is not None:
         return _complete(own, rules.server, tool)
     if tool in DEFINITIONS:  # a method of the protocol, not a tool that a server could describe

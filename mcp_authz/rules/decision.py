@@ -36,7 +36,16 @@ REASONS: Final[dict[str, str]] = {
         "sign in."
     ),
     "nobody_to_ask": "The person whom you could ask for a session is gone. An operator has to look at it.",
-    "proof_required": "This tool takes only calls that are proved more strongly than by a bearer token.",
+    "proof_required": (
+        "This tool takes only calls that are signed one by one with the agent's own key, and this one is not. Do not "
+        "retry it like this. `mcp-authz connect` and its client library sign every call by themselves: tell the person "
+        "who set up your client to use one of them."
+    ),
+    "proof_invalid": (
+        "The signed proof that came with this call is not one of it. Sign exactly this call, with the key that you "
+        "signed in with, for this gateway, and send it at once; or leave the proof out where none is needed."
+    ),
+    "links_invalid": "The signed links that came with this request are not those of your access token. Sign in again.",
     "arguments": "The arguments do not fit the tool's input schema.",
     "scope_arguments": (
         "An argument that decides which permission is needed has a form that is not allowed: "
@@ -57,11 +66,17 @@ REASONS: Final[dict[str, str]] = {
     ),
     "revoked": "Your authority for this call was withdrawn.",
     "changed": "The rules changed while this call was decided. Call again.",
-    "replayed": "This proof has been used before.",
+    "replayed": "This proof, or this requestState, has been used before; each counts once. Nothing was run.",
     "header_mismatch": "A header of the request contradicts an argument of the call.",
     "request_state": "The requestState is not valid for you and this call. Call again without it.",
 }
 """Reason codes and the fixed text that a caller sees for each; a model must be able to act on it."""
+
+DPOP_REQUIRED: Final = (
+    "This tool takes only access tokens that are bound to a key (DPoP), and this one is a bearer token. Do not retry "
+    "like this. `mcp-authz connect` binds its tokens by itself: tell the person who set up your client."
+)
+"""What is said for `proof_required` where a token of another kind would do."""
 
 KNOWN_OBLIGATIONS: Final = frozenset({"approval"})
 """What this gateway can do before forwarding; every other obligation is a denial."""
