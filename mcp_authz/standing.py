@@ -38,12 +38,12 @@ def _delegated_caller(standing: Standing, agent: Agent, token: AccessToken, proo
     grant, session = standing.grant, standing.session
     if session is None or session.id != token.session or session.principal != token.subject or not standing.links:
         raise TokenRefused("the token's link is not one of its session and person")
+    require_answerable(standing, session)
     if grant is None or grant.id != session.grant or grant.status != "active" or at >= grant.expires_at:
         raise TokenRefused("the grant has ended")
     leaf = standing.links[-1]
     if leaf.id != token.link or leaf.holder != agent.name:
         raise TokenRefused("the token's link is not the actor's")
-    require_answerable(standing, session)
     if is_over(session, at):  # before the links, which end with it
         return Caller(agent=agent, key=token.key, proof=proof, token=token, session_over=True)
     for key in standing.keys.values():

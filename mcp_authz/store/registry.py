@@ -199,6 +199,15 @@ def open_links(tx: Transaction, holder: AgentName, at: int) -> tuple[tuple[Sessi
     return tuple(found)
 
 
+def worked_for(tx: Transaction, holder: AgentName, since: int) -> frozenset[str]:
+    found = tx.db.execute(
+        """SELECT DISTINCT iif(subject = '', 'agent:' || agent, 'user:' || subject)
+        FROM links JOIN sessions ON sessions.id = links.session_id WHERE links.holder = ? AND last_used_at >= ?""",
+        (holder, since),
+    )
+    return frozenset(principal for (principal,) in found)
+
+
 def standing(
     tx: Transaction, agent_name: AgentName, thumbprint: Thumbprint, subject: PersonName | None, leaf: LinkId | None
 ) -> Standing:
@@ -210,20 +219,11 @@ def standing(
     return Standing(
         agent=known.get(agent_name),
         key=key(tx, thumbprint),
-def worked_for(tx: Transaction, holder: AgentName, since: int) -> frozenset[str]:
-    found = tx.db.execute(
-        """SELECT DISTINCT iif(subject = '', 'agent:' || agent, 'user:' || subject)
-        FROM links JOIN sessions ON sessions.id = links.session_id WHERE links.holder = ? AND last_used_at >= ?""",
-        (holder, since),
-    )
-    return frozenset(principal for (principal,) in found)
-
-
         person=None if subject is None else person(tx, subject),
         grant=None if of_session is None else grant(tx, of_session.grant),
         session=of_session,
         links=chain,
         holders={one.holder: known[one.holder] for one in chain if one.holder in known},
+        owner=person(tx, known[chain[0].holder].owner) if chain and chain[0].holder in known else None,
         keys={one: held for one in prints if (held := key(tx, one)) is not None},
     )
-        owner=person(tx, known[chain[0].holder].owner) if chain and chain[0].holder in known else None,

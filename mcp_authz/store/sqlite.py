@@ -191,12 +191,12 @@ class SqliteStore:
     async def open_links(self, agent: AgentName, at: datetime) -> tuple[tuple[Session, Link], ...]:
         return self._ask(lambda tx: registry.open_links(tx, agent, micros(at)))
 
-    async def standing(
-        self, *, agent: AgentName, key: Thumbprint, person: PersonName | None, link: LinkId | None
-    ) -> Standing:
     async def worked_for(self, agent: AgentName, since: datetime) -> frozenset[str]:
         return self._ask(lambda tx: registry.worked_for(tx, agent, micros(since)))
 
+    async def standing(
+        self, *, agent: AgentName, key: Thumbprint, person: PersonName | None, link: LinkId | None
+    ) -> Standing:
         return self._ask(lambda tx: registry.standing(tx, agent, key, person, link))
 
     async def revoke(self, kind: RevocableKind, name: str, event: Event) -> tuple[HoldId, ...]:
