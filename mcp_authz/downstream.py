@@ -70,7 +70,8 @@ class Downstream(Protocol):
         """Return the server's result exactly as it sent it, without `_meta` of our prefix.
 
         A result that asks (`resultType: "input_required"`) is returned like any other; the answers go into
-        `Admitted.extra` of the next call. Cancelling the awaiting task cancels the call at the server.
+        `Admitted.extra` of the next call. `Admitted.context`, where there is one, goes along in `_meta`, and over HTTP
+        in a header too. Cancelling the awaiting task cancels the call at the server.
 
         Raises:
             DownstreamRefusal: the server answered with a JSON-RPC error.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -26,19 +26,20 @@ class PublishedKeys:
     Safe for use by several threads. Nobody who sends unknown key ids makes it ask more than once a minute.
     """
 
-    def __init__(self, issuer: str) -> None:
+    def __init__(self, issuer: str, ticks: Callable[[], float] = time.monotonic) -> None:
         parts = urlsplit(issuer)
         if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in _LOOPBACK):
             raise InputError(f"`{issuer}` must be the gateway's public URL: https, or http for localhost")
         self._url = f"{issuer}{JWKS_PATH}"
+        self._ticks = ticks  # seconds that only go on
         self._keys: Mapping[str, PublicKey] = {}
         self._trouble = ""
-        self._good_until = self._not_before = 0.0
+        self._good_until = self._not_before = ticks()
         self._lock = threading.Lock()
 
     def known(self, kid: str) -> PublicKey | None:
         """The key of this id, without asking the gateway; None where that has to be done first."""
-        return self._keys.get(kid) if time.monotonic() < self._good_until else None
+        return self._keys.get(kid) if self._ticks() < self._good_until else None
 
     def find(self, kid: str) -> PublicKey:
         """Return the key of this id; blocks while the gateway is asked, `limits.KEYS_FETCHED` at most.
@@ -47,7 +48,7 @@ class PublishedKeys:
             SignatureRefused: the gateway does not publish it, or cannot be asked.
         """
         with self._lock:
-            if (key := self.known(kid)) is None and time.monotonic() >= self._not_before:
+            if (key := self.known(kid)) is None and self._ticks() >= self._not_before:
                 self._fetch()
                 key = self.known(kid)
         if key is None:
@@ -58,12 +59,12 @@ class PublishedKeys:
         """The keys are those published now; those that were known before stay until they are old if that fails."""
         try:
             self._keys, self._trouble = _read(_get(self._url)), ""
-            self._good_until = time.monotonic() + limits.KEYS_KEPT.total_seconds()
-            self._not_before = time.monotonic() + limits.KEYS_PAUSE.total_seconds()
+            self._good_until = self._ticks() + limits.KEYS_KEPT.total_seconds()
+            self._not_before = self._ticks() + limits.KEYS_PAUSE.total_seconds()
         except (httpx2.HTTPError, InputError, KeyRefused, TimeoutError) as error:
             why = str(error) if isinstance(error, InputError | KeyRefused) else type(error).__name__
             self._trouble = f"the gateway's keys cannot be fetched from {self._url}: {why}"
-            self._not_before = time.monotonic() + limits.KEYS_RETRY.total_seconds()
+            self._not_before = self._ticks() + limits.KEYS_RETRY.total_seconds()
 
 
 def read_jwks(jwks: Mapping[str, Any]) -> Mapping[str, PublicKey]:

@@ -183,10 +183,12 @@ def _actors(claims: Mapping[str, Any], mode: Mode) -> tuple[str, ...]:
 
 
 def _approval(claims: Mapping[str, Any]) -> Approved | None:
-    said = claims.get("approval")
-    if said is None:
+    if "approval" not in claims:
         return None
-    if not isinstance(said, dict) or said.get("assurance") not in _ASSURANCES:
-        raise SignatureRefused("claim `approval` cannot be read")
-    hold = jose.require_text(said, "hold", limits.ID_CHARACTERS)
-    return Approved(hold=hold, assurance=_ASSURANCES[said["assurance"]])
+    said = claims["approval"]
+    if not isinstance(said, dict):
+        raise SignatureRefused("claim `approval` is no object")
+    assurance = _ASSURANCES.get(jose.require_text(said, "assurance"))
+    if assurance is None:
+        raise SignatureRefused("claim `approval` has an assurance that is not known here")
+    return Approved(hold=jose.require_text(said, "hold", limits.ID_CHARACTERS), assurance=assurance)

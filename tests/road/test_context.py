@@ -1,4 +1,4 @@
-"""A tool server that asks the gateway's context token who is served, and by whom: over stdio, over HTTP, in both eras."""
+"""A tool server that asks the gateway's context token who is served, and by whom: over stdio and HTTP, in both eras."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import anyio
 import httpx2
 import pytest
 from mcp import Client
@@ -85,8 +84,114 @@ async def test_over_http_too_and_nobody_gets_round_the_gateway(tmp_path: Path) -
 
 async def directly(url: str, name: str, token: str | None = None, **arguments: Any) -> str:
     """What the tool server itself says to a client that goes round the gateway."""
-    async with httpx2.AsyncClient() as http:
-        async with Client(streamable_http_client(url, http_client=http)) as client:
-            meta: Any = {} if token is None else {META: token}
-            result = await client.call_tool(name, arguments, meta=meta)
-            return "\n".join(part.text for part in result.content if part.type == "text")
+    async with httpx2.AsyncClient() as http, Client(streamable_http_client(url, http_client=http)) as client:
+        meta: Any = {} if token is None else {META: token}
+        result = await client.call_tool(name, arguments, meta=meta)
+        return "\n".join(part.text for part in result.content if part.type == "text")
+
+
+def token_in(heard: bytes) -> str:
+    """The token of the last call that a spy heard, the same in `_meta` and, over HTTP, in the header."""
+    said = [json.loads(line[line.index(b"{") :]) for line in heard.splitlines() if b'"tools/call"' in line]
+    token: str = said[-1]["params"]["_meta"][META]
+    return token
+
+
+async def test_a_captured_token_is_good_for_its_one_call_only(tmp_path: Path) -> None:
+    """The spy stands for whoever reads along between gateway and server: it gets what is meant for the audience."""
+    reader = spy(tmp_path / "spy", tool("add_note"))
+    listening = {**reader.config(tools=TOOLS), "context": True, "context_audience": "notes"}
+    with over_http() as start:
+        async with world(tmp_path, servers=lambda url: {**start(url), "spy": listening}) as w:
+            coder = await w.ready("coder", SCOPES)
+            url = w.config.servers["notes"].url
+            assert url is not None
+            assert not (await w.call(coder, "spy__add_note", text="buy milk")).is_error
+            token = token_in(reader.heard)
+            assert "for other arguments" in await directly(url, "add_note", token, text="sell the house")
+            assert "for another tool" in await directly(url, "list_notes", token)
+            assert await directly(url, "add_note", token, text="buy milk") == "1 notes"
+            assert "used before" in await directly(url, "add_note", token, text="buy milk")
+            assert (await w.call(coder, "notes__list_notes")).text == "buy milk"
+
+
+@asynccontextmanager
+async def overheard(tmp_path: Path, transport: str, **entry: Any) -> AsyncIterator[Overheard]:
+    """A gateway whose two tool servers hear everything; `a` with this entry, `b` the same."""
+    a, b = spy(tmp_path / "a", tool("look"), tool("drop")), spy(tmp_path / "b", tool("look"))
+    tools = {"look": {"hazard": "read", "scopes": ["look"]}, "drop": {"scopes": ["drop"]}}
+    with serving(a) as url:
+        more = {"tools": tools, "context": True, **entry}
+        first = {"url": url, **more} if transport == "http" else a.config(**more)
+        async with world(tmp_path, servers={"a": first, "b": b.config(**more)}) as w:
+            yield Overheard(w, a, b)
+
+
+@dataclass
+class Overheard:
+    world: World
+    a: Any
+    b: Any
+    verifiers: dict[str, Verifier] = field(default_factory=dict)
+
+    async def context(self, name: str, tool: str, arguments: Mapping[str, Any]) -> CallContext:
+        """What the last call to this server says, as the server would find out."""
+        verifier = self.verifiers.setdefault(name, Verifier(self.world.config.public_url, audience=name))
+        return await verifier.check(token_in(getattr(self, name).heard), tool=tool, arguments=arguments)
+
+
+@pytest.mark.parametrize("transport", ["stdio", "http"])
+async def test_a_call_says_for_whom_by_whom_and_who_agreed(tmp_path: Path, transport: str) -> None:
+    async with overheard(tmp_path, transport) as o:
+        w = o.world
+        coder = await w.ready("coder", "look drop")
+        assert not (await w.call(coder, "a__look", path="x")).is_error
+        said = await o.context("a", "look", {"path": "x"})
+        assert (said.actors, said.mode, said.approval) == (("agent:coder",), Mode.DELEGATED, None)
+        assert said.subject.startswith("pairwise:") and "alice" not in said.subject
+        decided = (await w.records("decision"))[-1].event
+        assert (said.call, said.session) == (decided.call, decided.fields["session"])
+
+        again = await w.call(coder, "a__look", path="x")
+        assert not again.is_error
+        assert (await o.context("a", "look", {"path": "x"})).subject == said.subject
+        await w.call(coder, "b__look")
+        elsewhere = await o.context("b", "look", {})
+        assert elsewhere.subject.startswith("pairwise:") and elsewhere.subject != said.subject
+
+        held = await w.call(coder, "a__drop", table="t")
+        await w.answer(held.hold, by="alice")
+        assert not (await w.call(coder, "a__drop", table="t")).is_error
+        approved = (await o.context("a", "drop", {"table": "t"})).approval
+        assert approved is not None
+        assert (approved.hold, approved.assurance) == (held.hold, Assurance.SIGNED_IN)
+        if transport == "http":
+            assert o.a.heard.count(HEADER.encode()) == 3
+
+
+async def test_a_person_is_named_only_where_that_is_configured(tmp_path: Path) -> None:
+    async with overheard(tmp_path, "stdio", context_subject="plain") as o:
+        await o.world.call(await o.world.ready("coder", "look"), "a__look")
+        assert (await o.context("a", "look", {})).subject == "user:alice"
+
+
+async def test_a_token_for_one_server_is_for_no_other_and_its_key_is_no_issuers(tmp_path: Path) -> None:
+    async with overheard(tmp_path, "stdio") as o:
+        w = o.world
+        coder = await w.ready("coder", "look")
+        await w.call(coder, "a__look")
+        token = token_in(o.a.heard)
+        with pytest.raises(NotAuthorized, match="audience"):
+            await Verifier(w.config.public_url, audience="b").check(token, tool="look", arguments={})
+        with pytest.raises(NotAuthorized, match="kid"):
+            await Verifier(w.config.public_url, audience="a").check(await w.token(coder), tool="look", arguments={})
+        async with httpx2.AsyncClient() as http:
+            issuer = (await http.get(f"{w.config.public_url}/jwks.json")).json()
+        assert jose.read(token).kid not in {key["kid"] for key in issuer["keys"]}
+        assert (await w.raw_call(token, "a__look", {})).status_code == 401
+
+
+async def test_a_server_that_does_not_ask_is_told_nothing(tmp_path: Path) -> None:
+    async with overheard(tmp_path, "http", context=False) as o:
+        assert not (await o.world.call(await o.world.ready("coder", "look"), "a__look")).is_error
+        assert META.encode() not in o.a.heard and HEADER.lower().encode() not in o.a.heard.lower()
