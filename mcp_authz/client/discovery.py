@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 import httpx2
 
 from mcp_authz.client.sign_in import Door, NoAnswer
+from mcp_authz.client.talk import Ask, Talk, carry
 from mcp_authz.errors import InputError
 
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -36,14 +37,23 @@ async def discover(http: httpx2.AsyncClient, url: str) -> Door:
     Raises:
         NoAnswer: nobody says so, or what is said does not belong together.
     """
-    resource = await _metadata(http, url, "oauth-protected-resource")
+    return await carry(http, looking_up(url))
+
+
+def looking_up(url: str) -> Talk[Door]:
+    """The talk that finds where agents sign in for the resource `url`.
+
+    Raises:
+        NoAnswer: nobody says so, or what is said does not belong together.
+    """
+    resource = yield from _metadata(url, "oauth-protected-resource")
     if resource.get("resource") != url:  # RFC 9728 section 3.3
         raise NoAnswer(f"{url} says that it is `{resource.get('resource')}`; use that URL, if you trust it")
     servers = resource.get("authorization_servers")
     issuer = servers[0] if isinstance(servers, list) and servers else None
     if not isinstance(issuer, str) or not _is_safe(issuer):
         raise NoAnswer(f"{url} names no authorization server that can be trusted")
-    server = await _metadata(http, issuer, "oauth-authorization-server")
+    server = yield from _metadata(issuer, "oauth-authorization-server")
     if server.get("issuer") != issuer:  # RFC 8414 section 3.3
         raise NoAnswer(f"the authorization server of {url} says that it is another")
     token = server.get("token_endpoint")
@@ -52,13 +62,13 @@ async def discover(http: httpx2.AsyncClient, url: str) -> Door:
     return Door(issuer=issuer, token_endpoint=token)
 
 
-async def _metadata(http: httpx2.AsyncClient, url: str, kind: str) -> dict[str, Any]:
+def _metadata(url: str, kind: str) -> Talk[dict[str, Any]]:
     parts = urlsplit(url)
     where = f"{parts.scheme}://{parts.netloc}/.well-known/{kind}{parts.path.rstrip('/')}"
+    answer = yield Ask(url=where)
     try:
-        answer = await http.get(where, headers={"accept": "application/json"})
         body = answer.json() if answer.status_code == 200 else None
-    except (httpx2.HTTPError, ValueError):
+    except ValueError:
         raise NoAnswer(f"no gateway answers at {url}") from None
     if not isinstance(body, dict):
         raise NoAnswer(f"{url} is no gateway: there is nothing at {where}")
