@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -16,6 +17,7 @@ from tests.servers.start import SOON, Caller, Changes, admitted, web
 from tool_adapters.http import HttpDownstream
 
 ERAS = pytest.mark.parametrize("era", ["modern", "legacy"])
+BARE = admitted("received", meta={"dev.mcp-authz/context": "forged"})
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +66,15 @@ async def test_every_definition_is_listed_as_the_server_wrote_it(era: str, urls:
     async with reach(urls[era]) as server:
         listed = await server.list_tools()
     assert len(listed) == 8 and all(tool["x-unknown"] == {"kept": True} for tool in listed)
+
+
+@ERAS
+async def test_the_context_token_of_a_call_is_in_its_meta_and_in_a_header(era: str, urls: dict[str, str]) -> None:
+    async with reach(urls[era]) as server:
+        call = replace(admitted("received", meta={"dev.mcp-authz/context": "forged"}), context="the token")
+        told, untold = [(await server.forward(one, Caller()))["structuredContent"]["value"] for one in (call, BARE)]
+    assert told["params"]["_meta"]["dev.mcp-authz/context"] == told["headers"]["mcp-authz-context"] == "the token"
+    assert "dev.mcp-authz/context" not in untold["params"]["_meta"] and "mcp-authz-context" not in untold["headers"]
 
 
 async def test_a_newer_server_gets_the_headers_that_its_definition_asks_for(urls: dict[str, str]) -> None:

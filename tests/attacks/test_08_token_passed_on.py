@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mcp_authz.rules import jose
+from mcp_authz.rules.context_token import HEADER, TYP
+from mcp_authz.rules.context_token import META as CONTEXT
 from tests.attacks.attacker import answer_in, handshake, serving, spy, tool
 from tests.world import LEGACY, MODERN, called, world
 
@@ -53,6 +57,32 @@ async def test_an_http_server_sees_no_header_of_a_caller(tmp_path: Path) -> None
             assert len(server.ran) == 2
             assert b"the operator's" in server.heard
             assert of_ours(server.heard, token, "stolen", "10.0.0.1", "traceparent", "x-user") == []
+
+
+@pytest.mark.parametrize("transport", ["stdio", "http"])
+async def test_a_server_that_asks_for_the_context_is_told_that_and_nothing_else_of_ours(
+    tmp_path: Path, transport: str
+) -> None:
+    """Not the caller's token, not what a caller says in the place of the context; and no caller is told the context."""
+    server, forged = spy(tmp_path / "spy", tool("look")), "forged-by-the-caller"
+    with serving(server) as url:
+        more = {"tools": TOOLS, "context": True}
+        entry = {"url": url, **more} if transport == "http" else server.config(**more)
+        async with world(tmp_path, servers={"spy": entry}) as w:
+            coder = await w.ready("coder", SCOPE)
+            token, meta = await w.token(coder), {**META, CONTEXT: forged}
+            answered = await w.raw_call(token, "spy__look", {}, meta=meta, headers={HEADER: forged})
+            async with handshake(w, token, **{HEADER.lower().replace("-", "_"): forged}) as session:
+                said = json.dumps(await session.call("spy__look", {}, _meta=meta))
+            own = set(re.findall(rb"eyJ[\w.-]+", server.heard))
+            assert len(server.ran) == len(own) == 2  # a fresh one for each call
+            assert {jose.read(text.decode()).header["typ"] for text in own} == {TYP}
+            heard = server.heard
+            for text in own:
+                assert text.decode() not in answered.text + said + str(answered.headers)
+                heard = heard.replace(b'"%s": "%s"' % (CONTEXT.encode(), text), b"")
+                heard = heard.replace(b'"%s":"%s"' % (CONTEXT.encode(), text), b"").replace(text, b"")
+            assert of_ours(heard, token, forged) == []
 
 
 async def test_a_question_of_a_retry_does_not_carry_our_state_or_the_answer_to_our_question(tmp_path: Path) -> None:
