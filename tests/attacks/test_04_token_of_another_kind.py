@@ -12,9 +12,11 @@ import pytest
 from mcp_authz.errors import SignatureRefused
 from mcp_authz.model import AccessToken, Assurance, Thumbprint
 from mcp_authz.rules import jose
+from mcp_authz.rules.context_token import Expected, read_context, sign_context
 from mcp_authz.rules.keys import PrivateKey
 from mcp_authz.rules.token import access_claims, delegation_claims, read_access_token, read_delegation
 from mcp_authz.rules.verdict import make_statement, read_statement
+from mcp_authz.verify import CallContext, Mode
 from tests.oauth.house import JWT, claims_of, expect, house, refused
 from tests.store.world import ALICE, CODER, LEAF, SESSION, START, held, link
 
@@ -22,6 +24,7 @@ TYPES = [
     "at+jwt",
     "aat+jwt",
     "aat-pop+jwt",
+    "mcp-context+jwt",
     "approval+jwt",
     "dpop+jwt",
     "client-authentication+jwt",
@@ -62,12 +65,37 @@ def _verdict() -> dict[str, Any]:
     return jose.read(made).claims
 
 
+def _context() -> dict[str, Any]:
+    context = CallContext(
+        id="x_1",
+        call="c_1",
+        subject="user:alice",
+        actors=("agent:coder",),
+        session=SESSION,
+        mode=Mode.DELEGATED,
+        tool="read",
+        issued_at=START,
+        expires_at=START + timedelta(minutes=1),
+    )
+    signed = sign_context(context, issuer=ISSUER, audience=AUDIENCE, arguments={}, salt=bytes(16), key=KEY)
+    return jose.read(signed).claims
+
+
 SLOTS: dict[str, tuple[dict[str, Any], Callable[[str], object]]] = {
     "at+jwt": (
         _access_token(),
         lambda text: read_access_token(text, keys=KEYS, issuer=ISSUER, audience=AUDIENCE, now=START),
     ),
     "aat+jwt": (_statement(), lambda text: read_delegation(text, keys=KEYS, issuer=ISSUER, now=START)),
+    "mcp-context+jwt": (
+        _context(),
+        lambda text: read_context(
+            jose.read(text),
+            KEY.public,
+            Expected(issuer=ISSUER, audience=AUDIENCE, tool="read", arguments={}),
+            now=START,
+        ),
+    ),
     "approval+jwt": (_verdict(), lambda text: read_statement(text, held=held(), person=ALICE, keys=KEYS, now=START)),
 }
 
