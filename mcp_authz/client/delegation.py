@@ -16,7 +16,8 @@ from mcp_authz import limits
 from mcp_authz.errors import DelegationError
 from mcp_authz.ids import new_uuid7
 from mcp_authz.rules import jose
-from mcp_authz.rules.constraint import ToolsMap
+from mcp_authz.rules.constraint import ToolsMap, narrows
+from mcp_authz.rules.constraint_words import words
 from mcp_authz.rules.keys import PrivateKey, PublicKey
 from mcp_authz.rules.scope import Scope, covered, parse_scopes
 from mcp_authz.rules.signed_link import (
@@ -136,6 +137,11 @@ def _tools(parent: SignedLink, tools: ToolsMap | None) -> ToolsMap | None:
         if parent.tools is not None and tool not in parent.tools:
             has = ", ".join(f"`{one}`" for one in sorted(parent.tools)) or "none"
             raise DelegationError(f"tool `{tool}` is not in the chain, which has {has}")
+        for name, asked in tools[tool].items():
+            had = (parent.tools or {}).get(tool, {}).get(name)
+            if had is not None and not narrows(asked, had):
+                more = f"argument `{name}` of `{tool}` {words(asked)}"
+                raise DelegationError(f"{more}: that is not within what the chain says, `{words(had)}`")
     return tools
 
 

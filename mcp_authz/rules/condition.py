@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from mcp_authz.errors import ConstraintError, InputError
@@ -76,7 +76,8 @@ def read_constraint(where: Where, schema: object = None, had: Constraint | None 
     """Return what the condition means for an argument with this JSON schema.
 
     Values are text, unless the schema says integer, number, boolean or array; where there is none, what the argument
-    had to be before (`had`) tells as much.
+    had to be before (`had`) tells as much. An end that a range leaves open is where it was before, and what was
+    excluded before stays so.
 
     Raises:
         ConstraintError: the value is none of its kind, or not written as it must be.
@@ -89,7 +90,20 @@ def read_constraint(where: Where, schema: object = None, had: Constraint | None 
             constraint = _excluded(where, kind)
         case _:
             constraint = _equal(where, kind)
+    constraint = _narrowed(constraint, had.constraint if isinstance(had, Optionally) else had)
     return Optionally(constraint=constraint) if where.optional else constraint
+
+
+def _narrowed(constraint: Constraint, had: Constraint | None) -> Constraint:
+    match constraint, had:
+        case Range(), Range():
+            low = had if constraint.min is None else constraint
+            high = had if constraint.max is None else constraint
+            return Range(min=low.min, min_inclusive=low.min_inclusive, max=high.max, max_inclusive=high.max_inclusive)
+        case NotOneOf(excluded=excluded), NotOneOf():
+            return NotOneOf(excluded=excluded | had.excluded)
+        case _:
+            return constraint
 
 
 def _equal(where: Where, kind: Kind | None) -> Constraint:

@@ -14,6 +14,11 @@ from mcp_authz.rules.condition import FORMS, Where, parse_where, read_constraint
 from mcp_authz.rules.constraint import Constraint, ToolsMap
 from mcp_authz.rules.constraint_kinds import Optionally, Wildcard
 
+
+class ArgumentsUnknown(ConstraintError):
+    """Nobody here knows which arguments a tool has, so that those which no condition names could be left free."""
+
+
 Properties = Mapping[str, Any]  # `properties` of a tool's input schema: argument -> JSON schema
 
 
@@ -23,12 +28,13 @@ def closed_shape(constraints: Mapping[str, Constraint], properties: Collection[s
     Where nothing is constrained, nothing is: the shape stays open.
 
     Raises:
-        ConstraintError: the tool has no such argument, or nobody knows which it has.
+        ConstraintError: the tool has no such argument.
+        ArgumentsUnknown: nobody knows which it has.
     """
     if not constraints:
         return {}
     if properties is None:
-        raise ConstraintError("its arguments are not known here, so the ones beside those named cannot be left free")
+        raise ArgumentsUnknown("its arguments are not known here, so the ones beside those named cannot be left free")
     for name in constraints:
         if name not in properties:
             known = ", ".join(f"`{one}`" for one in sorted(properties)) or "none"
@@ -60,7 +66,7 @@ def tools_map(
             closed = closed_shape(constraints, before or schemas.get(tool))
             found[tool] = {**closed, **before, **constraints}
         except ConstraintError as error:
-            raise ConstraintError(f"tool `{tool}`: {error}") from None
+            raise type(error)(f"tool `{tool}`: {error}") from None
     return found
 
 

@@ -22,6 +22,10 @@ GATEWAY, PLANNER, CODER, TESTER, STRANGER = (PrivateKey.from_seed(bytes([n]) * 3
 KEYS = {GATEWAY.public.thumbprint: GATEWAY.public}
 TOOLS = parse_tools({"acme__open": {"repo": {"constraint_type": "wildcard"}}, "acme__list": {}})
 
+ONLY_API, ONLY_WEB = (
+    parse_tools({"acme__open": {"repo": {"constraint_type": "exact", "value": repo}}}) for repo in ("api", "web")
+)
+
 
 def root(**changes: Any) -> str:
     given = {
@@ -86,6 +90,7 @@ def test_a_clock_that_is_behind_makes_links_all_the_same() -> None:
         ({"scope": 'pr:"'}, "RFC 6749"),
         ({"tools": parse_tools({"acme__drop": {}})}, "tool `acme__drop` is not in the chain, which has `acme__list`"),
         ({"tools": parse_tools({"acme__open": {}})}, "drops argument `repo`"),
+        ({"chain": root(tools=ONLY_API), "tools": ONLY_WEB}, "`repo` of `acme__open` is web: that is not within"),
         ({"lifetime": timedelta(0)}, "for a second"),
         ({"at": NOW + timedelta(minutes=30)}, "the chain ended at 2026-11-21 12:30:00 UTC"),
         ({"max_calls": 21}, "the chain is for 20 calls"),

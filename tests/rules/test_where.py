@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mcp_authz.errors import ConstraintError
 from mcp_authz.rules.condition import parse_where, read_constraint
 from mcp_authz.rules.constraint import Constraint, parse_tools, permits_call, to_json, tools_narrow
-from mcp_authz.rules.where import closed_shape, exact_tools_map, tools_map
+from mcp_authz.rules.where import ArgumentsUnknown, closed_shape, exact_tools_map, tools_map
 
 SCHEMA = {
     "repo": {"type": "string"},
@@ -95,9 +95,14 @@ def test_the_schema_says_what_a_value_is(typed: str, meant: dict[str, Any]) -> N
         (SUBSET, "labels=a", {"constraint_type": "subset", "allowed": ["a"]}),
         ("repo=3|4", "repo=3", exact("3")),
         (ALL, "x=3", exact(3)),
+        ("count=1..5", "count=..3", {"constraint_type": "range", "min": 1, "max": 3}),
+        ("count?=1..5", "count=2..", {"constraint_type": "range", "min": 2, "max": 5}),
+        ("branch!=main", "branch!=dev", {"constraint_type": "not_one_of", "excluded": ["dev", "main"]}),
     ],
 )
-def test_without_a_schema_what_was_there_before_says_it(had: str, typed: str, meant: dict[str, Any]) -> None:
+def test_what_was_there_before_says_what_a_value_is_and_stays_where_nothing_else_is_said(
+    had: str, typed: str, meant: dict[str, Any]
+) -> None:
     assert read(typed, None, read_constraint(parse_where(had))) == meant
 
 
@@ -177,6 +182,14 @@ def test_in_a_shape_that_was_closed_before_the_rest_stays_as_it_was() -> None:
 def test_a_refusal_names_tool_and_argument(tools: list[str], where: list[str], say: str) -> None:
     with pytest.raises(ConstraintError, match=say):
         tools_map(tools, where, {"t": {"repo": {}, "count": {"type": "integer"}}})
+
+
+def test_a_tool_that_nobody_knows_is_told_from_a_condition_that_is_wrong() -> None:
+    with pytest.raises(ArgumentsUnknown):
+        tools_map(["t", "u"], ["repo=api"], {"t": {"repo": {}}})
+    with pytest.raises(ConstraintError) as refused:
+        tools_map(["t"], ["branch=main"], {"t": {"repo": {}}})
+    assert not isinstance(refused.value, ArgumentsUnknown)
 
 
 def test_a_shape_can_be_closed_exactly_as_typed_where_no_schema_is_known() -> None:
