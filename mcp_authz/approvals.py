@@ -23,6 +23,7 @@ from mcp_authz.model import (
     HoldId,
     HoldState,
     Key,
+    Mode,
     Person,
     PersonName,
     SessionId,
@@ -55,6 +56,7 @@ class Asker:
     purpose: str
     chain: tuple[AgentName, ...]
     bounds: tuple[tuple[datetime, EndsWith], ...]  # when it is over, whatever the rules say
+    mode: Mode = Mode.DELEGATED
 
 
 def asker_of(caller: Caller) -> Asker:
@@ -68,6 +70,7 @@ def asker_of(caller: Caller) -> Asker:
         purpose=caller.session.purpose,
         chain=caller.chain.agents,
         bounds=((caller.session.expires_at, "session"), (caller.chain.leaf.expires_at, "delegation")),
+        mode=caller.session.mode,
     )
 
 
@@ -129,6 +132,7 @@ class Approvals:
             asked_at=now,
             expires_at=expires_at,
             ends_with=ends_with,
+            mode=asker.mode,
         )
         opened = await self._store.open_hold(
             held, record(held.id), per_session=limits.HOLDS_PER_SESSION, per_agent=limits.HOLDS_PER_AGENT

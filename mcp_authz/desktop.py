@@ -22,7 +22,7 @@ from anyio.abc import TaskGroup
 from mcp_authz import limits
 from mcp_authz.errors import StoreError
 from mcp_authz.model import HeldCall, HoldId, HoldState
-from mcp_authz.rules.display import visible
+from mcp_authz.rules.display import for_whom, visible
 from mcp_authz.rules.session_request import NAME as REQUEST_SESSION
 from mcp_authz.store.ports import Clock, Store
 
@@ -63,7 +63,7 @@ def notice(held: tuple[HeldCall, ...], public_url: str) -> Notice:
     asks = "asks for a session" if one.tool == REQUEST_SESSION else f"asks to run {visible(one.tool)[:SHOWN]}"
     return Notice(
         title=f"{one.actor} {asks}",
-        message=f"For {one.subject}. Click to see it whole, and to approve or deny it.",
+        message=f"For {for_whom(one)}. Click to see it whole, and to approve or deny it.",
         url=f"{public_url}/holds/{one.id}",
         holds=holds,
     )

@@ -429,7 +429,7 @@ class HeldCall:
     hazard: Hazard
     session: SessionId
     purpose: str
-    subject: PersonName
+    subject: PersonName  # for whom it runs; in mode `own` the owner of the first agent, who answers for it
     owner: PersonName
     actor: AgentName
     chain: tuple[AgentName, ...]
@@ -441,3 +441,4 @@ class HeldCall:
     ended_at: datetime | None = None
     result: Mapping[str, Any] | None = None  # the recorded outcome of a call that ran
     ends_with: EndsWith = "rule"  # which of its bounds ends first
+    mode: Mode = Mode.DELEGATED

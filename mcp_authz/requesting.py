@@ -31,6 +31,7 @@ from mcp_authz.model import (
     HoldId,
     HoldState,
     Link,
+    Mode,
     Permit,
     PersonName,
     RuleId,
@@ -92,6 +93,8 @@ class SessionRequest:
             return await self._refused(call, deny)
         if (problem := _SCHEMA.problem(asked)) is not None:  # 9
             return await self._refuse(call, "arguments", problem)
+        if self._caller.session is not None and self._caller.session.mode is Mode.IMPERSONATED:
+            return await self._refuse(call, "impersonating")
         whose = await self._whose()
         if not isinstance(whose, Whose):
             return await self._refuse(call, whose)

@@ -54,7 +54,8 @@ class Revocation:
             return Stopped(already=True)
         before = await self._open()
         below = await self._below(LinkId(name)) if kind == "link" else ()
-        stopped = {id_: pair for id_, pair in before.items() if _stands_on(kind, name, pair, before)}
+        owners = {agent.name: agent.owner for agent in await self._store.agents()}
+        stopped = {id_: pair for id_, pair in before.items() if _stands_on(kind, name, pair, before, owners)}
         left = {(session.id, link.holder) for id_, (session, link) in before.items() if id_ not in stopped}
         waiting = await self._store.holds(states=[HoldState.PENDING, HoldState.APPROVED])
         holds = []
@@ -140,7 +141,9 @@ class Revocation:
                 return False
 
 
-def _stands_on(kind: RevocableKind, name: str, pair: tuple[Session, Link], links: Open) -> bool:
+def _stands_on(
+    kind: RevocableKind, name: str, pair: tuple[Session, Link], links: Open, owners: Mapping[AgentName, PersonName]
+) -> bool:
     """Whether an open link is this thing, or descends from it."""
     session, link = pair
     match kind:
@@ -153,7 +156,7 @@ def _stands_on(kind: RevocableKind, name: str, pair: tuple[Session, Link], links
         case "grant":
             return session.grant == name
         case "person":
-            return session.subject == name
+            return (session.subject or owners.get(session.agent)) == name  # who answers for it
         case "key" | "hold":
             return False
 

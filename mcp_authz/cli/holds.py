@@ -17,7 +17,7 @@ from mcp_authz.cli.watching import watch
 from mcp_authz.errors import Conflict, SignatureRefused
 from mcp_authz.installation import Installation
 from mcp_authz.model import Assurance, HeldCall, HoldId, HoldState, PersonName, Verdict
-from mcp_authz.rules.display import displayed, visible
+from mcp_authz.rules.display import displayed, for_whom, visible
 from mcp_authz.rules.keys import PrivateKey, random_bytes
 from mcp_authz.rules.session_request import sentence
 from mcp_authz.rules.verdict import make_statement
@@ -63,7 +63,7 @@ async def list_(
                 short(held.id),
                 held.state.value,
                 held.actor,
-                held.subject,
+                for_whom(held),
                 held.tool,
                 held.purpose,
                 local(held.ended_at or held.expires_at),

@@ -109,6 +109,7 @@ def held(it: HeldCall) -> dict[str, Any]:
         "state": it.state.value,
         "actor": it.actor,
         "subject": it.subject,
+        "mode": it.mode.value,
         "owner": it.owner,
         "chain": list(it.chain),
         "session": it.session,

@@ -35,6 +35,7 @@ REASONS: Final[dict[str, str]] = {
         "You act for several people, so nobody can say whom to ask. Name the person by the claim `subject` when you "
         "sign in."
     ),
+    "impersonating": "You act in a person's place, and so you can ask for no other session. Use what this one permits.",
     "nobody_to_ask": "The person whom you could ask for a session is gone. An operator has to look at it.",
     "proof_required": (
         "This tool takes only calls that are signed one by one with the agent's own key, and this one is not. Do not "

@@ -10,7 +10,7 @@ from datetime import UTC
 from typing import Any, Final
 
 from mcp_authz import limits
-from mcp_authz.model import ApprovalRule, HeldCall
+from mcp_authz.model import ApprovalRule, HeldCall, Mode
 from mcp_authz.rules import session_request
 
 # Categories whose characters have no shape of their own, or reorder and hide others (UAX #9, Unicode chapter 23).
@@ -39,18 +39,41 @@ def shown_arguments(arguments: Mapping[str, Any]) -> str | None:
     return text if len(text) <= limits.ARGUMENTS_SHOWN else None
 
 
-def shown_rule(rule: ApprovalRule) -> str:
+def shown_rule(rule: ApprovalRule, mode: Mode = Mode.DELEGATED) -> str:
     """One rule as a person reads it."""
-    who = " or ".join("the person it acts for" if by == "subject" else visible(by) for by in rule.by)
+    subject = _SUBJECT[mode]
+    who = " or ".join(subject if by == "subject" else visible(by) for by in rule.by)
     parts = [f"{rule.quorum} of: {who}" if rule.quorum > 1 else who]
     if rule.outside_chain:
-        parts.append("not the person it acts for")
+        parts.append(f"not {subject}")
     parts.append(f"at least {rule.assurance.label}")
     if rule.reason:
         parts.append("with a reason")
     return f"{visible(rule.name)}: {', '.join(parts)}"
 
 
+def for_whom(held: HeldCall) -> str:
+    """For whom a call runs, in few words: `alice`, `itself, owner alice`, or `alice, impersonated`."""
+    match held.mode:
+        case Mode.OWN:
+            return f"itself, owner {held.subject}"
+        case Mode.IMPERSONATED:
+            return f"{held.subject}, impersonated"
+        case Mode.DELEGATED:
+            return held.subject
+
+
+def through(held: HeldCall) -> tuple[str, ...]:
+    """The principals that the call comes from, in order; it starts with the person, where there is one."""
+    person = () if held.mode is Mode.OWN else (f"user:{held.subject}",)
+    return *person, *(f"agent:{name}" for name in held.chain)
+
+
+_SUBJECT: Final = {
+    Mode.OWN: "the owner of the first agent",
+    Mode.DELEGATED: "the person it acts for",
+    Mode.IMPERSONATED: "the person it impersonates",
+}
 _ENDS_WITH: Final = {"rule": "the time its rule gives", "session": "the session", "delegation": "the delegation"}
 
 
@@ -63,17 +86,16 @@ def _asks(held: HeldCall) -> str:
 
 def displayed(held: HeldCall) -> str:
     """The text an approver sees, whole; its digest is part of what they sign."""
-    through = " -> ".join([f"user:{held.subject}", *(f"agent:{name}" for name in held.chain)])
     arguments = shown_arguments(held.arguments)
     return "\n".join(
         [
             _asks(held),
-            f"for {held.subject}, through {through}",
+            f"for {for_whom(held)}, through {' -> '.join(through(held))}",
             f"purpose: {visible(held.purpose) or '(none given)'}",
             "arguments:" if held.arguments else "arguments: none",
             *([] if not held.arguments else [arguments if arguments is not None else "  (too large to be shown)"]),
             "needs:",
-            *(f"  {shown_rule(rule)}" for rule in held.rules),
+            *(f"  {shown_rule(rule, held.mode)}" for rule in held.rules),
             f"ends: {held.expires_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC, with {_ENDS_WITH[held.ends_with]}",
             f"hold: {held.id}",
         ]

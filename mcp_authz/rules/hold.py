@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final
 
-from mcp_authz.model import ApprovalRule, Assurance, HeldCall, HoldState, Person, Verdict
+from mcp_authz.model import ApprovalRule, Assurance, HeldCall, HoldState, Mode, Person, Verdict
 
 EDGES: Final[dict[HoldState, frozenset[HoldState]]] = {
     HoldState.PENDING: frozenset({HoldState.APPROVED, HoldState.DENIED, HoldState.EXPIRED, HoldState.CANCELLED}),
@@ -35,7 +35,7 @@ def is_eligible(person: Person, held: HeldCall, rule: ApprovalRule) -> bool:
     """Whether a verdict of this person can count for this rule of this hold."""
     if person.status != "active":
         return False
-    # A person stands in the chain when the chain starts with them, as its subject.
+    # A person stands in the chain when the chain starts with them, as its subject or as the owner of its first agent.
     if rule.outside_chain and person.name == held.subject:
         return False
     return any(_names(person, held, by) for by in rule.by)
@@ -86,9 +86,10 @@ def prompt_may_answer(held: HeldCall) -> bool:
     """Whether the requesting client's own prompt may answer (DESIGN section 10, channel `prompt`).
 
     Only for an interactive agent that is the first hop after the subject, where the subject alone is asked, one
-    answer is enough, and the rule accepts an answer that is no better than the client's word.
+    answer is enough, and the rule accepts an answer that is no better than the client's word. No person sits at the
+    client of an agent that works for itself, and one that impersonates a person approves nothing in their place.
     """
-    if not held.interactive or held.chain != (held.actor,) or not held.rules:
+    if held.mode is not Mode.DELEGATED or not held.interactive or held.chain != (held.actor,) or not held.rules:
         return False
     return all(
         rule.by == ("subject",)

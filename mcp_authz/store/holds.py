@@ -19,6 +19,7 @@ from mcp_authz.model import (
     HeldCall,
     HoldId,
     HoldState,
+    Mode,
     PersonName,
     SessionId,
     ToolName,
@@ -34,7 +35,7 @@ from mcp_authz.store.transaction import Transaction
 _COLUMNS: Final = (
     "id", "state", "digest", "tool", "server", "arguments", "hazard", "session_id", "purpose", "subject", "owner",
     "actor", "chain", "interactive", "rules", "asked_at", "expires_at", "ended_at", "result",
-    "ends_with",
+    "ends_with", "mode",
 )  # fmt: skip
 _VERDICT: Final = (
     "hold_id",
@@ -87,11 +88,11 @@ def latest_holds(tx: Transaction, limit: int) -> tuple[HeldCall, ...]:
 
 
 def approved_like(tx: Transaction, held: HeldCall, limit: int) -> tuple[HeldCall, ...]:
-    """Other holds of the same tool, actor and subject whose rules were met, newest first."""
+    """Other holds of the same tool, actor, subject and mode whose rules were met, newest first."""
     rows = tx.db.execute(
         f"""{_SELECT} WHERE actor = ? AND state IN ('approved', 'claimed', 'done', 'failed', 'unknown')
-        AND tool = ? AND subject = ? AND id != ? ORDER BY position DESC LIMIT ?""",
-        (held.actor, held.tool, held.subject, held.id, limit),
+        AND tool = ? AND subject = ? AND mode = ? AND id != ? ORDER BY position DESC LIMIT ?""",
+        (held.actor, held.tool, held.subject, held.mode, held.id, limit),
     ).fetchall()
     return tuple(_held(tx, row) for row in rows)
 
@@ -263,6 +264,7 @@ def _row(tx: Transaction, held: HeldCall) -> Row:
         _seal(tx, held.id, "arguments", held.arguments), held.hazard, held.session,
         held.purpose, held.subject, held.owner, held.actor, text(list(held.chain)), int(held.interactive),
         rules_text(held.rules), micros(held.asked_at), micros(held.expires_at), None, None, held.ends_with,
+        held.mode,
     )  # fmt: skip
 
 
@@ -270,7 +272,7 @@ def _held(tx: Transaction, row: Row) -> HeldCall:
     (
         id_, state, digest, tool, server, arguments, hazard, session_id, purpose, subject, owner,
         actor, chain, interactive, rules, asked_at, expires_at, ended_at, result,
-        ends_with,
+        ends_with, mode,
     ) = row  # fmt: skip
     if state in WAITING and tx.now >= expires_at:
         state, ended_at = HoldState.EXPIRED, expires_at
@@ -296,6 +298,7 @@ def _held(tx: Transaction, row: Row) -> HeldCall:
         ended_at=None if ended_at is None else when(ended_at),
         result=None if result is None else _unseal(tx, id_, "result", result),
         ends_with=ends_with,
+        mode=Mode(mode),
     )
 
 

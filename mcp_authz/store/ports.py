@@ -261,7 +261,7 @@ class Holds(Protocol):
         """The `limit` holds that were asked for last, in whatever state, newest first."""
 
     async def approved_like(self, held: HeldCall, limit: int) -> tuple[HeldCall, ...]:
-        """Other holds of the same tool, actor and subject that were approved, newest first."""
+        """Other holds of the same tool, actor, subject and mode that were approved, newest first."""
 
     async def find_hold(self, *, digest: bytes, session: SessionId, actor: AgentName) -> HeldCall | None:
         """The newest hold over exactly this call of this session and actor, in whatever state."""

@@ -226,6 +226,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         ) STRICT, WITHOUT ROWID""",
         "CREATE INDEX enrolments_by_agent ON enrolments (agent)",
     ),
+    ("ALTER TABLE holds ADD COLUMN mode TEXT NOT NULL DEFAULT 'delegated'",),
 )
 
 

@@ -9,10 +9,10 @@ from difflib import SequenceMatcher
 from typing import Any, Final
 
 from mcp_authz.approvals import Context
-from mcp_authz.model import ApprovalRule, Hazard, HeldCall, HoldState, Person
+from mcp_authz.model import ApprovalRule, Hazard, HeldCall, HoldState, Mode, Person
 from mcp_authz.rules import session_request
 from mcp_authz.rules.difference import Difference
-from mcp_authz.rules.display import displayed, shown_arguments, visible
+from mcp_authz.rules.display import displayed, for_whom, shown_arguments, through, visible
 from mcp_authz.rules.hold import counts_for, is_eligible, met
 
 HAZARDS: Final[Mapping[Hazard, str]] = {
@@ -138,7 +138,7 @@ def summary(held: HeldCall) -> dict[str, Any]:
         "hazard": held.hazard.value,
         "hazard_says": HAZARDS[held.hazard],
         "purpose": visible(held.purpose),
-        "subject": held.subject,
+        "subject": for_whom(held),
         "actor": held.actor,
         "tool": visible(held.tool),
         "state": held.state.value,
@@ -158,7 +158,7 @@ def full(held: HeldCall, context: Context, who: Person, people: dict[str, Person
         "sentence": visible(session_request.sentence(held.arguments, held.actor)) if request else None,
         "narrowing": _narrowing(held.arguments) if request else None,
         "owner": held.owner,
-        "chain": [f"user:{held.subject}", *(f"agent:{name}" for name in held.chain)],
+        "chain": list(through(held)),
         "arguments": shown_values(held.arguments),
         "has_marks": any(_has_marks(name, value) for name, value in shown_values(held.arguments)),
         "is_whole": shown_arguments(held.arguments) is not None,
@@ -202,10 +202,17 @@ def _rule(held: HeldCall, rule: ApprovalRule, people: dict[str, Person]) -> Show
 def _who(by: str, held: HeldCall) -> str:
     kind, _, name = by.partition(":")
     if by == "subject":
-        return f"{held.subject}, for whom it runs"
+        return f"{held.subject}, {_SUBJECT[held.mode]}"
     if by == "owner":
         return f"{held.owner}, who owns the agent"
     return f"anybody in the group {visible(name)}" if kind == "group" else visible(name)
+
+
+_SUBJECT: Final = {
+    Mode.OWN: "who owns the first agent",
+    Mode.DELEGATED: "for whom it runs",
+    Mode.IMPERSONATED: "whom it impersonates",
+}
 
 
 def _narrowing(arguments: Mapping[str, Any]) -> dict[str, Any]:
