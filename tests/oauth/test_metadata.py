@@ -21,6 +21,7 @@ async def test_the_authorization_server_is_found_at_the_root_and_under_the_resou
             assert (answer.status_code, said["issuer"]) == (200, h.issuer)
             assert said["token_endpoint_auth_methods_supported"] == ["private_key_jwt"]
             assert said["token_endpoint_auth_signing_alg_values_supported"] == ["EdDSA", "Ed25519"]
+            assert said["dpop_signing_alg_values_supported"] == ["EdDSA", "Ed25519", "ES256"]
             assert said["grant_types_supported"] == [
                 "client_credentials",
                 "urn:ietf:params:oauth:grant-type:token-exchange",
@@ -36,6 +37,8 @@ async def test_the_resource_names_its_authorization_server_and_the_smallest_scop
                 "authorization_servers": [h.issuer],
                 "scopes_supported": ["mcp:connect"],
                 "bearer_methods_supported": ["header"],
+                "dpop_signing_alg_values_supported": ["EdDSA", "Ed25519", "ES256"],
+                "dpop_bound_access_tokens_required": False,
             }
 
 

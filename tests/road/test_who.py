@@ -38,10 +38,10 @@ async def test_without_credentials_every_message_gets_the_same_challenge(tmp_pat
         answers = {kind: await w.post(body, **headers_for(body)) for kind, body in BODIES.items()}
         for kind, answer in answers.items():
             assert answer.status_code == 401, kind
-            assert answer.headers["www-authenticate"] == (
-                f'Bearer resource_metadata="{w.config.public_url}/.well-known/oauth-protected-resource/mcp", '
-                'scope="mcp:connect"'
-            ), kind
+            where = f"{w.config.public_url}/.well-known/oauth-protected-resource/mcp"
+            where = f'resource_metadata="{where}", scope="mcp:connect"'
+            challenge = f'Bearer {where}, DPoP algs="EdDSA Ed25519 ES256", {where}'
+            assert answer.headers["www-authenticate"] == challenge, kind
             assert answer.json()["error"]["code"] == 40100, kind
         assert await w.decisions() == []
 
