@@ -246,7 +246,8 @@ class Ride:
 
     async def refuse(self, call: ToolCall, deny: Deny, verdict: Evaluation | None = None) -> Refused:
         """The denial is recorded, then answered."""
-        deny = deny if await self._proofs.spend() else _REPLAYED
+        first = await (self._proofs.spend_bound() if deny.missing else self._proofs.spend())
+        deny = deny if first else _REPLAYED
         await self._store.append(self._event(call, verdict, audit.decided(deny, policy=self._policy)))
         return Refused(call_id=self._call_id, deny=deny)
 

@@ -71,7 +71,8 @@ class Proofs:
         self._proving = proving
         self._store = store
         self._message = message
-        self._unspent = caller.once
+        self._bound = caller.once
+        self._signed: tuple[Once, ...] = ()
         self.caller = caller
         self.id: str | None = None  # of the verified call proof
 
@@ -96,22 +97,32 @@ class Proofs:
             needs = ProofNeeded(proof=Proof.SIGNED, link=link_to_sign(self.caller))
             return Deny(code="proof_invalid", because=(RuleId("call-proof"),), detail=str(error), needs=needs)
         # Ids are the signer's own choice: under its key nobody else can use them up.
-        once = Once(kind="call-proof", id=f"{self.caller.key}.{proof.id}", expires_at=proof.expires_at)
+        self._signed = (Once(kind="call-proof", id=f"{self.caller.key}.{proof.id}", expires_at=proof.expires_at),)
         self.id = proof.id
-        self._unspent = (*self._unspent, once)
         self.caller = replace(self.caller, proof=Proof.SIGNED)
         return None
 
     @property
     def unspent(self) -> tuple[Once, ...]:
         """What the transaction of a permitted call has to remember."""
-        return self._unspent
+        return (*self._bound, *self._signed)
 
     async def spend(self) -> bool:
         """Whether no other request was first; the proofs of this one are remembered, and it may go on using them."""
-        unspent, self._unspent = self._unspent, ()
+        signed, self._signed = self._signed, ()
+        first = await self.spend_bound()
+        for once in signed:
+            first = await self._store.remember(once) and first
+        return first
+
+    async def spend_bound(self) -> bool:
+        """The same for what proves the token alone: a client that is sent for another token sends the same call again.
+
+        The proof of that call has done nothing yet, and whoever repeats it now is told the same.
+        """
+        bound, self._bound = self._bound, ()
         first = True
-        for once in unspent:
+        for once in bound:
             first = await self._store.remember(once) and first
         return first
 
