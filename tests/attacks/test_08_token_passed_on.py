@@ -13,12 +13,13 @@ from mcp_authz.rules import jose
 from mcp_authz.rules.context_token import HEADER, TYP
 from mcp_authz.rules.context_token import META as CONTEXT
 from tests.attacks.attacker import answer_in, handshake, serving, spy, tool
+from tests.signing import signing
 from tests.world import LEGACY, MODERN, called, world
 
 SCOPE = "spy:look"
 TOOLS = {"look": {"hazard": "read", "scopes": [SCOPE]}}
 OURS = "dev.mcp-authz/"
-META = {f"{OURS}delegation": ["link"], f"{OURS}outcome": {"outcome": "done"}, "com.example/kept": "kept"}
+META = {f"{OURS}link": ["link"], f"{OURS}outcome": {"outcome": "done"}, "com.example/kept": "kept"}
 
 
 def of_ours(heard: bytes, *secrets: str) -> list[str]:
@@ -71,7 +72,9 @@ async def test_a_server_that_asks_for_the_context_is_told_that_and_nothing_else_
         async with world(tmp_path, servers={"spy": entry}) as w:
             coder = await w.ready("coder", SCOPE)
             token, meta = await w.token(coder), {**META, CONTEXT: forged}
-            answered = await w.raw_call(token, "spy__look", {}, meta=meta, headers={HEADER: forged})
+            proof = (await signing(w, coder)).meta("spy__look", {}, at=w.clock())
+            answered = await w.raw_call(token, "spy__look", {}, meta={**meta, **proof}, headers={HEADER: forged})
+            assert answered.status_code == 200
             async with handshake(w, token, **{HEADER.lower().replace("-", "_"): forged}) as session:
                 said = json.dumps(await session.call("spy__look", {}, _meta=meta))
             own = set(re.findall(rb"eyJ[\w.-]+", server.heard))
@@ -82,7 +85,7 @@ async def test_a_server_that_asks_for_the_context_is_told_that_and_nothing_else_
                 assert text.decode() not in answered.text + said + str(answered.headers)
                 heard = heard.replace(b'"%s": "%s"' % (CONTEXT.encode(), text), b"")
                 heard = heard.replace(b'"%s":"%s"' % (CONTEXT.encode(), text), b"").replace(text, b"")
-            assert of_ours(heard, token, forged) == []
+            assert of_ours(heard, token, forged, *proof.values()) == []
 
 
 async def test_a_question_of_a_retry_does_not_carry_our_state_or_the_answer_to_our_question(tmp_path: Path) -> None:
