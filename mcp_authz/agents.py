@@ -81,9 +81,12 @@ class Agents:
         depth: int = 0,
         delegates_to: frozenset[AgentName] = frozenset(),
         interactive: bool = False,
+        metadata_url: str | None = None,
         by: str,
     ) -> Agent:
         """The agent is enrolled, with `key` if it has one; `by` is the principal that did it.
+
+        One with a `metadata_url` is hosted elsewhere, and its keys are those of that document from now on.
 
         Raises:
             InputError: a name is not a name, or the depth is out of bounds.
@@ -101,13 +104,17 @@ class Agents:
             depth=depth,
             delegates_to=frozenset(agent_name(other) for other in delegates_to),
             interactive=interactive,
+            metadata_url=metadata_url,
         )
         now = self._clock()
         held = None if key is None else _key(key, f"agent:{agent.name}", now)
         fields = {"agent": f"agent:{agent.name}", "owner": f"user:{agent.owner}", "ceiling": sorted(ceiling)}
         thumbprint = {} if held is None else {"key": held.thumbprint}
+        hosted = {} if metadata_url is None else {"metadata_url": metadata_url}
         summary = f"agent {agent.name} enrolled, owned by {agent.owner}"
-        await self._store.add_agent(agent, held, _event("enrolment", now, by, summary, {**fields, **thumbprint}))
+        await self._store.add_agent(
+            agent, held, _event("enrolment", now, by, summary, {**fields, **thumbprint, **hosted})
+        )
         return agent
 
     async def rotate(self, name: str, new_key: PublicKey, overlap: timedelta, *, by: str) -> Key:
@@ -118,13 +125,15 @@ class Agents:
         Raises:
             InputError: the overlap is negative or longer than `limits.KEY_OVERLAP`.
             NotFound: there is no such agent.
-            Conflict: the agent is revoked, the key belongs to somebody already, or a rotation is still under way.
+            Conflict: the agent is revoked, a child or hosted elsewhere, the key belongs to somebody already, or a
+                rotation is still under way.
         """
         if not timedelta(0) <= overlap <= limits.KEY_OVERLAP:
             raise InputError(f"the overlap of a rotation is 0 to {int(limits.KEY_OVERLAP.total_seconds())} seconds")
         agent = (await self.show(name)).agent
         if agent.status != "active":
             raise Conflict(f"agent `{name}` is revoked; a new key does not bring it back")
+        _require_own_keys(agent)
         now = self._clock()
         key = _key(new_key, f"agent:{name}", now)
         fields = {"agent": f"agent:{name}", "key": key.thumbprint, "overlap": int(overlap.total_seconds())}
@@ -205,6 +214,17 @@ class People:
         if person is None:
             raise NotFound(f"there is no person `{name}`")
         return Approver(person=person, keys=await self._store.keys_of(f"user:{name}"))
+
+
+def _require_own_keys(agent: Agent) -> None:
+    if agent.metadata_url is not None:
+        raise Conflict(
+            f"the keys of agent `{agent.name}` are those of {agent.metadata_url}; `agent refresh` reads them"
+        )
+    if agent.parent is not None:
+        raise Conflict(
+            f"agent `{agent.name}` is a child: its key comes with the link that agent `{agent.parent}` signs"
+        )
 
 
 def _key(key: PublicKey, holder: str, at: datetime) -> Key:

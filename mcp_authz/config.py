@@ -120,6 +120,17 @@ class ApprovalConfig(_Strict):
         return timedelta(minutes=self.expires_minutes)
 
 
+class KeysConfig(_Strict):
+    """How old the keys of agents become."""
+
+    rotate_days: Annotated[int, Field(ge=0, le=3650)] = 90
+
+    @property
+    def rotate_after(self) -> timedelta | None:
+        """The age at which `connect` replaces the keys that it keeps; None: never by itself."""
+        return timedelta(days=self.rotate_days) if self.rotate_days else None
+
+
 class Config(_Strict):
     """Everything an operator sets."""
 
@@ -132,6 +143,7 @@ class Config(_Strict):
     approval: dict[str, ApprovalConfig] = {}
     proof: ProofConfig = ProofConfig()
     roles: dict[str, Annotated[tuple[str, ...], Field(strict=False)]] = {}
+    keys: KeysConfig = KeysConfig()
     notify: Literal["desktop", "none"] = "desktop"
     dpop_nonce: bool = True
     source: Path = Field(default=Path(), exclude=True)

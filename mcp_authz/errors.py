@@ -32,6 +32,12 @@ class SignatureRefused(AuthzError):
     code = "signature_refused"
 
 
+class FetchRefused(AuthzError):
+    """Something at a URL from outside that may not be fetched, cannot be fetched, or is not what it should be."""
+
+    code = "fetch_refused"
+
+
 class TokenRefused(AuthzError):
     """An access token that was issued here, but what it stands on has ended or was revoked: a new one may help."""
 

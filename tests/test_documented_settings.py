@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from mcp_authz.config import ApprovalConfig, Config, ProofConfig, ServerConfig, ToolConfig, parse_config
+from mcp_authz.config import ApprovalConfig, Config, KeysConfig, ProofConfig, ServerConfig, ToolConfig, parse_config
 from mcp_authz.settings import approval_floor, require_rules, server_rules
 from tool_adapters.presets import preset_names
 
@@ -19,6 +19,7 @@ SECTIONS = {
     "## `[servers.NAME]`": ServerConfig,
     "## `[servers.NAME.tools.TOOL]`": ToolConfig,
     "## `[proof]`": ProofConfig,
+    "## `[keys]`": KeysConfig,
     "## `[approval.RULE]`": ApprovalConfig,
 }
 

@@ -13,13 +13,19 @@ import typer
 from mcp_authz import limits
 from mcp_authz.agents import Agents, Enrolled
 from mcp_authz.cli import keyfile, views
-from mcp_authz.cli.invocation import advising, asynchronous, command_line, installation, operator
+from mcp_authz.cli.agent_code import code, refresh, say_code
+from mcp_authz.cli.agent_enrol import enrol
+from mcp_authz.cli.agent_files import replace_kept
+from mcp_authz.cli.invocation import advising, asynchronous, command_line, config_of, installation, operator
 from mcp_authz.cli.options import Json, duration
 from mcp_authz.cli.output import facts, local, next_step, print_json, say, table
 from mcp_authz.cli.states import shown_words
 from mcp_authz.cli.token import token
 from mcp_authz.config import Config
+from mcp_authz.enrolment import Codes
 from mcp_authz.errors import ConfigError, NotFound
+from mcp_authz.fetching import Fetcher
+from mcp_authz.hosted import HostedAgents
 from mcp_authz.installation import Installation
 from mcp_authz.model import AgentName, Key
 from mcp_authz.rules.keys import PrivateKey, PublicKey
@@ -53,6 +59,12 @@ async def add(
     owner: Annotated[str, typer.Option(metavar="PERSON", help="Who answers for it: a registered person.")],
     public_key: PublicKeyText = None,
     new_key: NewKeyFile = None,
+    metadata_url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="It is hosted elsewhere: its client id metadata document, where its keys are."
+        ),
+    ] = None,
     ceiling: Annotated[
         str, typer.Option(metavar="SCOPES", help="The most it can ever be granted: scopes, separated by spaces.")
     ] = "",
@@ -71,9 +83,11 @@ async def add(
         bool, typer.Option("--interactive", help="Its person sits at its client, and may be prompted there.")
     ] = False,
 ) -> None:
-    """Enrol an agent, with a key to sign in with."""
+    """Enrol an agent: with a key, with the URL where its keys are, or with a one-time code to enrol from elsewhere."""
     key, private = _chosen_key(public_key, new_key)
     async with installation(ctx) as here:
+        hosted = HostedAgents(here.store, here.clock, Fetcher())
+        keys = await _keys_of(hosted, metadata_url, key)
         scopes = parse_scopes(ceiling) | _scopes_of(role or [], here.config)
         with (
             keyfile.written(new_key, private.to_pem()) if new_key and private else nullcontext(),
@@ -82,20 +96,25 @@ async def add(
             agent = await Agents(here.store, here.clock).add(
                 name,
                 owner=owner,
-                key=key,
+                key=keys[0] if keys else None,
                 labels=_labels(label or []),
                 roles=frozenset(role or []),
                 ceiling=scopes,
                 depth=depth,
                 delegates_to=frozenset(AgentName(other) for other in delegates_to or []),
                 interactive=interactive,
+                metadata_url=metadata_url,
                 by=operator(),
             )
+        if len(keys) > 1:
+            await hosted.refresh(name, by=operator())
+        made = None if keys else await Codes(here.store, here.clock).make(agent.name, by=operator())
     say(f"agent {agent.name} is enrolled, owned by {agent.owner}")
-    _say_key(key, new_key)
-    if key is None:
-        say("it has no key yet, so it cannot sign in")
-        next_step(command_line(ctx, "agent", "rotate", agent.name, "--new-key", f"{agent.name}.pem"))
+    for one in keys:
+        _say_key(one, new_key)
+    if made is not None:
+        say("it has no key yet, and registers one by a one-time code")
+        say_code(ctx, made)
     else:
         shown = shown_words(agent.ceiling, "SCOPES")
         next_step(command_line(ctx, "grant", "add", "--subject", owner, "--agent", agent.name, "--scope", shown))
@@ -174,18 +193,23 @@ async def rotate(
 ) -> None:
     """Give an agent a new key; the old one cannot sign in any more."""
     key, private = _chosen_key(public_key, new_key)
-    if key is None:
-        raise typer.BadParameter("give --public-key FILE|TEXT or --new-key FILE")
+    kept = None if key is not None else _kept_file(ctx, name)
     async with installation(ctx) as here:
-        await _enrolled(ctx, here, name)
-        with keyfile.written(new_key, private.to_pem()) if new_key and private else nullcontext():
-            await Agents(here.store, here.clock).rotate(name, key, overlap, by=operator())
+        enrolled, agents = await _enrolled(ctx, here, name), Agents(here.store, here.clock)
+        if kept is not None:
+            key = await replace_kept(kept, agents, enrolled, overlap, by=operator())
+        elif key is not None:
+            with keyfile.written(new_key, private.to_pem()) if new_key and private else nullcontext():
+                await agents.rotate(name, key, overlap, by=operator())
         until = here.clock() + overlap
     say(f"agent {name} has a new key; what was issued to older keys counts until {local(until)}")
-    _say_key(key, new_key)
+    _say_key(key, kept or new_key)
     next_step(command_line(ctx, "agent", "show", name))
 
 
+app.command()(code)
+app.command()(enrol)
+app.command()(refresh)
 app.command()(token)
 
 
@@ -210,6 +234,22 @@ def _chosen_key(public_key: str | None, new_key: Path | None) -> tuple[PublicKey
         private = PrivateKey.generate()
         return private.public, private
     return (None if public_key is None else keyfile.public_key(public_key)), None
+
+
+async def _keys_of(hosted: HostedAgents, url: str | None, key: PublicKey | None) -> tuple[PublicKey, ...]:
+    """The keys that the agent begins with: its own, those of its document elsewhere, or none yet."""
+    if url is None:
+        return () if key is None else (key,)
+    if key is not None:
+        raise typer.BadParameter("give --metadata-url or a key, not both: its keys are those of its document")
+    return await hosted.keys_at(url)
+
+
+def _kept_file(ctx: typer.Context, name: str) -> Path:
+    path = config_of(ctx).agent_key(name)
+    if not path.exists():
+        raise typer.BadParameter(f"give --public-key FILE|TEXT or --new-key FILE: its key is not in {path}")
+    return path
 
 
 def _say_key(key: PublicKey | None, new_key: Path | None) -> None:

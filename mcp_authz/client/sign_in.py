@@ -83,7 +83,7 @@ async def sign_in(
     form = {
         "grant_type": "client_credentials",
         "client_assertion_type": ASSERTION_TYPE,
-        "client_assertion": _assertion(agent, key, door.issuer, claims or {}),
+        "client_assertion": assertion(agent, key, door.issuer, claims or {}),
         **({} if scope is None else {"scope": scope}),
     }
     try:
@@ -98,7 +98,8 @@ async def sign_in(
     return body
 
 
-def _assertion(agent: str, key: PrivateKey, issuer: str, more: Mapping[str, str]) -> str:
+def assertion(agent: str, key: PrivateKey, issuer: str, more: Mapping[str, str]) -> str:
+    """Return what proves, once and for a minute, that the agent's key is here (RFC 7523 section 3)."""
     now = int(time.time())
     claims = {"iss": agent, "sub": agent, "aud": issuer, "iat": now, "exp": now + SECONDS, "jti": new_id("a")}
     return jose.sign({**claims, **more}, typ="JWT", key=key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
+from ipaddress import IPv4Address, IPv6Network, ip_address
 
 from mcp_authz import limits
 
@@ -49,3 +50,14 @@ class Refusals:
         taken = [(reason, source, count) for (reason, source), count in sorted(self._counts.items())]
         self._counts.clear()
         return taken
+
+
+def source(address: str) -> str:
+    """The network that an address counts as: itself, or the /64 of IPv6, all of which one host may use (RFC 6177)."""
+    try:
+        read = ip_address(address)
+    except ValueError:
+        return "unknown"
+    if isinstance(read, IPv4Address):
+        return str(read)
+    return str(read.ipv4_mapped or IPv6Network((int(read), 64), strict=False))

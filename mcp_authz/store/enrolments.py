@@ -1,15 +1,18 @@
-"""One-time codes in a transaction: an agent that was announced registers its first key with one."""
+"""How agents come to keys in a transaction: by a one-time code, or by what their document elsewhere declares."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime
 from typing import Final
 
 from mcp_authz.errors import Conflict
-from mcp_authz.model import AgentName, Key
+from mcp_authz.model import AgentName, Key, Thumbprint
 from mcp_authz.store import registry
 from mcp_authz.store.ports import Enrolment, Event
 from mcp_authz.store.records import append
-from mcp_authz.store.rows import insert, micros, when
+from mcp_authz.store.rows import KEY, insert, key_row, micros, when
 from mcp_authz.store.transaction import Transaction
 
 _COLUMNS: Final = ("digest", "agent", "made_at", "expires_at", "used_at")
@@ -61,3 +64,52 @@ def _require_keyless(tx: Transaction, name: AgentName) -> None:
         raise Conflict(f"there is no active agent `{name}`")
     if any(key.status == "active" for key in registry.keys_of(tx, f"agent:{name}")):
         raise Conflict(f"agent `{name}` has a key already; `agent rotate` gives it another")
+
+
+def declare_keys(
+    tx: Transaction, holder: str, declared: Sequence[Key], event: Event, retire_others_at: datetime
+) -> None:
+    """The holder's current keys are those declared, as far as they are not revoked; the event, if that is a change."""
+    agent = registry.agent(tx, AgentName(holder.removeprefix("agent:")))
+    if agent is None or agent.status != "active":
+        raise Conflict(f"there is no active `{holder}`")
+    held = {key.thumbprint: key for key in registry.keys_of(tx, holder)}
+    before = dict(held)
+    for key in declared:
+        known = registry.key(tx, key.thumbprint)
+        if known is not None and known.holder != holder:
+            raise Conflict(f"key `{key.thumbprint}` belongs to somebody already")
+        if (
+            known is not None
+            and known.status == "active"
+            and known.retires_at is not None
+            and tx.at >= known.retires_at
+        ):
+            raise Conflict(f"key `{key.thumbprint}` was replaced before; a new one is needed")
+        held[key.thumbprint] = key if known is None else replace(known, retires_at=None)
+    shown = {key.thumbprint for key in declared}
+    for thumbprint, key in held.items():
+        if thumbprint not in shown and key.retires_at is None:
+            held[thumbprint] = replace(key, retires_at=retire_others_at)
+    _require_few(tx, holder, held.values(), shown)
+    changed = [key for thumbprint, key in held.items() if before.get(thumbprint) != key and key.status == "active"]
+    for key in changed:
+        _keep(tx, key, is_new=key.thumbprint not in before)
+    if changed:
+        append(tx, event)
+
+
+def _require_few(tx: Transaction, holder: str, keys: Iterable[Key], shown: set[Thumbprint]) -> None:
+    active = [key for key in keys if key.status == "active" and (key.retires_at is None or key.retires_at > tx.at)]
+    if not any(key.thumbprint in shown for key in active):
+        raise Conflict(f"every key that `{holder}` declares was revoked")
+    if len(active) > registry.ACTIVE_KEYS:
+        raise Conflict(f"`{holder}` would have {len(active)} active keys; wait until one has retired, or revoke one")
+
+
+def _keep(tx: Transaction, key: Key, *, is_new: bool) -> None:
+    if is_new:
+        tx.db.execute(insert("keys", KEY), key_row(key))
+        return
+    retires_at = None if key.retires_at is None else micros(key.retires_at)
+    tx.db.execute("UPDATE keys SET retires_at = ? WHERE thumbprint = ?", (retires_at, key.thumbprint))

@@ -160,6 +160,9 @@ class Registry(Protocol):
 
     async def agent(self, name: AgentName) -> Agent | None: ...
     async def agents(self) -> tuple[Agent, ...]: ...
+    async def agent_at(self, metadata_url: str) -> Agent | None:
+        """The agent that is hosted elsewhere, and whose document is at this URL; the active one, if there are several."""
+
     async def add_agent(self, agent: Agent, key: Key | None, event: Event) -> None:
         """The agent exists with its key.
 
@@ -231,7 +234,7 @@ class Registry(Protocol):
 
 
 class Enrolments(Protocol):
-    """One-time codes by which agents register their first key."""
+    """One-time codes by which agents register their first key, and keys that a document elsewhere declares."""
 
     async def add_enrolment(self, enrolment: Enrolment, event: Event) -> None:
         """The code can be used once until it expires; earlier ones of the agent cannot be used any more.
@@ -250,6 +253,16 @@ class Enrolments(Protocol):
 
     async def enrolment(self, code: bytes) -> Enrolment | None:
         """The enrolment with this digest, used and expired ones included."""
+
+    async def declare_keys(self, holder: str, keys: Sequence[Key], event: Event, retire_others_at: datetime) -> None:
+        """The holder's keys are these: new ones are added, others end at `retire_others_at`, if they end no sooner.
+
+        A key that was revoked stays so, whatever declares it. Where nothing changes nothing is recorded.
+
+        Raises:
+            Conflict: the holder is no active agent, a key is somebody else's or was replaced before, none is left, or
+                more than two would be active.
+        """
 
 
 class Holds(Protocol):

@@ -52,6 +52,11 @@ def agents(tx: Transaction) -> tuple[Agent, ...]:
     return tuple(map(rows.agent, _all(tx, "agents", AGENT, "ORDER BY name")))
 
 
+def agent_at(tx: Transaction, metadata_url: str) -> Agent | None:
+    found = _all(tx, "agents", AGENT, "WHERE metadata_url = ? ORDER BY status = 'active' DESC LIMIT 1", metadata_url)
+    return rows.agent(found[0]) if found else None
+
+
 def add_agent(tx: Transaction, new: Agent, key_: Key | None, event: Event) -> None:
     if agent(tx, new.name) is not None:
         raise Conflict(f"there is an agent `{new.name}` already")

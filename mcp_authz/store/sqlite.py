@@ -131,6 +131,9 @@ class SqliteStore:
     async def agents(self) -> tuple[Agent, ...]:
         return self._ask(registry.agents)
 
+    async def agent_at(self, metadata_url: str) -> Agent | None:
+        return self._ask(lambda tx: registry.agent_at(tx, metadata_url))
+
     async def add_agent(self, agent: Agent, key: Key | None, event: Event) -> None:
         await self._write(lambda tx: registry.add_agent(tx, agent, key, event))
 
@@ -212,6 +215,9 @@ class SqliteStore:
 
     async def enrolment(self, code: bytes) -> Enrolment | None:
         return self._ask(lambda tx: enrolments.enrolment(tx, code))
+
+    async def declare_keys(self, holder: str, keys: Sequence[Key], event: Event, retire_others_at: datetime) -> None:
+        await self._write(lambda tx: enrolments.declare_keys(tx, holder, keys, event, retire_others_at))
 
     # Holds
 

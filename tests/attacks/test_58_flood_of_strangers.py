@@ -11,8 +11,7 @@ import httpx2
 import pytest
 
 from mcp_authz import limits
-from mcp_authz.protocol.endpoint import source
-from mcp_authz.protocol.throttle import Refusals, Throttle
+from mcp_authz.protocol.throttle import Refusals, Throttle, source
 from tests.attacks.attacker import spoken, spy, status_of, tool, until
 from tests.world import MODERN, modern_call, world
 

@@ -1,0 +1,143 @@
+"""An agent replaces its own key: the new one is on disk before the gateway hears of it, so that none is ever lost.
+
+Beside `coder.pem` lies `coder.pem.new` while the gateway is asked. Whoever finds it later asks again, first with the
+old key and then with the new one: the gateway takes the assertion of the one that counts.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import anyio
+import httpx2
+
+from mcp_authz.client.key_files import load_key, save_key
+from mcp_authz.client.sign_in import ASSERTION_TYPE, Door, NoAnswer, SignInRefused, assertion
+from mcp_authz.errors import AuthzError, Conflict
+from mcp_authz.ids import new_id
+from mcp_authz.locking import locked
+from mcp_authz.rules.key_proof import prove_key, rotation_url
+from mcp_authz.rules.keys import PrivateKey
+
+log = logging.getLogger(__name__)
+
+_PATIENCE: Final = 5.0  # seconds that another process of the same agent may take
+
+
+class RotationRefused(AuthzError):
+    """The gateway knows the agent, and does not take the new key; the message says why."""
+
+    code = "rotation_refused"
+
+
+def draft_of(path: Path) -> Path:
+    """Where the new key lies until it is known to count."""
+    return path.with_name(f"{path.name}.new")
+
+
+def lock_of(path: Path) -> Path:
+    """What whoever replaces the key holds locked."""
+    return path.with_name(f".{path.name}.lock")
+
+
+async def keep_fresh(
+    http: httpx2.AsyncClient, door: Door, agent: str, path: Path, *, older_than: timedelta | None
+) -> None:
+    """The file holds the key that counts, as far as that can be had now; one older than `older_than` was replaced.
+
+    A rotation that cannot be done changes nothing: the agent goes on with the key it has, and the log says why.
+    """
+    if not draft_of(path).exists() and not _is_older(path, older_than):
+        return
+    try:
+        async with _alone(path):
+            if draft_of(path).exists() or _is_older(path, older_than):
+                await rotate(http, door, agent, path)
+    except (AuthzError, OSError) as error:
+        log.warning("the key of agent `%s` stays as it is, though it is time for another: %s", agent, error)
+
+
+async def rotate(http: httpx2.AsyncClient, door: Door, agent: str, path: Path) -> PrivateKey:
+    """Return the new key, which counts and is in the file; what was issued to the old one counts for a while longer.
+
+    Raises:
+        RotationRefused: the gateway does not take another key; there is no new one.
+        SignInRefused: it takes neither the old key nor the new one.
+        NoAnswer: nobody answers; the next try finds out which key counts.
+        KeyRefused, ConfigError: a file cannot be used.
+    """
+    old, draft = load_key(path), draft_of(path)
+    if not draft.exists():
+        save_key(draft, PrivateKey.generate(), replace=False)
+    new = load_key(draft)
+    try:
+        try:
+            await _ask(http, door, agent, signer=old, new=new)
+        except SignInRefused:
+            await _ask(http, door, agent, signer=new, new=new)
+    except RotationRefused:
+        draft.unlink()
+        raise
+    draft.replace(path)
+    return new
+
+
+async def _ask(http: httpx2.AsyncClient, door: Door, agent: str, *, signer: PrivateKey, new: PrivateKey) -> None:
+    where = rotation_url(door.issuer, agent)
+    form = {
+        "client_assertion_type": ASSERTION_TYPE,
+        "client_assertion": assertion(agent, signer, door.issuer, {}),
+        "proof": prove_key(new, agent=agent, audience=where, id=new_id("k"), at=datetime.now(UTC)),
+    }
+    try:
+        answer = await http.post(reached(door, where), data=form, headers={"accept": "application/json"})
+        body = answer.json()
+    except (httpx2.HTTPError, ValueError):
+        raise NoAnswer(f"no gateway answers at {door.issuer}") from None
+    if not isinstance(body, dict) or answer.status_code >= 500:
+        raise NoAnswer(f"the gateway at {door.issuer} cannot replace keys now")
+    said = f"{body.get('error')}: {body.get('error_description', 'no reason')}"
+    if answer.status_code == 401 or body.get("error") == "invalid_client":
+        raise SignInRefused(said)
+    if answer.status_code != 200:
+        raise RotationRefused(said)
+
+
+def reached(door: Door, url: str) -> str:
+    """A URL of the issuer as this client gets there: a local gateway is reached by other means than its public URL."""
+    base = door.token_endpoint.removesuffix("/token")
+    return url.replace(door.issuer, base, 1) if base != door.token_endpoint else url
+
+
+def _is_older(path: Path, age: timedelta | None) -> bool:
+    """Whether the key was written so long ago; a file that is not there is for others to complain about."""
+    try:
+        return age is not None and time.time() - path.stat().st_mtime > age.total_seconds()
+    except OSError:
+        return False
+
+
+@asynccontextmanager
+async def _alone(path: Path) -> AsyncIterator[None]:
+    """No other process of this user replaces this key meanwhile.
+
+    Raises:
+        Conflict: one does, and takes very long.
+    """
+    until = time.monotonic() + _PATIENCE
+    with ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(locked(lock_of(path)))
+                break
+            except Conflict:
+                if time.monotonic() >= until:
+                    raise
+            await anyio.sleep(0.05)
+        yield
