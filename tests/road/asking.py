@@ -39,10 +39,12 @@ def call(number: Any, params: dict[str, Any]) -> None:
     arguments = params["arguments"]
     match params["name"]:
         case "ask":
-            done = json.loads(params.get("requestState") or '{"round": 0}')["round"]
-            if done < arguments.get("rounds", 1):
-                state = json.dumps({"round": done + 1, "secret": "of the tool server"})
-                asked = {"resultType": "input_required", "requestState": state, **arguments["asked"]}
+            before = json.loads(params.get("requestState") or '{"round": 0}')
+            if before["round"] < arguments.get("rounds", 1):
+                state = {**before, "round": before["round"] + 1, "secret": "of the tool server"}
+                if context := params["_meta"].get("dev.mcp-authz/context"):
+                    state["contexts"] = [*before.get("contexts", []), context]
+                asked = {"resultType": "input_required", "requestState": json.dumps(state), **arguments["asked"]}
                 say(number, "result", json.dumps(asked))
             else:
                 said = {"resultType": "complete", "content": [], "structuredContent": {"received": params}}

@@ -20,7 +20,10 @@ from mcp_authz.rules import jose
 from mcp_authz.rules.context_token import HEADER, META
 from mcp_authz.verify import Assurance, CallContext, Mode, NotAuthorized, Verifier
 from tests.attacks.attacker import serving, spy, tool
-from tests.world import LEGACY, MODERN, ROOT, World, world
+from tests.road.places import DESTRUCTIVE, asking
+from tests.road.test_prompt import Person
+from tests.road.test_questions import ASKED
+from tests.world import LEGACY, MODERN, ROOT, World, called, world
 
 TOOLS = {
     "list_notes": {"hazard": "read", "scopes": ["notes:read"]},
@@ -195,3 +198,21 @@ async def test_a_server_that_does_not_ask_is_told_nothing(tmp_path: Path) -> Non
     async with overheard(tmp_path, "http", context=False) as o:
         assert not (await o.world.call(await o.world.ready("coder", "look"), "a__look")).is_error
         assert META.encode() not in o.a.heard and HEADER.lower().encode() not in o.a.heard.lower()
+
+
+@pytest.mark.parametrize("mode", [MODERN, LEGACY])
+async def test_each_round_of_questions_has_a_token_of_its_own_and_the_approval_of_the_call(
+    tmp_path: Path, mode: str
+) -> None:
+    person, arguments = Person("accept", {"colour": "red"}), {"asked": ASKED, "rounds": 2}
+    entry = asking(tmp_path / "f", tools=DESTRUCTIVE, context=True)
+    async with world(tmp_path, servers={"asking": entry}) as w:
+        coder = await w.ready("coder", "use")
+        async with w.client(coder, mode, elicitation_callback=person) as client:
+            await w.answer((await called(client, "asking__ask", arguments)).hold, by="alice")
+            got = (await called(client, "asking__ask", arguments)).result["structuredContent"]["received"]
+        verifier = Verifier(w.config.public_url, audience="asking")
+        tokens = [*json.loads(got["requestState"])["contexts"], got["_meta"][META]]
+        said = [await verifier.check(token, tool="ask", arguments=arguments) for token in tokens]
+    assert len({context.id for context in said}) == 3
+    assert all(context.approval is not None and context.approval == said[0].approval for context in said)
