@@ -29,6 +29,7 @@ COMMANDS: Final = {
     "agent": "Agents: enrol them, look at them, rotate their keys.",
     "grant": "Grants: what a person lets an agent do for them.",
     "session": "Sessions: one use of a grant for one task.",
+    "delegate": "Give another agent some of what an agent has, or look at such a chain.",
     "holds": "Held calls: look at them, approve or deny them.",
     "tools": "Tools: what they are taken for, and changes to accept.",
     "audit": "The audit log: read it, follow it, verify it.",

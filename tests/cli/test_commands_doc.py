@@ -27,6 +27,8 @@ def commands() -> Iterator[tuple[str, Any]]:
         if not hasattr(command, "commands"):
             yield f"mcp-authz {name}", command
             continue
+        if command.invoke_without_command and command.params:
+            yield f"mcp-authz {name}", command
         for inner in command.list_commands(context):
             yield f"mcp-authz {name} {inner}", command.commands[inner]
 

@@ -1,0 +1,238 @@
+"""`mcp-authz delegate`: one step of a chain, signed here with the delegator's key, without asking anybody."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mcp_authz import limits
+from mcp_authz.cli.delegate_drawing import shown_bounds, shown_tools
+from mcp_authz.cli.delegate_show import show, verified
+from mcp_authz.cli.delegate_sources import AtHand, at_hand, delegate_key, known_agent, private_key, read_text, schemas
+from mcp_authz.cli.invocation import advising, asynchronous, command_line
+from mcp_authz.cli.keyfile import public_key, written
+from mcp_authz.cli.options import duration
+from mcp_authz.cli.output import note, say
+from mcp_authz.client.delegation import Description, delegate, describe
+from mcp_authz.errors import (
+    AuthzError,
+    ConfigError,
+    Conflict,
+    ConstraintError,
+    DelegationError,
+    InputError,
+    SignatureRefused,
+)
+from mcp_authz.model import Agent
+from mcp_authz.rules.constraint import ToolsMap
+from mcp_authz.rules.display import visible
+from mcp_authz.rules.keys import PrivateKey, PublicKey
+from mcp_authz.rules.where import ArgumentsUnknown, Properties, exact_tools_map, tools_map
+
+app = typer.Typer(rich_markup_mode=None, invoke_without_command=True, no_args_is_help=True, add_completion=False)
+app.command()(show)
+
+
+@app.callback()
+@asynchronous
+async def make(
+    ctx: typer.Context,
+    *,
+    to: Annotated[str | None, typer.Option(metavar="AGENT", help="Who gets it.")] = None,
+    tools: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TOOL", help="Only this tool, such as files__read_file. Repeatable. Else all you have."),
+    ] = None,
+    scope: Annotated[
+        str | None, typer.Option(metavar="SCOPES", help="Only these scopes, separated by spaces. Else all you have.")
+    ] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CONDITION",
+            help="What an argument has to be: repo=api, repo='api|web', branch!=main, path=under:/srv/app, "
+            "amount=1..100. For one tool: TOOL.repo=api. Repeatable. Other arguments stay free.",
+        ),
+    ] = None,
+    exactly: Annotated[
+        bool, typer.Option("--exactly", help="Permit no other arguments than those that a condition names.")
+    ] = False,
+    lifetime: Annotated[
+        timedelta,
+        typer.Option(
+            "--for",
+            parser=duration(at_most=limits.SESSION_LIFETIME),
+            metavar="DURATION",
+            help="How long, as long as your own link at most.",
+        ),
+    ] = "1h",  # type: ignore[assignment]  # as it is written on the command line
+    max_calls: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="How many calls. Else as many as you have.")
+    ] = None,
+    depth: Annotated[int, typer.Option(metavar="N", min=0, help="How many steps it may delegate further.")] = 0,
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; everybody further down can read it.")] = "",
+    delegator: Annotated[str | None, typer.Option("--as", metavar="AGENT", help="Who delegates.")] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", readable=False, help="The delegator's key. Else agents/AGENT.pem in the data directory."
+        ),
+    ] = None,
+    chain: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="The delegator's own chain; `-` is stdin. Else its gateway is asked for it."),
+    ] = None,
+    url: Annotated[str | None, typer.Option(metavar="URL", help="The gateway to ask. Else the local one.")] = None,
+    session: Annotated[
+        str | None, typer.Option(metavar="ID", help="From which session, when the gateway is asked.")
+    ] = None,
+    save_chain: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Keep the chain that the gateway gave, to delegate offline.")
+    ] = None,
+    child: Annotated[
+        str, typer.Option(metavar="NAME", help="Give it to a child of the delegator; its key comes with --to-key.")
+    ] = "",
+    to_key: Annotated[
+        str | None,
+        typer.Option(metavar="FILE|JWK|URL", help="The delegate's public key. Else the gateway says it."),
+    ] = None,
+    schema: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            readable=False,
+            help="What the gateway answers to tools/list, where this machine does not know the tools.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Where the chain goes. Else to stdout.")
+    ] = None,
+) -> None:
+    """Give another agent some of what an agent has: sign one link, and print the chain with it.
+
+    Nobody is asked but the key, if the chain and the delegate's key are at hand.
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    if to is None and not (child and to_key):
+        raise InputError("say who gets it: --to AGENT, or --child NAME with --to-key FILE")
+    here = at_hand(ctx)
+    _require_free(out, save_chain)
+    text = None if chain is None else read_text(chain)
+    if text is not None:
+        await verified(ctx, here, text, str(chain), None)  # before anybody types a passphrase for it
+    signer = private_key(here, delegator, key)
+    if text is None:
+        text = await _asked(ctx, delegator, signer, url, session)
+        _save(save_chain, text)
+    have = _own(text, signer)
+    made = delegate(
+        text,
+        signer,
+        to=await _holder(here, have, to, to_key),
+        child=child,
+        scope=scope,
+        tools=_tools(schemas(here, have.issuer, schema), have, _words(tools), where or [], exactly),
+        lifetime=lifetime,
+        max_calls=max_calls,
+        depth=depth,
+        reason=reason,
+    )
+    giver = known_agent(here, signer.public, have.issuer)
+    if giver is not None and to is not None and not _may(giver, to):
+        agents = command_line(ctx, "agent", "show", giver.name)
+        note(f"{giver.name} may not delegate to {visible(to)}, so that the gateway will refuse this; see: {agents}")
+    _deliver(ctx, made, to or f"{delegator or (giver.name if giver else 'AGENT')}/{child}", out)
+
+
+def _may(giver: Agent, to: str) -> bool:
+    return to in giver.delegates_to or to.startswith(f"{giver.name}/")
+
+
+def _words(tools: Sequence[str] | None) -> list[str] | None:
+    """The tools that were named, each in an option of its own or several in one."""
+    return None if tools is None else [name for text in tools for name in text.replace(",", " ").split()]
+
+
+def _own(text: str, signer: PrivateKey) -> Description:
+    have = describe(text)
+    if have.leaf.holder != signer.public:
+        raise DelegationError("the chain was given to another key than this one; say whose it is with --as or --key")
+    return have
+
+
+async def _asked(ctx: typer.Context, agent: str | None, key: PrivateKey, url: str | None, session: str | None) -> str:
+    """The chain of who delegates, as the gateway gives it."""
+    from mcp_authz.cli.delegate_chain import own_chain  # with an HTTP client, which nobody needs who has the chain
+
+    if agent is None:
+        raise ConfigError("say who delegates with --as AGENT, so that the gateway can be asked for the chain")
+    return await own_chain(ctx, agent, key, url=url, session=session)
+
+
+async def _holder(here: AtHand, have: Description, to: str | None, named: str | None) -> PublicKey:
+    """The key of who gets it."""
+    from mcp_authz.client.published import is_url, published_keys
+
+    if named is not None and is_url(named):
+        return list((await published_keys(named)).values())[-1]
+    if named is not None:
+        return public_key(named)
+    with advising(AuthzError, "or give its public key with --to-key FILE"):
+        return await delegate_key(here, str(to), have.issuer)
+
+
+def _tools(
+    known: Mapping[str, Properties], have: Description, tools: list[str] | None, where: list[str], exactly: bool
+) -> ToolsMap | None:
+    """What of the delegator's tools is given; None: all of them, as the delegator has them."""
+    had = have.leaf.tools
+    if tools is None and not where:
+        return None
+    chosen = list(had or ()) if tools is None else tools
+    if not chosen:
+        raise ConstraintError("say which tools with --tools; a condition is about their arguments")
+    if exactly:
+        return exact_tools_map(chosen, where, known, had=had)
+    with advising(ArgumentsUnknown, "name a file with its definition: --schema FILE; or allow no others: --exactly"):
+        return tools_map(chosen, where, known, had=had)
+
+
+def _require_free(*paths: Path | None) -> None:
+    """Nothing is overwritten but a chain, which is there to be replaced."""
+    for path in paths:
+        if path is not None and os.path.lexists(path):
+            try:
+                describe(read_text(str(path)))
+            except (SignatureRefused, DelegationError):
+                raise Conflict(f"`{path}` exists already, and is no chain; name another file") from None
+
+
+def _save(path: Path | None, text: str) -> None:
+    if path is not None:
+        path.unlink(missing_ok=True)
+        with written(path, text):
+            pass
+
+
+def _deliver(ctx: typer.Context, made: str, to: str, out: Path | None) -> None:
+    """The chain is where it was wanted, and a person has read what it gives and what to do with it."""
+    leaf = describe(made).leaf
+    lines = [
+        f"{visible(to)} gets: {' '.join(sorted(leaf.scope))}",
+        *(f"  {line}" for line in shown_tools(leaf)),
+        f"  {shown_bounds(leaf, datetime.now(UTC))}",
+        *([f"  because: {visible(leaf.reason)}"] if leaf.reason else []),
+    ]
+    where = "FILE" if out is None else str(out)
+    lines.append(f"next: {command_line(ctx, 'connect', '--agent', to, '--chain', where)}")
+    _save(out, made)
+    if out is None:
+        say(made.rstrip("\n"))
+    (sys.stderr if out is None else sys.stdout).write("".join(f"{line}\n" for line in lines))
