@@ -142,7 +142,7 @@ def _why(agent: str, error: str, description: str) -> str:
     said = f"`{error}`: {description}"
     if error == "invalid_client":
         advice = f"`mcp-authz agent show {agent}` says whether it is enrolled, active and has this key"
-        return f"the gateway does not let agent `{agent}` sign in ({said}); ask the operator: {advice}"
+        return f"the gateway does not let agent `{agent}` sign in; ask the operator: {advice}"
     if error in {"invalid_grant", "access_denied"}:
         return f"what agent `{agent}` asks for does not hold (any more) ({said}); ask who delegated it for a new chain"
     return f"the gateway gave agent `{agent}` no token ({said})"
