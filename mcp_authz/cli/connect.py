@@ -14,6 +14,7 @@ import anyio
 import typer
 from anyio.abc import TaskStatus
 
+from mcp_authz import limits
 from mcp_authz.cli.invocation import advising, asynchronous, named_config
 from mcp_authz.client.bridge import Bridge
 from mcp_authz.client.discovery import endpoint
@@ -24,8 +25,9 @@ from mcp_authz.client.sign_in import agent_key
 from mcp_authz.client.stdio import Lines, Output
 from mcp_authz.client.wire import Wire
 from mcp_authz.config import find_config, load_config, user_data_dir
-from mcp_authz.errors import ConfigError
+from mcp_authz.errors import ConfigError, InputError
 from mcp_authz.rules.keys import PrivateKey
+from mcp_authz.rules.signed_link import parse_chain, write_chain
 
 _AT_LAST: Final = 2.0  # seconds from being told to end to the end
 
@@ -52,8 +54,14 @@ async def connect(
         str | None, typer.Option("--for", metavar="PERSON", help="Work only in sessions for this person.")
     ] = None,
     session: Annotated[str | None, typer.Option(metavar="ID", help="Work in this session.")] = None,
+    chain: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", readable=False, help="Work in the delegation that this signed chain gives."),
+    ] = None,
 ) -> None:
     """Be the MCP server of a client that speaks stdio, and pass everything on to the gateway."""
+    if chain is not None and (person is not None or session is not None):
+        raise InputError("a chain says for whom and in which session; leave out --for and --session")
     place: Place = Local(_configured(ctx), load_config) if url is None else Elsewhere(endpoint(url))
     wire = Wire(
         place,
@@ -61,8 +69,10 @@ async def connect(
         partial(_key, ctx, key, agent),
         person=None if person is None else f"user:{person}",
         session=session,
+        chain=None if chain is None else partial(_chain, chain.absolute()),
     )
-    known = Known(user_data_dir() / "connect" / file_name(place.name, agent, person, session))
+    whose = (person, session) if chain is None else (person, session, str(chain.absolute()))
+    known = Known(user_data_dir() / "connect" / file_name(place.name, agent, *whose))
     bridge = Bridge(wire, known, Lines(sys.stdin.fileno()), Output(sys.stdout.fileno()))
     if sys.stdin.isatty():
         sys.stderr.write(
@@ -113,3 +123,18 @@ def _key(ctx: typer.Context, named: Path | None, agent: str) -> PrivateKey:
     except ConfigError:  # a gateway elsewhere needs no configuration here
         return agent_key(user_data_dir() / "agents" / f"{agent}.pem")
     return agent_key(load_config(path).agent_key(agent))
+
+
+def _chain(path: Path) -> str:
+    """The text of a signed chain, read each time it is redeemed: it may be another by then.
+
+    Raises:
+        ConfigError: the file cannot be read.
+        SignatureRefused: it holds no chain.
+    """
+    try:
+        with path.open("rb") as file:
+            text = file.read(limits.CHAIN_BYTES + 1).decode("utf-8", "replace")
+    except OSError as error:
+        raise ConfigError(f"chain file `{path}` cannot be read: {error.strerror}") from None
+    return write_chain(parse_chain(text))

@@ -11,6 +11,8 @@ from typing import Any, Final
 import httpx2
 
 from mcp_authz import limits
+from mcp_authz.client.challenge import read_challenge
+from mcp_authz.client.possession import USE_NONCE
 from mcp_authz.client.trouble import FORBIDDEN, INTERNAL_ERROR, Trouble
 
 SESSION: Final = "mcp-session-id"
@@ -24,6 +26,10 @@ class NotSent(Exception):
 
 class Unauthorized(Exception):
     """The gateway does not take the token; `args[0]` says why."""
+
+
+class NonceWanted(Exception):
+    """The proof of the key has to have another nonce: `args[0]` is the headers that say which (RFC 9449 section 9)."""
 
 
 class SessionGone(Exception):
@@ -57,7 +63,7 @@ async def post(
     """The message is on its way while the body runs.
 
     Raises:
-        NotSent, Unauthorized, SessionGone: it can be sent again.
+        NotSent, Unauthorized, NonceWanted, SessionGone: it can be sent again.
         Trouble: it was refused, or the connection broke.
     """
     lines = {"accept": _ACCEPT, "content-type": "application/json", **headers}
@@ -80,7 +86,7 @@ async def listen(http: httpx2.AsyncClient, url: str, headers: Mapping[str, str])
     """The stream of the gateway's own messages is open while the body runs.
 
     Raises:
-        NotSent, Unauthorized, SessionGone, Trouble: there is no such stream, or not any more.
+        NotSent, Unauthorized, NonceWanted, SessionGone, Trouble: there is no such stream, or not any more.
     """
     try:
         async with http.stream("GET", url, headers={"accept": "text/event-stream", **headers}) as response:
@@ -97,6 +103,8 @@ async def _require_taken(response: httpx2.Response) -> None:
         return
     said = await _error(response)
     text = str(said.get("message", "")) if said is not None else ""
+    if status == 401 and read_challenge(response).error == USE_NONCE:
+        raise NonceWanted(response.headers)
     if status == 401:
         raise Unauthorized(text or "the gateway does not take the agent's token")
     if status == 404 and text.startswith("Session"):

@@ -134,8 +134,8 @@ class Local:
 def _reached(home: Home) -> Reached:
     # Over the socket in plain HTTP, whatever is in front of the port; Host is what the gateway answers for.
     base = f"http://{urlsplit(home.public_url).netloc}"
-    door = Door(issuer=home.public_url, token_endpoint=f"{base}/token")
-    return Reached(http=http_over(str(home.socket)), url=f"{base}/mcp", door=door)
+    door = Door(issuer=home.public_url, token_endpoint=f"{base}/token", published=f"{home.public_url}/token")
+    return Reached(http=http_over(str(home.socket)), url=f"{base}/mcp", resource=home.resource, door=door)
 
 
 def _there(home: Home) -> bool:

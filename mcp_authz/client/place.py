@@ -47,11 +47,12 @@ class Place(Protocol):
 class Reached:
     """A gateway that is there."""
 
-    __slots__ = ("door", "http", "url")
+    __slots__ = ("door", "http", "resource", "url")
 
-    def __init__(self, *, http: httpx2.AsyncClient, url: str, door: Door) -> None:
+    def __init__(self, *, http: httpx2.AsyncClient, url: str, resource: str, door: Door) -> None:
         self.http = http
         self.url = url  # of the MCP endpoint, as HTTP gets there
+        self.resource = resource  # the same, as it is published: what tokens and proofs are for
         self.door = door
 
 
@@ -78,7 +79,7 @@ class Elsewhere:
                     raise self._away(f"no gateway answers at {self.name}") from None
                 except NoAnswer as error:
                     raise self._away(str(error)) from None
-            return Reached(http=self._http, url=self.name, door=self._door)
+            return Reached(http=self._http, url=self.name, resource=self.name, door=self._door)
 
     def lost(self) -> None:
         """The next `reach` looks again."""

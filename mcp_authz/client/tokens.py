@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import anyio
 
+from mcp_authz.client.sign_in import SignInRefused
+from mcp_authz.rules.keys import PrivateKey
+
 AHEAD: Final = 30.0  # seconds before its end in which a token is not used any more
 
-SignIn = Callable[[Mapping[str, str]], Awaitable[Mapping[str, Any]]]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedIn:
+    """A token response, and the key that signed in for it."""
+
+    answer: Mapping[str, Any] = field(repr=False)
+    key: PrivateKey = field(repr=False)
+
+
+SignIn = Callable[[Mapping[str, str]], Awaitable[SignedIn]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +35,9 @@ class Token:
     ends: float  # monotonic seconds until which it is used
     session: str | None
     subject: str | None
+    link: str | None  # the delegation that it is for; None in the agent's own name
+    is_bound: bool  # whether each use takes a proof of the key (RFC 9449)
+    key: PrivateKey = field(repr=False)
 
     @property
     def person(self) -> str | None:
@@ -40,10 +56,17 @@ class Tokens:
     `person` (`user:NAME`) and `session` narrow the first sign-in. Each later one names the session of the one before,
     so that a session which somebody starts meanwhile is not taken for it; when that session is over, one for the same
     person is asked for.
+
+    With `redeems` the first sign-in, which has no claims, redeems a signed chain, and each later one names the link
+    that this led to. When that is refused the chain is redeemed anew: it may be another one by then.
     """
 
-    def __init__(self, sign_in: SignIn, *, person: str | None = None, session: str | None = None) -> None:
+    def __init__(
+        self, sign_in: SignIn, *, person: str | None = None, session: str | None = None, redeems: bool = False
+    ) -> None:
         self._sign_in = sign_in
+        self._redeems = redeems
+        self._link: str | None = None
         self._person = person
         self._session = session
         self._token: Token | None = None
@@ -63,8 +86,11 @@ class Tokens:
             self._token = None
         if session is not None:
             self._session = session
+            self._redeems = False  # it has got a session of its own
 
     async def _renewed(self) -> Token:
+        if self._redeems:
+            return await self._redeemed()
         token = await self._signed_in()
         if token.is_own_name and self._session is not None:  # that session is over
             self._session = None
@@ -73,12 +99,27 @@ class Tokens:
         self._person = token.person or self._person
         return token
 
+    async def _redeemed(self) -> Token:
+        link, self._link = self._link, None
+        token: Token | None = None
+        if link is not None:
+            with suppress(SignInRefused):
+                token = await self._asked({"delegation": link})
+        if token is None or token.is_own_name:
+            token = await self._asked({})
+        self._link = token.link
+        return token
+
     async def _signed_in(self) -> Token:
         claims = {"session": self._session} if self._session is not None else {}
         if not claims and self._person is not None:
             claims = {"subject": self._person}
+        return await self._asked(claims)
+
+    async def _asked(self, claims: Mapping[str, str]) -> Token:
         began = time.monotonic()
-        answer = await self._sign_in(claims)
+        signed_in = await self._sign_in(claims)
+        answer = signed_in.answer
         seconds = answer.get("expires_in")
         lasts = float(seconds) if isinstance(seconds, int | float) else 0.0
         return Token(
@@ -86,6 +127,9 @@ class Tokens:
             ends=began + max(lasts - AHEAD, lasts / 2),
             session=_text(answer.get("session")),
             subject=_text(answer.get("subject")),
+            link=_text(answer.get("link")),
+            is_bound=str(answer.get("token_type", "")).lower() == "dpop",
+            key=signed_in.key,
         )
 
 

@@ -6,20 +6,24 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import anyio
 import httpx2
 
 from mcp_authz.client import exchange
-from mcp_authz.client.exchange import NotSent, Response, Sending, SessionGone, Unauthorized
+from mcp_authz.client.exchange import NonceWanted, NotSent, Response, Sending, SessionGone, Unauthorized
 from mcp_authz.client.handshake import INITIALIZED, Handshake, McpSession
 from mcp_authz.client.known import ANSWERED
 from mcp_authz.client.messages import Message, dump, modern_headers
 from mcp_authz.client.parameters import Parameters
+from mcp_authz.client.passing import as_passed
 from mcp_authz.client.place import Place, Reached
-from mcp_authz.client.sign_in import NoAnswer, SignInRefused, sign_in
-from mcp_authz.client.tokens import Token, Tokens
+from mcp_authz.client.possession import Possession
+from mcp_authz.client.sign_in import NoAnswer, SignInRefused, redeem, sign_in
+from mcp_authz.client.signing import Signer
+from mcp_authz.client.tokens import SignedIn, Token, Tokens
 from mcp_authz.client.trouble import ENVELOPE, UNAUTHENTICATED, Trouble
 from mcp_authz.errors import AuthzError
 from mcp_authz.rules.keys import PrivateKey
@@ -56,11 +60,15 @@ class Wire:
         *,
         person: str | None = None,
         session: str | None = None,
+        chain: Callable[[], str] | None = None,
     ) -> None:
+        """With `chain` the agent works in the delegation that this signed chain gives it."""
         self._place = place
         self._agent = agent
         self._key = key
-        self._tokens = Tokens(self._sign_in, person=person, session=session)
+        self._chain = chain
+        self._possession = Possession()
+        self._tokens = Tokens(self._sign_in, person=person, session=session, redeems=chain is not None)
         self._opening = anyio.Lock()
         self._identity: tuple[str | None, str | None] | None = None
         self._lost = False
@@ -99,7 +107,7 @@ class Wire:
                 await self._once(way, message, deliver, sending)
                 self._is_there(way.token)
                 return
-            except (NotSent, Unauthorized, SessionGone) as error:
+            except (NotSent, Unauthorized, NonceWanted, SessionGone) as error:
                 if type(error) in failed:
                     raise self._trouble(error) from None
                 failed.add(type(error))
@@ -118,20 +126,22 @@ class Wire:
         Raises:
             Trouble: it was not; nobody waits for it.
         """
-        for last in (False, True):
+        failed = set[type[Exception]]()
+        while True:
             reached = await self._place.reach(start=False)
             token = await self._token()
-            lines = {**headers, "authorization": f"Bearer {token.access}"}
+            lines = {**headers, **self._credentials(token, "POST", reached)}
             try:
                 with anyio.fail_after(_NOTICE):
                     async with exchange.post(reached.http, reached.url, raw, lines, Sending()):
                         return
             except TimeoutError:
                 raise Trouble("the gateway takes too long") from None
-            except Unauthorized as error:
-                self._tokens.drop(token)
-                if last:
+            except (Unauthorized, NonceWanted) as error:
+                if type(error) in failed:
                     raise self._trouble(error) from None
+                failed.add(type(error))
+                await self._made_good(error, Way(reached=reached, token=token, session=None))
             except (NotSent, SessionGone) as error:
                 raise self._trouble(error) from None
 
@@ -145,12 +155,12 @@ class Wire:
         """
         reached = await self._place.reach(start=False)
         token = await self._token()
-        headers = {**session.headers, "authorization": f"Bearer {token.access}"}
+        headers = {**session.headers, **self._credentials(token, "GET", reached)}
         try:
             async with exchange.listen(reached.http, reached.url, headers) as messages:
                 yield messages
-        except Unauthorized as error:
-            self._tokens.drop(token)
+        except (Unauthorized, NonceWanted) as error:
+            await self._made_good(error, Way(reached=reached, token=token, session=session))
             raise self._trouble(error) from None
         except NotSent as error:
             self._was_lost()
@@ -167,18 +177,20 @@ class Wire:
             if session is not None and not self._lost:
                 try:
                     reached, token = await self._place.reach(start=False), await self._token()
-                    headers = {**session.headers, "authorization": f"Bearer {token.access}"}
+                    headers = {**session.headers, **self._credentials(token, "DELETE", reached)}
                     await reached.http.delete(reached.url, headers=headers)
                 except (Trouble, httpx2.HTTPError):
                     pass
             await self._place.aclose()
 
     async def _once(self, way: Way, message: Message, deliver: Deliver, sending: Sending) -> None:
-        headers = {"authorization": f"Bearer {way.token.access}", **modern_headers(message)}
+        headers = {**self._credentials(way.token, "POST", way.reached), **modern_headers(message)}
         headers |= way.session.headers if way.session is not None else self.parameters.headers(message)
         answered = False
         try:
-            async with exchange.post(way.reached.http, way.reached.url, message.raw, headers, sending) as response:
+            raw = as_passed(message, _signer(way), at=datetime.now(UTC))
+            async with exchange.post(way.reached.http, way.reached.url, raw, headers, sending) as response:
+                self._possession.heard(way.reached.resource, response.headers)
                 async for raw in response.messages:
                     body, whole = _body(raw), raw
                     if "method" not in body and not answered:
@@ -191,6 +203,13 @@ class Wire:
                 raise
         if not answered:
             raise Trouble("the connection to the gateway broke before it answered", reason="broken", may_have_run=True)
+
+    def _credentials(self, token: Token, method: str, reached: Reached) -> dict[str, str]:
+        """What shows, in this one request, that the token is ours."""
+        if not token.is_bound:
+            return {"authorization": f"Bearer {token.access}"}
+        proof = self._possession.proof(token.key, method, reached.resource, token=token.access)
+        return {"authorization": f"DPoP {token.access}", "dpop": proof}
 
     async def _heard(self, message: Message, body: Mapping[str, Any], token: Token, response: Response) -> None:
         """What the answer means for later messages is known."""
@@ -260,12 +279,18 @@ class Wire:
                 rpc_code=UNAUTHENTICATED,
             ) from None
 
-    async def _sign_in(self, claims: Mapping[str, str]) -> Mapping[str, Any]:
-        key = self._key()
+    async def _sign_in(self, claims: Mapping[str, str]) -> SignedIn:
+        key, possession = self._key(), self._possession
+        chain = self._chain() if self._chain is not None and not claims else None
         reached = await self._place.reach()
+        http, door, agent = reached.http, reached.door, self._agent
         try:
             with anyio.fail_after(_SIGN_IN):
-                return await sign_in(reached.http, reached.door, self._agent, key, claims=claims)
+                if chain is not None:
+                    answer = await redeem(http, door, agent, key, chain=chain, possession=possession)
+                else:
+                    answer = await sign_in(http, door, agent, key, claims=claims, possession=possession)
+                return SignedIn(answer=answer, key=key)
         except TimeoutError:
             raise NoAnswer(f"the gateway at {reached.door.issuer} does not answer") from None
 
@@ -274,6 +299,8 @@ class Wire:
         match error:
             case Unauthorized():
                 self._tokens.drop(way.token)
+            case NonceWanted():
+                self._possession.heard(way.reached.resource, error.args[0])
             case SessionGone():
                 if way.session is None:
                     raise self._trouble(error)
@@ -283,6 +310,8 @@ class Wire:
 
     def _trouble(self, error: Exception) -> Trouble:
         match error:
+            case NonceWanted():
+                return Trouble("the gateway takes no proof of the agent's key, each time for want of another nonce")
             case Unauthorized():
                 return _kept_out(f"the gateway takes no token of agent `{self._agent}` ({error})", self._agent)
             case SessionGone():
@@ -313,6 +342,11 @@ def _body(raw: bytes) -> Mapping[str, Any]:
     if not isinstance(body, dict):
         raise Trouble("the gateway answered with something that is no message", reason="broken", may_have_run=True)
     return body
+
+
+def _signer(way: Way) -> Signer | None:
+    link = way.token.link
+    return None if link is None else Signer(key=way.token.key, link=link, resource=way.reached.resource)
 
 
 async def _nothing(_: list[bytes]) -> None:

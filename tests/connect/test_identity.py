@@ -18,7 +18,7 @@ import pytest
 
 from mcp_authz.client import discovery, tokens
 from mcp_authz.client.sign_in import Door, NoAnswer, SignInRefused, agent_key, sign_in
-from mcp_authz.client.tokens import Tokens
+from mcp_authz.client.tokens import SignedIn, Tokens
 from mcp_authz.errors import ConfigError, InputError, KeyRefused
 from mcp_authz.revocation import Revocation
 from mcp_authz.rules.keys import PrivateKey
@@ -28,6 +28,7 @@ from tests.world import MODERN, OPERATOR, ROOT, Actor, World, world
 
 PULLS = {"owner": "acme", "repo": "api"}
 LIST = "acme__list_pull_requests"
+KEY = PrivateKey.generate()
 
 
 @asynccontextmanager
@@ -157,7 +158,10 @@ class Gate:
         self.open = {"s_1": "user:alice"}
         self.lasts = 600
 
-    async def __call__(self, claims: Mapping[str, str]) -> Mapping[str, Any]:
+    async def __call__(self, claims: Mapping[str, str]) -> SignedIn:
+        return SignedIn(answer=await self._answer(claims), key=KEY)
+
+    async def _answer(self, claims: Mapping[str, str]) -> Mapping[str, Any]:
         self.claims.append(claims)
         await anyio.lowlevel.checkpoint()
         named, subject = claims.get("session"), claims.get("subject")
