@@ -159,7 +159,9 @@ def link_fields(session: Session, link: Link) -> dict[str, Any]:
 
 def made(session: Session, by: AgentName, link: Link) -> Event:
     """The record of a step that was made."""
-    return _event(session, by, link, f"{by} delegated to {link.holder} for {session.subject or 'itself'}", {"decision": "permit"})
+    return _event(
+        session, by, link, f"{by} delegated to {link.holder} for {session.subject or 'itself'}", {"decision": "permit"}
+    )
 
 
 def refused(

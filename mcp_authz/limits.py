@@ -69,7 +69,7 @@ PASSPHRASE: Final = 8  # characters of a new one, at least (NIST SP 800-63B sect
 NAME: Final = 63  # characters of an agent's or a person's name
 PURPOSE: Final = 256  # characters that say why: of a session's purpose, a delegation's reason
 DPOP_BYTES: Final = 4 * 1024  # of one proof of possession, with its key; real ones have 500
-FORM_BYTES: Final = 64 * 1024  # one request to the token endpoint: an assertion, a token and a tools map
+FORM_BYTES: Final = 96 * 1024  # one request to the token endpoint: an assertion, and CHAIN_BYTES of links or a token
 ID_CHARACTERS: Final = 256  # of the id that a client gives its assertion
 SIGN_INS: Final = 16  # token requests under way at once, each in a worker thread; later ones wait
 

@@ -9,17 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
+from itertools import takewhile
 
 from mcp_authz.delegating import Delegations, Source, made, refused
-from mcp_authz.errors import DelegationError, InputError, SignatureRefused
+from mcp_authz.errors import Conflict, DelegationError, InputError, SignatureRefused, TokenRefused
 from mcp_authz.issuer_keys import IssuerKeys
-from mcp_authz.model import Agent, AgentName, Chain, Key, Link, Person, PersonName, Session, Thumbprint
+from mcp_authz.model import Agent, AgentName, Chain, Key, Link, LinkId, Person, PersonName, Session, Thumbprint
 from mcp_authz.rules import link_id as ids
-from mcp_authz.rules.delegation import verify_chain
 from mcp_authz.rules.keys import PublicKey
 from mcp_authz.rules.signed_link import Given, Purpose, SignedChain, SignedLink, sign_root, verify_links
 from mcp_authz.signatures import Signatures
-from mcp_authz.store.ports import Clock, Registration, Statement, Store
+from mcp_authz.standing import chain_of, is_over
+from mcp_authz.store.ports import Clock, Event, Registration, Statement, Store
 
 
 class Chains:
@@ -76,92 +77,131 @@ class Chains:
 
         Raises:
             SignatureRefused: the root is not what the store has, or a key is not whose it should be.
-            DelegationError: a step may not be made, or what the chain stands on has ended.
-            Conflict: something ended, or was taken, at this very moment.
+            DelegationError: a step may not be made.
+            Conflict: what the chain stands on has ended, or something was taken at this very moment.
         """
-        source = await self._above(chain.links[0])
+        known = await self._known(chain)
+        source = await self._standing(chain, known)
         new, children = list[Link](), dict[AgentName, tuple[Agent, Key]]()
-        for parent, signed in zip(chain.links, chain.links[1:], strict=False):
-            known = await self._store.link(ids.link_id(signed.id))
-            if known is not None:
-                source = await self._known(source, known, signed)
-                continue
-            link = _link(source.chain.leaf, signed)
+        for signed in chain.links[len(known) :]:
+            delegator, link = source.chain.leaf.holder, _link(source.chain.leaf, signed)
             try:
-                await self._require_signer(source.chain.leaf.holder, parent.holder, signed)
-                holder, key = await self._holder(source.chain.leaf.holder, signed, children)
+                await self._require_signer(delegator, signed)
+                holder, key = await self._holder(delegator, signed)
                 link = replace(link, holder=holder.name)
                 await self._delegations.require(replace(source, key=link.signed_by), holder, link)
             except (DelegationError, SignatureRefused, InputError) as error:
-                await self._store.append(refused(source.session, source.chain.leaf.holder, link, error))
+                await self._store.append(refused(source.session, delegator, link, error))
                 raise
             if key is not None:
                 children[holder.name] = (holder, key)
             new.append(link)
             source = replace(source, chain=Chain(links=(*source.chain.links, link)))
         if new:
-            await self._register(source, new, tuple(children.values()), chain, texts)
+            await self._register(source, new, tuple(children.values()), _statements(chain, texts))
         return source.session, source.chain.leaf
 
-    async def _above(self, root: SignedLink) -> Source:
-        """What the root's own link stands on, once all of it is known to hold."""
+    async def revoke(self, chain: SignedChain, texts: Sequence[str], *, by: Agent) -> None:
+        """The chain's leaf is revoked where `by` holds it or one above it, also when it was never redeemed.
+
+        Then it is kept as a revoked link, so that it can never be redeemed. Otherwise nothing is changed.
+        """
+        holders = {Thumbprint(link.holder.thumbprint) for link in chain.links}
+        if not holders & {key.thumbprint for key in await self._store.keys_of(f"agent:{by.name}")}:
+            return
+        leaf, event = ids.link_id(chain.leaf.id), revoked(ids.link_id(chain.leaf.id), by.name, self._clock())
+        try:
+            known = await self._known(chain)
+            if known and len(known) < len(chain.links):
+                ended = replace(_link(known[-1], chain.leaf), holder=known[-1].holder, status="revoked")
+                registration = Registration(links=(ended,), statements=_statements(chain, texts))
+                await self._store.add_signed(registration, lambda _: event)
+        except SignatureRefused:  # an id of the chain is another link's
+            return
+        except Conflict:  # it was redeemed at this moment, or what it stands on has ended
+            pass
+        if await self._is(leaf, chain.leaf):
+            await self._store.revoke("link", leaf, event)
+
+    async def _is(self, name: LinkId, signed: SignedLink) -> bool:
+        """Whether the store's link of this id is the one that was signed, or that a root renders."""
+        link = await self._store.link(name)
+        return link is not None and (signed.parent is None or link.statement == signed.digest)
+
+    async def _known(self, chain: SignedChain) -> tuple[Link, ...]:
+        """The links of the chain that the store has, root first.
+
+        They are read from the leaf upwards: what another request registers meanwhile is seen whole, or not at all.
+        """
+        found = [await self._store.link(ids.link_id(signed.id)) for signed in reversed(chain.links)][::-1]
+        for link, signed in zip(found[1:], chain.links[1:], strict=True):
+            if link is not None and link.statement != signed.digest:
+                raise SignatureRefused(f"there is a link `{link.id}` that says something else")
+        if any(link is not None and link.status != "active" for link in found):
+            raise Conflict("a link of the chain was revoked")
+        return tuple(link for link in takewhile(lambda one: one is not None, found) if link is not None)
+
+    async def _standing(self, chain: SignedChain, known: Sequence[Link]) -> Source:
+        """What the chain's known links stand on, once all of it is known to hold."""
+        root = chain.links[0]
         key = await self._store.key(Thumbprint(root.holder.thumbprint))
-        link = await self._store.link(ids.link_id(root.id))
-        if key is None or link is None or key.holder != f"agent:{link.holder}":
+        if key is None or not known or key.holder != f"agent:{known[0].holder}":
             raise SignatureRefused("the first link is not one that this gateway has, or not its holder's")
-        standing = await self._store.standing(agent=link.holder, key=key.thumbprint, person=None, link=link.id)
+        leaf = known[-1]
+        standing = await self._store.standing(agent=leaf.holder, key=key.thumbprint, person=None, link=leaf.id)
         session, grant = standing.session, standing.grant
         if session is None or grant is None or session.id != root.session:
             raise SignatureRefused("the first link belongs to no session of this gateway")
-        chain = verify_chain(standing.links, session=session, grant=grant, holders=standing.holders, at=self._clock())
-        await self.signatures.require(chain.links)
+        if is_over(session, self._clock()):
+            raise Conflict("the session has ended")
+        try:
+            above = chain_of(standing, session, grant, self._clock())
+            await self.signatures.require(above.links)
+        except TokenRefused as error:
+            raise Conflict(f"what the chain stands on does not hold: {error}") from None
         person = None if session.subject is None else await self._person(session.subject)
-        return Source(chain=chain, session=session, person=person)
+        return Source(chain=above, session=session, person=person)
 
     async def _person(self, name: PersonName) -> Person:
         person = await self._store.person(name)
         if person is None or person.status != "active":
-            raise DelegationError(f"person `{name}` is not active")
+            raise Conflict(f"person `{name}` is not active")
         return person
 
-    async def _known(self, source: Source, link: Link, signed: SignedLink) -> Source:
-        if link.statement != signed.digest or link.parent != source.chain.leaf.id:
-            raise SignatureRefused(f"there is a link `{link.id}` that says something else")
-        if link.status != "active":
-            raise DelegationError(f"link `{link.id}` has ended")
-        return replace(source, chain=Chain(links=(*source.chain.links, link)))
-
-    async def _require_signer(self, delegator: AgentName, signer: PublicKey, signed: SignedLink) -> None:
+    async def _require_signer(self, delegator: AgentName, signed: SignedLink) -> None:
         """A key that a rotation replaced signs nothing new: what it signed before counts until the overlap is over."""
         held = await self._store.keys_of(f"agent:{delegator}")
-        key = next((one for one in held if one.thumbprint == signer.thumbprint), None)
+        key = next((one for one in held if one.thumbprint == signed.signer.thumbprint), None)
         if key is None or key.status != "active":
             raise SignatureRefused(f"a link is signed by a key that is not agent `{delegator}`'s, or was revoked")
         if key.retires_at is None:
             return
-        replaced_at = max(one.added_at for one in held)
+        later = [one.added_at for one in held if one.added_at > key.added_at]
+        replaced_at = min(later, default=key.added_at)
         if self._clock() >= key.retires_at or signed.issued_at > replaced_at:
             raise SignatureRefused(f"a link is signed by a key that agent `{delegator}` has replaced")
 
-    async def _holder(
-        self, delegator: AgentName, signed: SignedLink, children: dict[AgentName, tuple[Agent, Key]]
-    ) -> tuple[Agent, Key | None]:
-        """Who the link was given to; a child that is nobody yet comes with the key that it will have."""
-        thumbprint = Thumbprint(signed.holder.thumbprint)
-        known = await self._store.key(thumbprint)
-        name = AgentName(f"{delegator}/{signed.child}")
+    async def _holder(self, delegator: AgentName, signed: SignedLink) -> tuple[Agent, Key | None]:
+        """Who the link was given to; a child of the delegator comes with the key that it has from now on."""
+        known = await self._store.key(Thumbprint(signed.holder.thumbprint))
+        if known is None and not signed.child:
+            raise SignatureRefused("a link is given to a key that no agent has; name it as a child, or enrol the agent")
         if known is not None:
             agent = await self._store.agent(AgentName(known.holder.removeprefix("agent:")))
-            if agent is None or known.status != "active" or (signed.child and agent.name != name):
+            if agent is None or known.status != "active" or signed.child not in ("", agent.name.partition("/")[2]):
                 raise SignatureRefused("a link is given to a key that is revoked, or no agent's, or another's")
             if known.retires_at is not None and self._clock() >= known.retires_at:
                 raise SignatureRefused(f"a link is given to a key that agent `{agent.name}` has replaced")
-            return agent, None
-        if not signed.child:
-            raise SignatureRefused("a link is given to a key that no agent has; name it as a child, or enrol the agent")
+            if agent.parent != delegator:
+                return agent, None
+        return await self._child(delegator, signed, known)
+
+    async def _child(self, delegator: AgentName, signed: SignedLink, known: Key | None) -> tuple[Agent, Key]:
+        """The child that this link names, as its parent is now."""
         parent = await self._store.agent(delegator)
-        if parent is None or parent.parent is not None or delegator in children:
+        if parent is None or parent.parent is not None:
             raise DelegationError(f"agent `{delegator}` is a child itself and names no others")
+        name = AgentName(f"{delegator}/{signed.child}" if known is None else known.holder.removeprefix("agent:"))
         child = Agent(
             name=name,
             owner=parent.owner,
@@ -170,7 +210,8 @@ class Chains:
             parent=parent.name,
             ends_at=signed.expires_at,
         )
-        key = Key(thumbprint=thumbprint, holder=f"agent:{name}", raw=signed.holder.raw, added_at=self._clock())
+        thumbprint = Thumbprint(signed.holder.thumbprint)  # since when the parent gave it, not since it was shown
+        key = Key(thumbprint=thumbprint, holder=f"agent:{name}", raw=signed.holder.raw, added_at=signed.issued_at)
         return child, key
 
     async def _register(
@@ -178,18 +219,40 @@ class Chains:
         source: Source,
         new: Sequence[Link],
         children: tuple[tuple[Agent, Key], ...],
-        chain: SignedChain,
-        texts: Sequence[str],
+        statements: tuple[Statement, ...],
     ) -> None:
-        above: bytes | None = None
-        statements = list[Statement]()
-        for signed, text in zip(chain.links, texts, strict=True):
-            statements.append(Statement(digest=signed.digest, above=above, text=text))
-            above = signed.digest
         holders = {link.id: link.holder for link in source.chain.links}
-        events = [made(source.session, holders[link.parent], link) for link in new if link.parent is not None]
-        registration = Registration(links=tuple(new), statements=tuple(statements), children=children)
-        await self._store.add_signed(registration, events)
+
+        def event_for(one: Link | Key) -> Event:
+            if isinstance(one, Key):
+                return _enrolled(one, source.session, self._clock())
+            return made(source.session, holders[one.parent or one.id], one)
+
+        registration = Registration(links=tuple(new), statements=statements, children=children)
+        await self._store.add_signed(registration, event_for)
+
+
+def _statements(chain: SignedChain, texts: Sequence[str]) -> tuple[Statement, ...]:
+    above = (None, *(link.digest for link in chain.links))
+    return tuple(
+        Statement(digest=link.digest, above=before, text=text)
+        for before, link, text in zip(above, chain.links, texts, strict=False)
+    )
+
+
+def revoked(link: LinkId, by: AgentName, at: datetime) -> Event:
+    """The record of a link that one of its holders ended."""
+    summary = f"link {link} revoked by {by} at the authorization server"
+    fields = {"summary": summary, "by": f"agent:{by}", "of": "link", "name": link, "reason": "no longer needed"}
+    return Event(kind="revocation", at=at, fields=fields)
+
+
+def _enrolled(key: Key, session: Session, at: datetime) -> Event:
+    name = key.holder.removeprefix("agent:")
+    parent = name.partition("/")[0]
+    summary = f"agent {name} enrolled by a link of {parent}"
+    fields = {"agent": key.holder, "key": key.thumbprint, "session": session.id, "by": f"agent:{parent}"}
+    return Event(kind="enrolment", at=at, fields={"summary": summary, **fields})
 
 
 def _link(parent: Link, signed: SignedLink) -> Link:

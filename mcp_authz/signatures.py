@@ -48,7 +48,7 @@ class Signatures:
         Raises:
             TokenRefused: one is not, or what was signed is not there or not good.
         """
-        for link in links:
+        for link in reversed(links):  # from the leaf: verifying it verifies those above it
             if link.statement is not None:
                 _require_same(link, await self._signed(link.statement))
             elif link.signed_by is not None or link.holder_key is not None:
@@ -82,6 +82,7 @@ def _require_same(link: Link, signed: SignedLink) -> None:
             and link.signed_by == signed.signer.thumbprint
             and (link.session, link.scope, link.tools) == (signed.session, signed.scope, signed.tools)
             and (link.issued_at, link.expires_at) == (signed.issued_at, signed.expires_at)
+            and link.reason == signed.reason
             and (link.max_calls, link.max_depth - link.depth) == (signed.max_calls, signed.max_depth - signed.depth)
         )
     except InputError:

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from mcp_authz import limits
 from mcp_authz.errors import DelegationError, TokenRefused
-from mcp_authz.model import AccessToken, Agent, Caller, Proof, Session
+from mcp_authz.model import AccessToken, Agent, Caller, Chain, Grant, Key, Link, Proof, Session
 from mcp_authz.rules.delegation import verify_chain
 from mcp_authz.store.ports import Standing
 
@@ -27,7 +27,11 @@ def caller_of(standing: Standing, token: AccessToken, proof: Proof, at: datetime
         raise TokenRefused("the key that logged in is not an active key of the agent")
     if key.retires_at is not None and at >= key.retires_at:  # a retiring key cannot log in: the token is older
         raise TokenRefused("the key that logged in has been replaced")
+    if token.confirmation is not None and proof is Proof.BEARER:
+        raise TokenRefused("the token is bound to a key, and nothing proves that its bearer has it")
     if token.link is None:
+        if agent.parent is not None:
+            raise TokenRefused("a child agent has nothing in its own name")
         if token.session is not None or token.subject != f"agent:{agent.name}":
             raise TokenRefused("the token names a person or a session, and no link")
         return Caller(agent=agent, key=key.thumbprint, proof=proof, token=token, public_key=key.raw)
@@ -46,13 +50,7 @@ def _delegated_caller(standing: Standing, agent: Agent, token: AccessToken, proo
         raise TokenRefused("the token's link is not the actor's")
     if is_over(session, at):  # before the links, which end with it
         return Caller(agent=agent, key=token.key, proof=proof, token=token, session_over=True)
-    for key in standing.keys.values():
-        if key.status != "active":
-            raise TokenRefused("a key that the delegation was signed by, or given to, was revoked")
-    try:
-        chain = verify_chain(standing.links, session=session, grant=grant, holders=standing.holders, at=at)
-    except DelegationError as error:
-        raise TokenRefused(str(error)) from None
+    chain = chain_of(standing, session, grant, at)
     return Caller(
         agent=agent,
         key=token.key,
@@ -64,6 +62,30 @@ def _delegated_caller(standing: Standing, agent: Agent, token: AccessToken, proo
         chain=chain,
         holders=standing.holders,
     )
+
+
+def chain_of(standing: Standing, session: Session, grant: Grant, at: datetime) -> Chain:
+    """Return the links as a chain, once they hold, and every key that signed one or was given one.
+
+    Raises:
+        TokenRefused: a link has ended or is not its holder's, or a key was revoked or is somebody else's.
+    """
+    try:
+        chain = verify_chain(standing.links, session=session, grant=grant, holders=standing.holders, at=at)
+    except DelegationError as error:
+        raise TokenRefused(str(error)) from None
+    for above, link in zip((None, *chain.links), chain.links, strict=False):
+        for thumbprint, of in ((link.holder_key, link), (link.signed_by, above)):
+            if thumbprint is not None and not _is_key_of(standing.keys.get(thumbprint), of):
+                raise TokenRefused("a key that the delegation was signed by, or given to, was revoked")
+    child = standing.holders[chain.leaf.holder]
+    if child.parent is not None and child.parent not in chain.agents:
+        raise TokenRefused("a child agent acts only for the agent that named it")
+    return chain
+
+
+def _is_key_of(key: Key | None, link: Link | None) -> bool:
+    return key is not None and link is not None and key.status == "active" and key.holder == f"agent:{link.holder}"
 
 
 def is_over(session: Session, at: datetime) -> bool:

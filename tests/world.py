@@ -173,7 +173,7 @@ class World:
         return actor
 
     async def delegate(self, holder: Actor, to: str, scope: str) -> str:
-        """What the holder hands on to another agent by token exchange (RFC 8693): its signed statement."""
+        """What the holder gets for another agent by token exchange (RFC 8693): a token that only that agent can use."""
         exchange = {
             "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
             "subject_token": await self.token(holder, scope),

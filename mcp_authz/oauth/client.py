@@ -10,10 +10,12 @@ from typing import Any, Final
 from mcp_authz import limits
 from mcp_authz.agents import current_keys
 from mcp_authz.errors import SignatureRefused
+from mcp_authz.hosted import HostedAgents
 from mcp_authz.model import Agent, AgentName, Key, Thumbprint
+from mcp_authz.oauth.child import Children
 from mcp_authz.oauth.form import Form
 from mcp_authz.oauth.refusal import invalid_client
-from mcp_authz.rules import jose
+from mcp_authz.rules import client_metadata, jose
 from mcp_authz.rules.jose import UnverifiedJws
 from mcp_authz.rules.keys import PublicKey
 from mcp_authz.store.ports import Clock, Once, Store
@@ -29,9 +31,9 @@ class Client:
 
     agent: Agent
     key: Thumbprint
-    session: str | None  # what the assertion names, if anything
-    delegation: str | None
-    subject: str | None
+    session: str | None = None  # what the assertion names, if anything
+    delegation: str | None = None
+    subject: str | None = None
 
     def check_endpoint_auth_method(self, method: str, endpoint: str) -> bool:
         """Whether the client may authenticate like this: only by its key, everywhere."""
@@ -45,10 +47,12 @@ class Client:
 class ClientDoor:
     """Lets in agents that prove their current key by a fresh assertion; each assertion counts once."""
 
-    def __init__(self, *, store: Store, issuer: str, clock: Clock) -> None:
+    def __init__(self, *, store: Store, issuer: str, clock: Clock, hosted: HostedAgents, children: Children) -> None:
         self._store = store
         self._issuer = issuer
         self._clock = clock
+        self._hosted = hosted
+        self._children = children
 
     async def enter(self, form: Form, authorization: str | None) -> Client:
         """Return the client that signed the form's assertion; unknown, revoked and forged are answered alike.
@@ -61,18 +65,15 @@ class ClientDoor:
         if form.get("client_assertion_type") != _ASSERTION_TYPE or "client_assertion" not in form:
             raise invalid_client("no client assertion")
         try:
-            return await self._proved(jose.read(form["client_assertion"]), form.get("client_id"))
+            return await self._proved(jose.read(form["client_assertion"]), form)
         except SignatureRefused as error:
             raise invalid_client(f"assertion: {error}") from None
 
-    async def _proved(self, assertion: UnverifiedJws, client_id: str | None) -> Client:
-        name = jose.require_text(assertion.claims, "sub", limits.NAME)
-        agent = await self._store.agent(AgentName(name))
-        if agent is None:
-            raise invalid_client("no such agent")
-        key = _signer(assertion, await self._store.keys_of(f"agent:{name}"))
+    async def _proved(self, assertion: UnverifiedJws, form: Form) -> Client:
         claims = assertion.claims
-        if claims.get("iss") != name or client_id not in (None, name):
+        name = jose.require_text(claims, "sub", limits.METADATA_URL)
+        agent, key = await self._signer(name, assertion, form)
+        if claims.get("iss") != name or form.get("client_id") not in (None, name):
             raise invalid_client("issuer, subject and client are not the same")
         if claims.get("aud") not in (self._issuer, [self._issuer]):
             raise invalid_client("the assertion is for another audience")
@@ -81,12 +82,12 @@ class ClientDoor:
             raise invalid_client("the agent is revoked")
         once = Once(
             kind="assertion",
-            id=f"{name}:{jose.require_text(claims, 'jti', limits.ID_CHARACTERS)}",
+            id=f"{agent.name}:{jose.require_text(claims, 'jti', limits.ID_CHARACTERS)}",
             expires_at=expires_at + limits.CLOCK_SKEW,
         )
         client = Client(
             agent=agent,
-            key=key.thumbprint,
+            key=key,
             session=_optional_text(claims, "session"),
             delegation=_optional_text(claims, "delegation"),
             subject=_optional_text(claims, "subject"),
@@ -95,17 +96,46 @@ class ClientDoor:
             raise invalid_client("the assertion was used before")
         return client
 
+    async def _signer(self, name: str, assertion: UnverifiedJws, form: Form) -> tuple[Agent, Thumbprint]:
+        """The agent with the key that signed: a current one of it, or the one that a child's parent gives it now."""
+        agent = await self._agent(name)
+        if agent is not None and not await self._children.has_ended(agent):
+            for key in await self._current(agent, assertion):
+                return agent, key.thumbprint
+        named = await self._children.named(AgentName(name), form)
+        if named is not None and _is_signed_by(named.key, assertion):
+            return named.child, Thumbprint(named.key.thumbprint)
+        raise invalid_client("no such agent" if agent is None else "not signed by a current key of the agent")
 
-def _signer(assertion: UnverifiedJws, keys: tuple[Key, ...]) -> Key:
-    """The current key of the agent that signed; one that a rotation retires signs nothing new."""
+    async def _agent(self, name: str) -> Agent | None:
+        """The agent of this name, or of this URL: that of its document here, or where it is hosted."""
+        here = client_metadata.client_id(self._issuer, AgentName(""))
+        if name.startswith(here):
+            return await self._store.agent(AgentName(name.removeprefix(here)))
+        if name.startswith("https://"):
+            return await self._store.agent_at(name)
+        return await self._store.agent(AgentName(name))
+
+    async def _current(self, agent: Agent, assertion: UnverifiedJws) -> tuple[Key, ...]:
+        """The current key of the agent that signed, if one did; a rotation elsewhere is looked for."""
+        signed = _signers(assertion, await self._hosted.keys_of(agent))
+        if not signed and await self._hosted.read_again(agent):
+            signed = _signers(assertion, await self._hosted.keys_of(agent))
+        return signed
+
+
+def _signers(assertion: UnverifiedJws, keys: tuple[Key, ...]) -> tuple[Key, ...]:
+    """Of the current keys the one that signed; one that a rotation retires signs nothing new."""
+    return tuple(key for key in current_keys(keys) if _is_signed_by(PublicKey.from_raw(key.raw), assertion))
+
+
+def _is_signed_by(key: PublicKey, assertion: UnverifiedJws) -> bool:
     typ = _TYP if str(assertion.header.get("typ")).lower().removeprefix("application/") == _TYP else None
-    for key in current_keys(keys):
-        try:
-            assertion.verify(PublicKey.from_raw(key.raw), typ=typ)
-        except SignatureRefused:
-            continue
-        return key
-    raise invalid_client("not signed by a current key of the agent")
+    try:
+        assertion.verify(key, typ=typ)
+    except SignatureRefused:
+        return False
+    return True
 
 
 def _require_times(claims: Mapping[str, Any], now: datetime) -> datetime:

@@ -6,14 +6,14 @@ from typing import Any
 
 from authlib.oauth2.rfc6749.grants import ClientCredentialsGrant  # type: ignore[import-untyped]
 
+from mcp_authz.oauth.asking import asked_scope
 from mcp_authz.oauth.client import METHOD, Client
 from mcp_authz.oauth.core import Core, TokenRequest
-from mcp_authz.oauth.issuing import asked_scope
 from mcp_authz.oauth.refusal import Refusal
 
 
 class ClientCredentials(ClientCredentialsGrant):  # type: ignore[misc]
-    """An enrolled, active agent always gets a token: for its session, or in its own name.
+    """An enrolled, active agent always gets a token: for its session, or in its own name; a child for an open link.
 
     A refusal at the token endpoint tears stock clients down for good, so what was asked too widely is narrowed.
     """
@@ -37,6 +37,8 @@ class ClientCredentials(ClientCredentialsGrant):  # type: ignore[misc]
             delegation=client.delegation,
             subject=client.subject,
         )
+        if chosen is None and client.agent.parent is not None:
+            raise Refusal("invalid_grant", "a child agent has nothing in its own name; name one of its open links")
         asked = asked_scope(self.request.form.get("scope"))
         peer, shown = self.request.posted.peer, self.request.confirmation
         body = core.ask(core.issuer.access_token, client, asked, chosen, peer, confirmation=shown)

@@ -1,37 +1,29 @@
-"""What the authorization server gives out: access tokens and statements of a delegation, each recorded first."""
+"""What the authorization server gives out: access tokens and signed chains, each recorded first."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 
 from mcp_authz import limits
-from mcp_authz.agents import current_keys
-from mcp_authz.errors import AuthzError, InputError, ScopeError, SignatureRefused
+from mcp_authz.delegating import link_fields
+from mcp_authz.errors import AuthzError, InputError, SignatureRefused
 from mcp_authz.ids import new_id
 from mcp_authz.issuer_keys import IssuerKeys
-from mcp_authz.model import AccessToken, Agent, Link, LinkId, Session, Thumbprint
+from mcp_authz.model import AccessToken, Agent, AgentName, Chain, Link, LinkId, Session, Thumbprint
+from mcp_authz.oauth.asking import details
 from mcp_authz.oauth.client import Client
 from mcp_authz.oauth.refusal import Refusal
+from mcp_authz.oauth.token_types import JWT_TYPE
 from mcp_authz.rules import jose
-from mcp_authz.rules.scope import Scope, common, parse_scopes
-from mcp_authz.rules.token import (
-    ACCESS_TOKEN,
-    DELEGATION,
-    MINIMAL_SCOPE,
-    access_claims,
-    delegation_claims,
-    read_access_token,
-    read_delegation,
-)
+from mcp_authz.rules.scope import Scope, common
+from mcp_authz.rules.signed_link import read_unverified, write_chain
+from mcp_authz.rules.token import ACCESS_TOKEN, MINIMAL_SCOPE, access_claims, read_access_token
 from mcp_authz.store.ports import Clock, Event, Store
 
 Answer = dict[str, Any]
-
-JWT_TYPE: Final = "urn:ietf:params:oauth:token-type:jwt"
-ACCESS_TOKEN_TYPE: Final = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - RFC 8693 section 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +55,7 @@ class Issuer:
         if chosen is None or link is None:
             subject, expires_at = f"agent:{client.agent.name}", now + limits.OWN_NAME_TOKEN_LIFETIME
         else:
-            subject = f"user:{chosen[0].subject}"
-            expires_at = min(now + limits.ACCESS_TOKEN_LIFETIME, link.expires_at)
+            subject, expires_at = chosen[0].principal, min(now + limits.ACCESS_TOKEN_LIFETIME, link.expires_at)
         token = AccessToken(
             id=new_id("t"),
             client_id=client.agent.name,
@@ -79,37 +70,53 @@ class Issuer:
             confirmation=confirmation,
         )
         chain = () if link is None else await self._holders(client, link)
-        claims = access_claims(token, issuer=self.issuer, audience=self.resource, chain=chain)
         await self.store.append(_signed_in(token, now, peer))
-        return {
-            "access_token": jose.sign(claims, typ=ACCESS_TOKEN, key=self.keys.signing, kid=self.keys.kid),
-            "token_type": "Bearer" if confirmation is None else "DPoP",
-            "expires_in": claims["exp"] - claims["iat"],
-            "scope": claims["scope"],
-            "subject": subject,
-            **({} if link is None else {"session": link.session}),
-        }
+        return self._answer(token, chain, link)
 
-    async def delegation(self, link: Link, subject: str) -> Answer:
-        """The token response that hands a new link to its holder (RFC 8693 section 2.2.1).
+    async def token_for_delegate(
+        self, delegate: Client, session: Session, chain: Chain, *, under: AccessToken, peer: str
+    ) -> Answer:
+        """The token is recorded; returns the response that its delegator gets (RFC 8693 section 2.2.1).
 
-        Raises:
-            Refusal: the holder lost its key in between.
+        Its delegator holds it and cannot use it: it is bound to the delegate's own key, and ends with the token that
+        it was exchanged for.
         """
-        keys = current_keys(await self.store.keys_of(f"agent:{link.holder}"))
-        if not keys:
-            raise Refusal("invalid_grant", "the delegate has no key to log in with")
-        holder_key = Thumbprint(keys[-1].thumbprint)
-        claims = delegation_claims(link, issuer=self.issuer, subject=subject, holder_key=holder_key)
+        now, link = self.clock(), chain.leaf
+        token = AccessToken(
+            id=new_id("t"),
+            client_id=delegate.agent.name,
+            actor=delegate.agent.name,
+            key=delegate.key,
+            subject=session.principal,
+            session=session.id,
+            link=link.id,
+            scope=token_scope(None, delegate.agent, link),
+            issued_at=now,
+            expires_at=min(now + limits.ACCESS_TOKEN_LIFETIME, link.expires_at, under.expires_at),
+            confirmation=delegate.key,
+        )
+        await self.store.append(_exchanged(token, under, now, peer))
+        return self._answer(token, chain.agents, link)
+
+    async def signed_chain(
+        self, client: Client, session: Session, leaf: Link, texts: Sequence[str], peer: str
+    ) -> Answer:
+        """That the client has its link as a signed chain is recorded; returns the response with the chain."""
+        now, given = self.clock(), read_unverified(texts)[-1]
+        summary = f"{client.agent.name} took its link {leaf.id} to delegate with its own key"
+        who = {"by": f"agent:{client.agent.name}", "key": client.key, "peer": peer, "decision": "permit"}
+        fields = {"summary": summary, **link_fields(session, leaf), **who, "scope": sorted(given.scope)}
+        await self.store.append(Event(kind="delegation", at=now, fields=fields))
         return {
-            "access_token": jose.sign(claims, typ=DELEGATION, key=self.keys.signing, kid=self.keys.kid),
+            "access_token": write_chain(texts),
             "issued_token_type": JWT_TYPE,
             "token_type": "N_A",
-            "expires_in": claims["exp"] - claims["iat"],
-            "scope": claims["scope"],
+            "expires_in": max(0, int((given.expires_at - now).total_seconds())),
+            "scope": " ".join(sorted(given.scope)),
+            **_named(session.principal, leaf),
         }
 
-    def read_own_token(self, text: str, client: Client, shown: Thumbprint | None = None) -> AccessToken:
+    def read_own_token(self, text: str, client: Client, shown: Thumbprint | None) -> AccessToken:
         """Return the access token, once it is known to be one of ours, issued to this very client.
 
         One that is bound to a key counts only where that key was `shown` by the request's own proof.
@@ -126,33 +133,15 @@ class Issuer:
         if token.client_id != client.agent.name:
             reason = f"token of `{token.client_id}` presented by `{client.agent.name}`"
             raise Refusal("invalid_request", "a presented token was issued to somebody else", reason=reason)
-        if token.confirmation is not None and token.confirmation != shown:
+        if token.confirmation not in (None, shown):
             text = "a presented token is bound to a key; send a DPoP proof by that key"
             raise Refusal("invalid_dpop_proof", text, reason="bound token presented without its key")
         return token
 
-    def read_statement(self, text: str, client: Client) -> LinkId:
-        """Return the link of a delegation statement, once it is known to be ours and for this client's key.
-
-        Raises:
-            Refusal: it is not.
-        """
-        try:
-            link, key = read_delegation(text, keys=self.keys.public, issuer=self.issuer, now=self.clock())
-        except SignatureRefused as error:
-            raise Refusal("invalid_request", "a presented token is not valid here", reason=str(error)) from None
-        if key != client.key:
-            raise Refusal("invalid_request", "a presented token was issued to somebody else", reason="another key")
-        return link
-
     def link_of(self, text: str) -> LinkId | None:
-        """Return the link that a link id, a statement or an access token of ours names, whosever it is."""
+        """Return the link that a link id or an access token of ours names, whosever it is."""
         if text.startswith("l_"):
             return LinkId(text)
-        try:
-            return read_delegation(text, keys=self.keys.public, issuer=self.issuer, now=self.clock())[0]
-        except AuthzError:
-            pass
         try:
             return read_access_token(
                 text, keys=self.keys.public, issuer=self.issuer, audience=self.resource, now=self.clock()
@@ -160,7 +149,17 @@ class Issuer:
         except AuthzError:
             return None
 
-    async def _holders(self, client: Client, link: Link) -> tuple[Any, ...]:
+    def _answer(self, token: AccessToken, chain: tuple[AgentName, ...], link: Link | None) -> Answer:
+        claims = access_claims(token, issuer=self.issuer, audience=self.resource, chain=chain)
+        return {
+            "access_token": jose.sign(claims, typ=ACCESS_TOKEN, key=self.keys.signing, kid=self.keys.kid),
+            "token_type": "Bearer" if token.confirmation is None else "DPoP",
+            "expires_in": claims["exp"] - claims["iat"],
+            "scope": claims["scope"],
+            **_named(token.subject, link),
+        }
+
+    async def _holders(self, client: Client, link: Link) -> tuple[AgentName, ...]:
         standing = await self.store.standing(agent=client.agent.name, key=client.key, person=None, link=link.id)
         return tuple(one.holder for one in standing.links)
 
@@ -176,16 +175,11 @@ def token_scope(asked: frozenset[Scope] | None, agent: Agent, link: Link | None)
     return frozenset([MINIMAL_SCOPE, *sorted(given)[: limits.SCOPES - 1]])
 
 
-def asked_scope(text: str | None) -> frozenset[Scope] | None:
-    """Return the scopes of a request's `scope` parameter, None when there is none.
-
-    Raises:
-        Refusal: one of them is not a scope.
-    """
-    try:
-        return None if text is None else parse_scopes(text)
-    except ScopeError as error:
-        raise Refusal("invalid_scope", "the requested scope is malformed", reason=str(error)) from None
+def _named(subject: str, link: Link | None) -> Answer:
+    """The members that say for whom a token is, in which session, and what its link gives."""
+    if link is None:
+        return {"subject": subject}
+    return {"subject": subject, "session": link.session, "link": link.id, **details(link.tools)}
 
 
 def _signed_in(token: AccessToken, at: datetime, peer: str) -> Event:
@@ -203,3 +197,22 @@ def _signed_in(token: AccessToken, at: datetime, peer: str) -> Event:
         **({} if token.confirmation is None else {"confirmation": token.confirmation}),
     }
     return Event(kind="sign-in", at=at, fields=fields)
+
+
+def _exchanged(token: AccessToken, under: AccessToken, at: datetime, peer: str) -> Event:
+    summary = f"{under.actor} exchanged its token for one that only {token.actor} can use, for {token.subject}"
+    fields: Mapping[str, Any] = {
+        "summary": summary,
+        "by": f"agent:{under.actor}",
+        "holder": f"agent:{token.actor}",
+        "key": token.key,
+        "exchanged": under.id,
+        "token": token.id,
+        "subject": token.subject,
+        "session": token.session,
+        "link": token.link,
+        "scope": sorted(token.scope),
+        "peer": peer,
+        "decision": "permit",
+    }
+    return Event(kind="delegation", at=at, fields=fields)

@@ -1,4 +1,7 @@
-"""Revocation (RFC 7009) with the meaning of lineage: a link ends with everything that descends from it."""
+"""Revocation (RFC 7009) with the meaning of lineage: a link ends with everything that descends from it.
+
+The token is an access token, the id of a link, or a signed chain, which need not have been redeemed.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +12,22 @@ from authlib.consts import default_json_headers  # type: ignore[import-untyped]
 from authlib.oauth2.rfc6749.endpoint import Endpoint, EndpointRequest  # type: ignore[import-untyped]
 
 from mcp_authz import limits
+from mcp_authz.errors import DelegationError, SignatureRefused
 from mcp_authz.model import AgentName, LinkId
 from mcp_authz.oauth.client import METHOD, Client
 from mcp_authz.oauth.core import Core, TokenRequest
 from mcp_authz.oauth.refusal import Refusal
-from mcp_authz.store.ports import Event
+from mcp_authz.redeeming import revoked
+from mcp_authz.rules.signed_link import parse_chain
 
 REVOCATION: Final = "revocation"
 
 
 @dataclass
 class Revocation(EndpointRequest):  # type: ignore[misc]
-    """What a client wants revoked; None when it names no link of ours."""
+    """What a client wants revoked; `link` is None when the token names no link by itself."""
 
+    token: str = ""
     link: LinkId | None = None
 
 
@@ -36,23 +42,32 @@ class RevocationEndpoint(Endpoint):  # type: ignore[misc]
         client = core.authenticate_client(request, (METHOD,), REVOCATION)
         if "token" not in request.form:
             raise Refusal("invalid_request", "name the token to revoke")
-        return Revocation(request=request, client=client, link=core.issuer.link_of(request.form["token"]))
+        token = request.form["token"]
+        return Revocation(request=request, client=client, token=token, link=core.issuer.link_of(token))
 
     def create_response(self, validated_request: Revocation) -> tuple[int, dict[str, Any], list[tuple[str, str]]]:
         """200, also for what is unknown or somebody else's: nobody learns which links there are (section 2.2)."""
         core: Core = self.server
         if validated_request.link is not None:
             core.ask(_revoke, core, validated_request.client, validated_request.link)
+        else:
+            core.ask(_revoke_chain, core, validated_request.client, validated_request.token)
         return 200, {}, default_json_headers
 
 
 async def _revoke(core: Core, client: Client, link: LinkId) -> None:
     if not await _holds(core, client.agent.name, link):
         return
-    by = f"agent:{client.agent.name}"
-    summary = f"link {link} revoked by {client.agent.name} at the authorization server"
-    fields = {"summary": summary, "by": by, "of": "link", "name": link, "reason": "no longer needed"}
-    await core.issuer.store.revoke("link", link, Event(kind="revocation", at=core.issuer.clock(), fields=fields))
+    await core.issuer.store.revoke("link", link, revoked(link, client.agent.name, core.issuer.clock()))
+
+
+async def _revoke_chain(core: Core, client: Client, text: str) -> None:
+    try:
+        texts = parse_chain(text)
+        chain = core.chains.signatures.verify(texts)
+    except (SignatureRefused, DelegationError):  # it is no chain of ours, and can never be used
+        return
+    await core.chains.revoke(chain, texts, by=client.agent)
 
 
 async def _holds(core: Core, agent: AgentName, link: LinkId) -> bool:

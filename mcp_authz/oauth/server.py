@@ -17,16 +17,20 @@ from starlette.routing import Route
 from mcp_authz import limits
 from mcp_authz.delegating import Delegations
 from mcp_authz.errors import ConfigError, StoreError
+from mcp_authz.fetching import Fetcher
+from mcp_authz.hosted import Fetch, HostedAgents
 from mcp_authz.issuer_keys import IssuerKeys
+from mcp_authz.oauth.agents import AgentPages
+from mcp_authz.oauth.child import Children
 from mcp_authz.oauth.client import METHOD, ClientDoor
 from mcp_authz.oauth.core import Answered, Core, Posted
-from mcp_authz.oauth.exchange import GRANT_TYPE as TOKEN_EXCHANGE
 from mcp_authz.oauth.exchange import TokenExchange
 from mcp_authz.oauth.form import read_form
 from mcp_authz.oauth.grants import ClientCredentials
 from mcp_authz.oauth.issuing import Issuer
 from mcp_authz.oauth.refusal import Refusal
 from mcp_authz.oauth.revocation import REVOCATION, RevocationEndpoint
+from mcp_authz.oauth.token_types import TOKEN_EXCHANGE
 from mcp_authz.redeeming import Chains
 from mcp_authz.rules import dpop
 from mcp_authz.rules.dpop import Nonces
@@ -43,7 +47,8 @@ _CACHED: Final = {"Cache-Control": "public, max-age=300"}
 class OAuthServer:
     """One issuer for one resource; `oauth_routes` puts it on the network.
 
-    `count_refusal(reason, peer)` hears of every refusal of somebody who did not prove to be an agent.
+    `count_refusal(reason, peer)` hears of every refusal of somebody who did not prove to be an agent. `fetch` gets the
+    documents of agents that are hosted elsewhere; None is the guarded way.
     """
 
     def __init__(
@@ -59,14 +64,19 @@ class OAuthServer:
         clock: Clock,
         count_refusal: Callable[[str, str], None],
         nonces: Nonces,
+        fetch: Fetch | None = None,
     ) -> None:
         self._issuer = issuer
         self._resource = resource
         self._keys = signing
         self._count_refusal = count_refusal
         self._threads = anyio.CapacityLimiter(limits.SIGN_INS)
+        hosted = HostedAgents(store, clock, fetch or Fetcher())
+        children = Children(store=store, clock=clock, chains=chains)
+        door = ClientDoor(store=store, issuer=issuer, clock=clock, hosted=hosted, children=children)
+        self.agents = AgentPages(store=store, issuer=issuer, door=door, clock=clock, count_refusal=count_refusal)
         self._core = Core(
-            door=ClientDoor(store=store, issuer=issuer, clock=clock),
+            door=door,
             issuer=Issuer(store=store, issuer=issuer, resource=resource, keys=signing, clock=clock),
             sessions=sessions,
             delegations=delegations,
@@ -172,6 +182,7 @@ def oauth_routes(server: OAuthServer) -> list[Route]:
         _static(f"{base}/jwks.json", server.jwks),
         Route(f"{base}/token", server.token, methods=["POST"]),
         Route(f"{base}/revoke", server.revoke, methods=["POST"]),
+        *server.agents.routes(base),
         Route(f"{base}/authorize", _authorize, methods=["GET", "POST"]),
     ]
 

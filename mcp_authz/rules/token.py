@@ -1,4 +1,4 @@
-"""Access tokens (RFC 9068) and statements of a delegation: what they say, and when they are believed."""
+"""Access tokens (RFC 9068): what they say, and when they are believed."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from typing import Any, Final
 
 from mcp_authz import limits
 from mcp_authz.errors import InputError, ScopeError, SignatureRefused
-from mcp_authz.model import AccessToken, AgentName, Link, LinkId, SessionId, Thumbprint
+from mcp_authz.model import AccessToken, AgentName, LinkId, SessionId, Thumbprint
 from mcp_authz.rules import jose
 from mcp_authz.rules.keys import PublicKey
 from mcp_authz.rules.scope import Scope, parse_scopes
 
 ACCESS_TOKEN: Final = "at+jwt"  # noqa: S105 - a media type (RFC 9068 section 2.1)
-DELEGATION: Final = "aat+jwt"
 
 MINIMAL_SCOPE: Final = Scope("mcp:connect")
 """What every access token has: leave to connect, list and ask; no tool needs it, so it permits no call."""
@@ -30,7 +29,8 @@ def access_claims(
     """Return the claims of an access token; `chain` is the holders, root first, and empty in the agent's own name.
 
     `sid`, `lnk` (leaf link) and `akt` (thumbprint of the agent key that logged in) are ours; `act` renders the chain
-    with the current actor outermost (RFC 8693 section 4.1).
+    with the current actor outermost (RFC 8693 section 4.1). `cnf.jkt` is the key that must prove each use (RFC 9449
+    section 6.1).
     """
     claims: dict[str, Any] = {
         "iss": issuer,
@@ -45,6 +45,8 @@ def access_claims(
     }
     if token.link is not None:
         claims |= {"sid": token.session, "lnk": token.link, "act": _act(chain, issuer)}
+    if token.confirmation is not None:
+        claims["cnf"] = {"jkt": token.confirmation}
     return claims
 
 
@@ -62,8 +64,6 @@ def read_access_token(token: str, *, keys: Keys, issuer: str, audience: str, now
         claims, now=now, skew=limits.CLOCK_SKEW, max_lifetime=limits.ACCESS_TOKEN_LIFETIME
     )
     client_id, subject = jose.require_text(claims, "client_id"), jose.require_text(claims, "sub")
-    if "cnf" in claims:  # a proof of possession would have to be demanded; no token of ours has one yet
-        raise SignatureRefused("the token is bound to a key whose proof cannot be checked here")
     return AccessToken(
         id=jose.require_text(claims, "jti"),
         client_id=client_id,
@@ -75,41 +75,8 @@ def read_access_token(token: str, *, keys: Keys, issuer: str, audience: str, now
         scope=_scopes(claims),
         issued_at=issued_at,
         expires_at=expires_at,
+        confirmation=_confirmation(claims),
     )
-
-
-def delegation_claims(link: Link, *, issuer: str, subject: str, holder_key: Thumbprint) -> dict[str, Any]:
-    """Return what the issuer states of a delegation: that `holder_key`'s holder has the link `jti`.
-
-    The statement is no authority: who presents it must log in with that key, and the store has the link.
-    """
-    return {
-        "iss": issuer,
-        "sub": subject,
-        "sid": link.session,
-        "cnf": {"jkt": holder_key},
-        "scope": " ".join(sorted(link.scope)),
-        "del_depth": link.depth,
-        "del_max_depth": link.max_depth,
-        "par": link.parent,
-        "iat": int(link.issued_at.timestamp()),
-        "exp": int(link.expires_at.timestamp()),
-        "jti": link.id,
-    }
-
-
-def read_delegation(statement: str, *, keys: Keys, issuer: str, now: datetime) -> tuple[LinkId, Thumbprint]:
-    """Return the link that a statement names and the key it is for, once the statement is known to be ours.
-
-    Raises:
-        SignatureRefused: another type, key or issuer, out of time, or a claim is missing.
-    """
-    claims = _read(statement, typ=DELEGATION, keys=keys, issuer=issuer)
-    jose.require_times(claims, now=now, skew=limits.CLOCK_SKEW, max_lifetime=limits.SESSION_LIFETIME)
-    confirmation = claims.get("cnf")
-    if not isinstance(confirmation, dict):
-        raise SignatureRefused("claim `cnf` is missing or not an object")
-    return LinkId(jose.require_text(claims, "jti")), Thumbprint(jose.require_text(confirmation, "jkt"))
 
 
 def _read(token: str, *, typ: str, keys: Keys, issuer: str) -> dict[str, Any]:
@@ -137,16 +104,38 @@ def _actor(claims: Mapping[str, Any], subject: str, client_id: str, issuer: str)
     delegated = [name for name in ("act", "sid", "lnk") if name in claims]
     if not delegated:
         actor = subject
-    elif len(delegated) == 3 and subject.startswith("user:"):
-        act = claims["act"]
-        if not isinstance(act, dict) or act.get("iss") != issuer:
-            raise SignatureRefused("claim `act` does not name an agent of this issuer")
-        actor = jose.require_text(act, "sub")
+    elif len(delegated) == 3:
+        chain = _chain(claims["act"], issuer)
+        if not subject.startswith("user:") and chain[0] != subject:  # an agent for itself, and those it delegated to
+            raise SignatureRefused("the token's subject is no person, and not the agent that the chain begins with")
+        actor = chain[-1]
     else:
-        raise SignatureRefused("the token names some of actor, session and link, and not all, or no person")
+        raise SignatureRefused("the token names some of actor, session and link, and not all")
     if actor != f"agent:{client_id}":
         raise SignatureRefused("the token's actor is not its client")
     return AgentName(client_id)
+
+
+def _chain(act: object, issuer: str) -> tuple[str, ...]:
+    """The agents that `act` names, the first one of the session first."""
+    found = list[str]()
+    while act is not None:
+        if not isinstance(act, dict) or act.get("iss") != issuer or len(found) == limits.CHAIN_LINKS:
+            raise SignatureRefused("claim `act` does not name agents of this issuer")
+        found.append(jose.require_text(act, "sub"))
+        act = act.get("act")
+    if not found:
+        raise SignatureRefused("claim `act` names nobody")
+    return tuple(reversed(found))
+
+
+def _confirmation(claims: Mapping[str, Any]) -> Thumbprint | None:
+    if "cnf" not in claims:
+        return None
+    confirmation = claims["cnf"]
+    if not isinstance(confirmation, dict) or confirmation.keys() != {"jkt"}:
+        raise SignatureRefused("the token is bound to a key in a way that cannot be checked here")
+    return Thumbprint(jose.require_text(confirmation, "jkt"))
 
 
 def _scopes(claims: Mapping[str, Any]) -> frozenset[Scope]:

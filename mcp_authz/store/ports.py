@@ -198,15 +198,15 @@ class Registry(Protocol):
             Conflict: the parent, session or grant is not active any more.
         """
 
-    async def add_signed(self, registration: Registration, events: Sequence[Event]) -> None:
+    async def add_signed(self, registration: Registration, event_for: Callable[[Link | Key], Event]) -> None:
         """Links that their delegators signed exist, with the statements that prove them and the children they enrol.
 
         A link that exists already with the same statement stays as it is. A child that exists already gets its new
-        key, and the older ones end now.
+        key, and the older ones end now. Each link and each child's key that is new comes with the event made for it.
 
         Raises:
             Conflict: the link above, its session or its grant is not active any more; a link with this id says
-                something else; a key or a name belongs to somebody else.
+                something else, or was revoked; a key or a name belongs to somebody else; a child has a newer key.
         """
 
     async def statements(self, leaf: bytes) -> tuple[Statement, ...]:
@@ -215,12 +215,12 @@ class Registry(Protocol):
     async def open_links(self, agent: AgentName, at: datetime) -> tuple[tuple[Session, Link], ...]:
         """Every link of the agent that could carry a call at `at`: it, its ancestors, session and grant are active."""
 
-    async def standing(
-        self, *, agent: AgentName, key: Thumbprint, person: PersonName | None, link: LinkId | None
-    ) -> Standing: ...
     async def worked_for(self, agent: AgentName, since: datetime) -> frozenset[str]:
         """The principals of all sessions, used or begun at `since` or later, that the agent had a link in."""
 
+    async def standing(
+        self, *, agent: AgentName, key: Thumbprint, person: PersonName | None, link: LinkId | None
+    ) -> Standing: ...
 
     async def revoke(self, kind: RevocableKind, name: str, event: Event) -> tuple[HoldId, ...]:
         """The thing is revoked, what descends from it cannot be used any more; returns the holds that were cancelled.

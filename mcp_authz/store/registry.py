@@ -81,6 +81,12 @@ def update_agent(tx: Transaction, changed: Agent, event: Event) -> None:
         f"UPDATE agents SET {assignments} WHERE name = ?",  # noqa: S608 - constants
         (*rows.agent_row(changed)[1:], changed.name),
     )
+    inherited = ("owner", "labels", "ceiling")  # what a child has, its parent has
+    tx.db.execute(
+        f"UPDATE agents SET ({columns(inherited)}) = (SELECT {columns(inherited)} FROM agents WHERE name = :parent)"  # noqa: S608 - constants
+        " WHERE parent = :parent",
+        {"parent": changed.name},
+    )
     append(tx, event)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Final
 
 from mcp_authz import limits
@@ -25,7 +25,7 @@ _UP: Final = f"""
 """  # noqa: S608 - a constant
 
 
-def add_signed(tx: Transaction, registration: Registration, events: Sequence[Event]) -> None:
+def add_signed(tx: Transaction, registration: Registration, event_for: Callable[[Link | Key], Event]) -> None:
     """The links exist with their statements; children come first, because links name their holders."""
     for statement in registration.statements:
         tx.db.execute(
@@ -33,11 +33,11 @@ def add_signed(tx: Transaction, registration: Registration, events: Sequence[Eve
             (statement.digest, statement.above, statement.text),
         )
     for child, key in registration.children:
-        _add_child(tx, child, key)
+        if _add_child(tx, child, key):
+            append(tx, event_for(key))
     for link in registration.links:
-        _add(tx, link)
-    for event in events:
-        append(tx, event)
+        if _add(tx, link):
+            append(tx, event_for(link))
 
 
 def statements(tx: Transaction, leaf: bytes) -> tuple[Statement, ...]:
@@ -45,22 +45,26 @@ def statements(tx: Transaction, leaf: bytes) -> tuple[Statement, ...]:
     return tuple(map(_statement, tx.db.execute(_UP, (leaf,))))
 
 
-def _add(tx: Transaction, link: Link) -> None:
+def _add(tx: Transaction, link: Link) -> bool:
+    """Whether the link is new; the same one is not when it is presented twice at once, or by two of its holders."""
     known = registry.link(tx, link.id)
-    if known is not None:  # presented twice at once, or by two of its holders
+    if known is not None:
         if known.statement != link.statement:
             raise Conflict(f"there is a link `{link.id}` that says something else")
-        return
+        if known.status != link.status:
+            raise Conflict(f"link `{link.id}` is {known.status}")
+        return False
     above = None if link.parent is None else lineage(tx, link.parent, tx.now)
     if above is None or above.session != link.session:
         raise Conflict(f"link `{link.id}` does not stand under a link of its session")
     if above.ended is not None:
         raise Conflict("the parent link, or what it descends from, is not active any more")
     tx.db.execute(insert("links", LINK), rows.link_row(link))
+    return True
 
 
-def _add_child(tx: Transaction, child: Agent, key: Key) -> None:
-    """The child is there with this key; one that was there before has lost its older keys."""
+def _add_child(tx: Transaction, child: Agent, key: Key) -> bool:
+    """Whether the key is new: then the child has it, and has lost every older one."""
     holder, belongs = registry.key(tx, key.thumbprint), f"agent:{child.name}"
     if holder is not None and (holder.holder != belongs or holder.status != "active"):
         raise Conflict(f"key `{key.thumbprint}` belongs to somebody already")
@@ -72,9 +76,13 @@ def _add_child(tx: Transaction, child: Agent, key: Key) -> None:
     else:
         ends_at = max(filter(None, (before.ends_at, child.ends_at)))
         tx.db.execute("UPDATE agents SET ends_at = ? WHERE name = ?", (micros(ends_at), child.name))
-    if holder is None:
-        tx.db.execute("UPDATE keys SET status = 'revoked' WHERE holder = ? AND status = 'active'", (belongs,))
-        tx.db.execute(insert("keys", KEY), rows.key_row(key))
+    if holder is not None:
+        return False
+    if any(one.added_at > key.added_at for one in registry.keys_of(tx, belongs)):
+        raise Conflict(f"agent `{child.name}` was given a newer key since")
+    tx.db.execute("UPDATE keys SET status = 'revoked' WHERE holder = ? AND status = 'active'", (belongs,))
+    tx.db.execute(insert("keys", KEY), rows.key_row(key))
+    return True
 
 
 def _statement(row: Row) -> Statement:

@@ -185,8 +185,8 @@ class SqliteStore:
     async def add_link(self, link: Link, event: Event) -> None:
         await self._write(lambda tx: registry.add_link(tx, link, event))
 
-    async def add_signed(self, registration: Registration, events: Sequence[Event]) -> None:
-        await self._write(lambda tx: signed.add_signed(tx, registration, events))
+    async def add_signed(self, registration: Registration, event_for: Callable[[Link | Key], Event]) -> None:
+        await self._write(lambda tx: signed.add_signed(tx, registration, event_for))
 
     async def statements(self, leaf: bytes) -> tuple[Statement, ...]:
         return self._ask(lambda tx: signed.statements(tx, leaf))

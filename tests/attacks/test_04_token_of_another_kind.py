@@ -14,7 +14,8 @@ from mcp_authz.model import AccessToken, Assurance, Thumbprint
 from mcp_authz.rules import jose
 from mcp_authz.rules.context_token import Expected, read_context, sign_context
 from mcp_authz.rules.keys import PrivateKey
-from mcp_authz.rules.token import access_claims, delegation_claims, read_access_token, read_delegation
+from mcp_authz.rules.signed_link import Given, Purpose, sign_root, verify_links
+from mcp_authz.rules.token import access_claims, read_access_token
 from mcp_authz.rules.verdict import make_statement, read_statement
 from mcp_authz.verify import CallContext, Mode
 from tests.oauth.house import JWT, claims_of, expect, house, refused
@@ -54,8 +55,22 @@ def _access_token() -> dict[str, Any]:
     return access_claims(token, issuer=ISSUER, audience=AUDIENCE, chain=(CODER,))
 
 
-def _statement() -> dict[str, Any]:
-    return delegation_claims(link(), issuer=ISSUER, subject="user:alice", holder_key=Thumbprint("print"))
+def _root() -> dict[str, Any]:
+    given = Given(
+        id="0199a3c0-0000-7000-8000-000000000001",
+        holder=KEY.public,
+        scope=link().scope,
+        tools=None,
+        max_depth=1,
+        issued_at=START,
+        expires_at=START + timedelta(minutes=1),
+    )
+    purpose = Purpose(subject="user:alice", subject_issuer=ISSUER, session=SESSION, purpose="test")
+    return jose.read(sign_root(given, purpose, issuer=ISSUER, key=KEY)).claims
+
+
+def _verified(text: str) -> object:
+    return verify_links([text], issuer=ISSUER, keys=KEYS, presenter=KEY.public.thumbprint, now=START)
 
 
 def _verdict() -> dict[str, Any]:
@@ -86,7 +101,7 @@ SLOTS: dict[str, tuple[dict[str, Any], Callable[[str], object]]] = {
         _access_token(),
         lambda text: read_access_token(text, keys=KEYS, issuer=ISSUER, audience=AUDIENCE, now=START),
     ),
-    "aat+jwt": (_statement(), lambda text: read_delegation(text, keys=KEYS, issuer=ISSUER, now=START)),
+    "aat+jwt": (_root(), _verified),
     "mcp-context+jwt": (
         _context(),
         lambda text: read_context(
@@ -126,16 +141,17 @@ async def test_an_assertion_counts_as_one_only_if_it_is_not_typed_as_something_e
 async def test_no_kind_passes_for_another_over_the_wire(tmp_path: Path) -> None:
     async with house(tmp_path) as h:
         planner, coder, _, _ = await h.family()
-        kinds = {"token": await h.token(coder), "statement": await h.delegate(planner, coder)}
-        kinds["assertion"] = h.assertion(coder)
+        delegated = await h.delegated(planner, coder)
+        kinds = {"token": delegated, "chain": await h.root(coder, delegated), "assertion": h.assertion(coder)}
         for name, text in kinds.items():
-            bearer = await h.http.post(h.resource, json={}, headers={"Authorization": f"Bearer {text}"})
+            bearer = await h.http.post(h.resource, json={}, headers={"Authorization": f"Bearer {text.strip()}"})
             assert (bearer.status_code == 200) == (name == "token")
             if name != "token":
                 refused(await h.exchange(coder, text, requested_actor="planner"), "invalid_request")
-                refused(await h.exchange(coder, claims_of(text)["jti"], requested_actor="planner"), "invalid_request")
-            if name != "statement":
+                refused(await h.exchange(coder, claims_of(text.strip())["jti"], requested_actor="x"), "invalid_request")
+            if name != "chain":
                 refused(await h.exchange(coder, text, JWT), "invalid_request")
             if name != "assertion":
-                form = {"grant_type": "client_credentials", "client_assertion": text}
+                form = {"grant_type": "client_credentials", "client_assertion": text.strip()}
                 refused(await h.post(coder, **form), "invalid_client")
+        expect(await h.exchange(coder, kinds["chain"], JWT))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.oauth.house import JWT, TOKEN, claims_of, expect, house, refused
+from tests.oauth.house import JWT, claims_of, house, refused
 
 
 async def test_a_coder_does_not_exchange_the_token_that_its_planner_handed_it(tmp_path: Path) -> None:
@@ -41,20 +41,36 @@ async def test_a_handed_on_token_is_no_assertion_and_no_session_for_who_has_it(t
 async def test_the_right_way_leads_to_a_token_in_the_coders_own_name(tmp_path: Path) -> None:
     async with house(tmp_path) as h:
         planner, coder, _, _ = await h.family()
-        statement = await h.delegate(planner, coder)
-        said = claims_of(expect(await h.exchange(coder, statement, JWT))["access_token"])
-        assert (said["client_id"], said["act"]["sub"], said["akt"]) == (
-            "coder",
-            "agent:coder",
-            coder.key.public.thumbprint,
-        )
+        for token in (await h.delegated(planner, coder), (await h.delegate(planner, coder))["access_token"]):
+            said = claims_of(token)
+            assert (said["client_id"], said["act"]["sub"], said["akt"]) == (
+                "coder",
+                "agent:coder",
+                coder.key.public.thumbprint,
+            )
 
 
-async def test_a_statement_is_worth_nothing_to_the_planner_that_asked_for_it(tmp_path: Path) -> None:
+async def test_what_the_planner_gets_for_its_coder_is_worth_nothing_to_the_planner(tmp_path: Path) -> None:
     async with house(tmp_path) as h:
         planner, coder, _, _ = await h.family()
-        statement = await h.delegate(planner, coder)
-        refused(await h.exchange(planner, statement, JWT), "invalid_request")
-        refused(await h.exchange(planner, statement, TOKEN, requested_actor="coder"), "invalid_request")
-        answer = await h.http.post(h.resource, json={}, headers={"Authorization": f"Bearer {statement}"})
-        assert answer.status_code == 401
+        token = (await h.delegate(planner, coder))["access_token"]
+        for form in ({"requested_actor": "coder"}, {"requested_token_type": JWT}):
+            refused(await h.exchange(planner, token, **form), "invalid_request")
+            refused(await h.exchange(planner, token, headers=h.proof(planner.key), **form), "invalid_request")
+        refused(await h.exchange(planner, token, JWT), "invalid_request")
+        for scheme in ("Bearer", "DPoP"):
+            proof = h.proof(planner.key, "/mcp", access_token=token)
+            answer = await h.http.post(h.resource, json={}, headers={"Authorization": f"{scheme} {token}", **proof})
+            assert answer.status_code == 401
+
+
+async def test_a_chain_that_was_given_to_the_coder_is_worth_nothing_to_anybody_else(tmp_path: Path) -> None:
+    async with house(tmp_path) as h:
+        planner, coder, session, root = await h.family()
+        stranger = await h.agent("stranger")
+        chain = h.derive(await h.root(planner), planner, coder)
+        for thief in (planner, stranger):
+            refused(await h.exchange(thief, chain, JWT), "invalid_request")
+        refused(await h.exchange(coder, await h.root(planner), JWT), "invalid_request")
+        assert await h.store.links(session.id) == (root,)
+        assert claims_of((await h.redeem(coder, chain))["access_token"])["act"]["sub"] == "agent:coder"

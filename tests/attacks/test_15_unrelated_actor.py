@@ -28,14 +28,27 @@ async def test_both_tokens_are_the_clients_own_or_nothing_is_issued(tmp_path: Pa
         assert await h.store.links(session.id) == (root,)
 
 
-async def test_a_statement_is_not_redeemed_beside_somebody_elses_actor_token(tmp_path: Path) -> None:
+async def test_a_chain_is_not_redeemed_beside_somebody_elses_actor_token(tmp_path: Path) -> None:
     async with house(tmp_path) as h:
         planner, coder, _, _ = await h.family()
-        statement, planners = await h.delegate(planner, coder), await h.token(planner)
+        planners = await h.token(planner)
+        chain = h.derive(await h.root(planner, planners), planner, coder)
         form = {"actor_token": planners, "actor_token_type": TOKEN}
-        refused(await h.exchange(coder, statement, JWT, **form), "invalid_request")
-        refused(await h.exchange(coder, statement, JWT, requested_actor="agent:planner"), "invalid_request")
-        expect(await h.exchange(coder, statement, JWT, requested_actor="agent:coder"))
+        refused(await h.exchange(coder, chain, JWT, **form), "invalid_request")
+        refused(await h.exchange(coder, chain, JWT, requested_actor="agent:planner"), "invalid_request")
+        own = {"actor_token": await h.token(coder), "actor_token_type": TOKEN}
+        expect(await h.exchange(coder, chain, JWT, requested_actor="agent:coder", **own))
+
+
+async def test_a_bound_actor_token_counts_with_its_keys_proof_alone(tmp_path: Path) -> None:
+    async with house(tmp_path) as h:
+        planner, coder, _, _ = await h.family()
+        bound = (await h.delegate(planner, coder))["access_token"]
+        chain = h.derive(await h.root(planner), planner, coder)
+        form = {"actor_token": bound, "actor_token_type": TOKEN}
+        refused(await h.exchange(coder, chain, JWT, **form), "invalid_dpop_proof")
+        refused(await h.exchange(coder, chain, JWT, headers=h.proof(planner.key), **form), "invalid_dpop_proof")
+        expect(await h.exchange(coder, chain, JWT, headers=h.proof(coder.key), **form))
 
 
 async def test_an_actor_token_without_its_type_or_of_another_type_is_refused(tmp_path: Path) -> None:

@@ -8,9 +8,7 @@ from typing import Any
 
 import pytest
 
-from mcp_authz.errors import SignatureRefused
 from mcp_authz.rules import jose
-from mcp_authz.rules.token import read_delegation
 from tests.oauth.house import JWT, claims_of, expect, house, refused
 
 GRANT = {"grant_type": "client_credentials"}
@@ -93,13 +91,23 @@ async def test_a_time_that_is_no_time_is_refused(tmp_path: Path, name: str, valu
         assert answer.status_code == 401
 
 
-async def test_a_statement_ends_with_the_delegation_that_it_states(tmp_path: Path) -> None:
+async def test_a_chain_ends_with_the_link_that_it_ends_in(tmp_path: Path) -> None:
     async with house(tmp_path) as h:
         planner, coder, _, _ = await h.family()
-        statement = await h.delegate(planner, coder, expires_in="60")
-        with pytest.raises(SignatureRefused):
-            read_delegation(statement, keys=h.keys.public, issuer=h.issuer, now=h.clock() - timedelta(seconds=35))
-        h.clock.advance(seconds=61)  # within the skew of the statement, and past the link
-        refused(await h.exchange(coder, statement, JWT), "invalid_grant")
+        chain = h.derive(await h.root(planner), planner, coder, lifetime=timedelta(seconds=60))
+        expect(await h.exchange(coder, chain, JWT))
+        h.clock.advance(seconds=61)  # within the skew of what is signed, and past the link
+        refused(await h.exchange(coder, chain, JWT), "invalid_grant")
         h.clock.advance(seconds=30)
-        refused(await h.exchange(coder, statement, JWT), "invalid_request")
+        refused(await h.exchange(coder, chain, JWT), "invalid_request")
+
+
+async def test_a_link_from_the_future_is_refused_until_then(tmp_path: Path) -> None:
+    async with house(tmp_path) as h:
+        planner, coder, session, root = await h.family()
+        chain = await h.root(planner)
+        h.clock.advance(seconds=60)
+        later = h.derive(chain, planner, coder)
+        h.clock.advance(seconds=-60)
+        refused(await h.exchange(coder, later, JWT), "invalid_request")
+        assert await h.store.links(session.id) == (root,)

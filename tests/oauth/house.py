@@ -21,6 +21,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from mcp_authz.agents import Agents, People
+from mcp_authz.client.delegation import delegate
 from mcp_authz.delegating import Asked, Delegations, Source
 from mcp_authz.errors import AuthzError
 from mcp_authz.ids import new_id
@@ -30,7 +31,7 @@ from mcp_authz.oauth import OAuthServer, oauth_routes
 from mcp_authz.redeeming import Chains
 from mcp_authz.rules import jose
 from mcp_authz.rules.constraint import ToolsMap
-from mcp_authz.rules.dpop import Nonces
+from mcp_authz.rules.dpop import Nonces, make_proof
 from mcp_authz.rules.keys import PrivateKey, Sealer
 from mcp_authz.rules.scope import covered, parse_scopes
 from mcp_authz.rules.token import MINIMAL_SCOPE, read_access_token
@@ -129,10 +130,12 @@ class House:
         kept = {name: value for name, value in claims.items() if value is not None}
         return jose.sign(kept, typ=typ, key=key or actor.key)
 
-    async def post(self, actor: Actor, path: str = "/token", **form: str) -> httpx2.Response:
+    async def post(
+        self, actor: Actor, path: str = "/token", *, headers: dict[str, str] | None = None, **form: str
+    ) -> httpx2.Response:
         """One authenticated request of the agent; `form` may bring an assertion of its own."""
         base = {"client_assertion_type": ASSERTION_TYPE, "client_assertion": self.assertion(actor)}
-        return await self.http.post(f"{self.issuer}{path}", data={**base, **form})
+        return await self.http.post(f"{self.issuer}{path}", data={**base, **form}, headers=headers)
 
     async def sign_in(self, actor: Actor, *, claims: Mapping[str, Any] | None = None, **form: str) -> dict[str, Any]:
         """The token response of a sign-in."""
@@ -144,7 +147,7 @@ class House:
         token: str = (await self.sign_in(actor, **form))["access_token"]
         return token
 
-    async def exchange(self, actor: Actor, subject_token: str, kind: str = TOKEN, **form: str) -> httpx2.Response:
+    async def exchange(self, actor: Actor, subject_token: str, kind: str = TOKEN, **form: Any) -> httpx2.Response:
         """One token exchange."""
         return await self.post(actor, grant_type=EXCHANGE, subject_token=subject_token, subject_token_type=kind, **form)
 
@@ -153,11 +156,35 @@ class House:
         source = Source(chain=Chain(links=(root,)), session=session, person=None)
         return await self.delegations.delegate(source, Asked(to=AgentName(to), **asked))
 
-    async def delegate(self, actor: Actor, to: Actor, **form: str) -> str:
-        """A delegation statement from the agent's fresh token."""
-        answer = await self.exchange(actor, await self.token(actor), requested_actor=f"agent:{to.name}", **form)
-        statement: str = expect(answer)["access_token"]
-        return statement
+    async def delegate(self, actor: Actor, to: Actor, **form: str) -> dict[str, Any]:
+        """The answer to an exchange of the agent's fresh token for one of the delegate."""
+        token = form.pop("token", "") or await self.token(actor)
+        return expect(await self.exchange(actor, token, requested_actor=f"agent:{to.name}", **form))
+
+    async def delegated(self, actor: Actor, to: Actor, **form: str) -> str:
+        """The delegate's own token of a link that the agent makes for it."""
+        link = (await self.delegate(actor, to, **form))["link"]
+        return await self.token(to, claims={"delegation": link})
+
+    async def root(self, actor: Actor, token: str = "", **form: str) -> str:
+        """The signed chain of the agent's own link, by exchange."""
+        token = token or await self.token(actor)
+        text: str = expect(await self.exchange(actor, token, requested_token_type=JWT, **form))["access_token"]
+        return text
+
+    def derive(self, chain: str, holder: Actor, to: Actor | PrivateKey, **given: Any) -> str:
+        """The chain with one more link, signed by its holder and by nobody else."""
+        key = to.key if isinstance(to, Actor) else to
+        return delegate(chain, holder.key, to=key.public, at=self.clock(), **given)
+
+    async def redeem(self, actor: Actor, chain: str, **form: str) -> dict[str, Any]:
+        """The answer to an exchange of a chain that was given to the agent's key."""
+        return expect(await self.exchange(actor, chain, JWT, **form))
+
+    def proof(self, key: PrivateKey, path: str = "/token", **more: Any) -> dict[str, str]:
+        """The header of a request with a DPoP proof by this key."""
+        url, at = f"{self.issuer}{path}", self.clock()
+        return {"DPoP": make_proof(key, method="POST", url=url, at=at, id=new_id("p"), **more)}
 
     def read(self, token: str) -> AccessToken:
         """The claims of an access token, as the gateway reads them."""
@@ -165,9 +192,9 @@ class House:
             token, keys=self.keys.public, issuer=self.issuer, audience=self.resource, now=self.clock()
         )
 
-    async def caller(self, token: str) -> Caller:
+    async def caller(self, token: str, proof: Proof = Proof.BEARER) -> Caller:
         """Who presents this token, as the gateway sees it."""
-        return await self.sessions.identify(self.read(token), Proof.BEARER)
+        return await self.sessions.identify(self.read(token), proof)
 
     async def revoke(self, kind: Any, name: str) -> None:
         """The operator revokes something."""
@@ -262,8 +289,8 @@ async def office(directory: Path, issuer: str = "http://localhost:8642") -> Asyn
 
 
 @asynccontextmanager
-async def house(directory: Path, *, demand_nonce: bool = False) -> AsyncIterator[House]:
-    """An authorization server that serves, with a protected resource beside it."""
+async def house(directory: Path, *, demand_nonce: bool = False, fetch: Fetch | None = None) -> AsyncIterator[House]:
+    """An authorization server that serves, with a protected resource beside it; `fetch` reaches hosts elsewhere."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(64)
@@ -279,6 +306,7 @@ async def house(directory: Path, *, demand_nonce: bool = False) -> AsyncIterator
                 clock=h.clock,
                 count_refusal=lambda reason, _peer: h.refusals.update([reason]),
                 nonces=Nonces(key=bytes(32), demanded=demand_nonce),
+                fetch=fetch,
             )
             app = Starlette(routes=[*oauth_routes(server), Route("/mcp", h.serve, methods=["POST"])])
             config = uvicorn.Config(

@@ -3,55 +3,154 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mcp_authz.model import Chain
+from mcp_authz.errors import TokenRefused
+from mcp_authz.model import AgentName, Chain, Proof
+from mcp_authz.rules import jose
 from mcp_authz.rules.constraint import parse_tools
+from mcp_authz.rules.keys import PrivateKey
 from mcp_authz.rules.scope import parse_scopes
-from tests.oauth.house import JWT, TOKEN, claims_of, expect, house, refused
+from mcp_authz.rules.token import access_claims
+from mcp_authz.store.ports import Event
+from tests.oauth.house import JWT, TOKEN, House, claims_of, expect, house, refused
 
 TOOLS = {"acme__merge": {"repo": {"constraint_type": "exact", "value": "api"}}}
 BAD_DETAILS = "invalid_authorization_details"
 DETAILS = [{"type": "attenuating_agent_token", "tools": TOOLS}]
 
 
+async def _let(h: House, name: str, **changes: Any) -> None:
+    """The operator changes what an agent may."""
+    agent = await h.store.agent(AgentName(name))
+    assert agent is not None
+    await h.store.update_agent(replace(agent, **changes), Event(kind="administration", at=h.clock()))
+
+
+def _alter(directory: Path, statement: str) -> None:
+    """Somebody with the database file changes it."""
+    with closing(sqlite3.connect(directory / "store.db")) as db:
+        db.execute(statement)
+        db.commit()
+
+
 async def test_a_planner_hands_its_coder_a_link_that_only_the_coder_can_use(tmp_path: Path) -> None:
     async with house(tmp_path) as h:
         planner, coder, session, root = await h.family(scope="pr")
-        statement = await h.delegate(
+        answer = await h.delegate(
             planner, coder, scope="pr:write", authorization_details=json.dumps(DETAILS), expires_in="600"
         )
         caller = await h.caller(await h.token(coder))
         assert caller.chain is not None and caller.session == session
         link = caller.chain.leaf
-        assert caller.chain.links == (root, link) and claims_of(statement)["jti"] == link.id
+        assert caller.chain.links == (root, link) and answer["link"] == link.id
         assert (link.scope, link.tools) == (parse_scopes("pr:write"), parse_tools(TOOLS))
         assert link.expires_at - link.issued_at == timedelta(minutes=10)
 
 
-async def test_the_answer_is_a_statement_and_not_a_token_that_its_bearer_could_use(tmp_path: Path) -> None:
+async def test_the_answer_is_a_token_that_only_the_delegates_key_can_use(tmp_path: Path) -> None:
     async with house(tmp_path) as h:
         planner, coder, session, root = await h.family(scope="pr")
-        answer = expect(await h.exchange(planner, await h.token(planner), requested_actor="coder", scope="pr:write"))
-        assert (answer["issued_token_type"], answer["token_type"]) == (JWT, "N_A")
-        assert (answer["scope"], answer["expires_in"]) == ("pr:write", 3600)
+        form = {"scope": "pr:write", "authorization_details": json.dumps(DETAILS)}
+        answer = await h.delegate(planner, coder, **form)
+        assert (answer["issued_token_type"], answer["token_type"]) == (TOKEN, "DPoP")
+        assert (answer["scope"], answer["subject"]) == ("mcp:connect pr:write", "user:alice")
+        assert (answer["session"], answer["authorization_details"]) == (session.id, DETAILS)
         said = claims_of(answer["access_token"])
-        assert said["cnf"] == {"jkt": coder.key.public.thumbprint}
-        assert (said["sub"], said["sid"], said["par"]) == ("user:alice", session.id, root.id)
-        assert (said["del_depth"], said["del_max_depth"]) == (1, 1)
+        actor = {"iss": h.issuer, "sub_profile": "ai_agent"}
+        assert said["act"] == {"sub": "agent:coder", **actor, "act": {"sub": "agent:planner", **actor}}
+        assert said["cnf"] == {"jkt": coder.key.public.thumbprint} and said["client_id"] == "coder"
+        assert (said["sub"], said["sid"], said["lnk"]) == ("user:alice", session.id, answer["link"])
+        with pytest.raises(TokenRefused, match="bound"):
+            await h.caller(answer["access_token"])
+        caller = await h.caller(answer["access_token"], Proof.DPOP)
+        assert caller.chain is not None and [link.id for link in caller.chain.links] == [root.id, answer["link"]]
 
 
-async def test_the_delegate_redeems_the_statement_for_a_token_of_that_link(tmp_path: Path) -> None:
+async def test_the_delegates_token_ends_with_the_delegators(tmp_path: Path) -> None:
     async with house(tmp_path) as h:
         planner, coder, _, _ = await h.family()
-        first, second = await h.delegate(planner, coder), await h.delegate(planner, coder)
-        for statement in (first, second):
-            answer = expect(await h.exchange(coder, statement, JWT))
-            assert (answer["token_type"], answer["issued_token_type"]) == ("Bearer", TOKEN)
-            assert claims_of(answer["access_token"])["lnk"] == claims_of(statement)["jti"]
+        token = await h.token(planner)
+        h.clock.advance(minutes=8)
+        answer = await h.delegate(planner, coder, token=token, expires_in="3600")
+        assert h.read(answer["access_token"]).expires_at == h.read(token).expires_at
+        assert answer["expires_in"] <= 120
+
+
+async def test_the_delegates_token_ends_with_its_link(tmp_path: Path) -> None:
+    async with house(tmp_path) as h:
+        planner, coder, _, _ = await h.family()
+        answer = await h.delegate(planner, coder, expires_in="60")
+        assert answer["expires_in"] <= 60
+
+
+async def test_a_delegate_delegates_from_the_token_it_was_handed_with_its_keys_proof(tmp_path: Path) -> None:
+    async with house(tmp_path) as h:
+        planner, coder, _, _ = await h.family()
+        tester = await h.agent("tester")
+        await _let(h, "coder", depth=1, delegates_to=frozenset({tester.name}))
+        handed = (await h.delegate(planner, coder))["access_token"]
+        form = {"requested_actor": "agent:tester"}
+        refused(await h.exchange(coder, handed, **form), "invalid_dpop_proof")
+        stranger = h.proof(PrivateKey.generate())
+        refused(await h.exchange(coder, handed, headers=stranger, **form), "invalid_dpop_proof")
+        answer = expect(await h.exchange(coder, handed, headers=h.proof(coder.key), **form))
+        chain = claims_of(answer["access_token"])["act"]
+        assert (chain["sub"], chain["act"]["sub"], chain["act"]["act"]["sub"]) == (
+            "agent:tester",
+            "agent:coder",
+            "agent:planner",
+        )
+
+
+async def test_a_delegate_signs_in_for_the_link_that_it_names_when_it_has_several(tmp_path: Path) -> None:
+    async with house(tmp_path) as h:
+        planner, coder, _, _ = await h.family()
+        links = [(await h.delegate(planner, coder))["link"] for _ in range(2)]
+        for link in links:
+            answer = await h.sign_in(coder, claims={"delegation": link})
+            assert (answer["token_type"], answer["link"]) == ("Bearer", link)
+            assert claims_of(answer["access_token"])["lnk"] == link
+        assert "link" not in await h.sign_in(coder)
+
+
+async def test_no_more_is_delegated_than_the_token_carries(tmp_path: Path) -> None:
+    async with house(tmp_path) as h:
+        planner, coder, _, _ = await h.family()
+        token = await h.token(planner, scope="pr:read")
+        answer = await h.delegate(planner, coder, token=token)
+        assert answer["scope"] == "mcp:connect pr:read"
+        refused(await h.exchange(planner, token, requested_actor="coder", scope="pr"), "invalid_scope")
+        bare = await h.token(planner, scope="mcp:connect")
+        refused(await h.exchange(planner, bare, requested_actor="coder"), "invalid_scope")
+        refused(await h.exchange(planner, bare, requested_token_type=JWT), "invalid_scope")
+
+
+async def test_an_agent_that_works_for_itself_delegates_in_its_own_name(tmp_path: Path) -> None:
+    async with house(tmp_path) as h:
+        planner, coder, session, _ = await h.family()
+        answer = await h.delegate(planner, coder)
+        token = replace(h.read(answer["access_token"]), subject="agent:planner")
+        said = access_claims(token, issuer=h.issuer, audience=h.resource, chain=(planner.name, coder.name))
+        signed = jose.sign(said, typ="at+jwt", key=h.keys.signing, kid=h.keys.kid)
+        assert h.read(signed) == token and token.session == session.id
+
+
+async def test_a_token_by_which_a_person_is_impersonated_is_never_exchanged(tmp_path: Path) -> None:
+    async with house(tmp_path) as h:
+        planner, _, session, _ = await h.family()
+        token = await h.token(planner)
+        _alter(tmp_path, "UPDATE sessions SET mode = 'impersonated'")
+        for form in ({"requested_actor": "coder"}, {"requested_token_type": JWT}):
+            refused(await h.exchange(planner, token, **form), "invalid_request")
+        assert len(await h.store.links(session.id)) == 1
 
 
 async def test_the_token_of_a_delegate_shows_who_delegated_to_it(tmp_path: Path) -> None:
@@ -78,7 +177,9 @@ async def test_the_client_may_name_itself_as_actor(tmp_path: Path) -> None:
         ({"requested_actor": "agent:agent:coder"}, "invalid_request"),
         ({"requested_actor": "agent:stranger"}, "access_denied"),
         ({"requested_actor": "agent:planner"}, "access_denied"),
-        ({"requested_token_type": TOKEN}, "invalid_request"),
+        ({"requested_token_type": JWT}, "invalid_request"),
+        ({"requested_token_type": "urn:ietf:params:oauth:token-type:saml2"}, "invalid_request"),
+        ({"requested_actor": "agent:coder/worker-7"}, "invalid_request"),
         ({"subject_token_type": ""}, "invalid_request"),
         ({"subject_token_type": "urn:ietf:params:oauth:token-type:refresh_token"}, "invalid_request"),
         ({"subject_token": ""}, "invalid_request"),
@@ -89,8 +190,8 @@ async def test_the_client_may_name_itself_as_actor(tmp_path: Path) -> None:
         ({"resource": "https://other.example"}, "invalid_target"),
         ({"audience": "https://other.example"}, "invalid_target"),
         ({"scope": "pr::write"}, "invalid_scope"),
-        ({"scope": "deploy"}, "access_denied"),
-        ({"scope": "mcp:connect"}, "access_denied"),
+        ({"scope": "deploy"}, "invalid_scope"),
+        ({"scope": "mcp:connect"}, "invalid_scope"),
         ({"expires_in": "-1"}, "invalid_request"),
         ({"expires_in": "0"}, "invalid_request"),
         ({"expires_in": "1e3"}, "invalid_request"),
@@ -132,30 +233,44 @@ async def test_an_exchange_needs_a_session_to_delegate_from(tmp_path: Path) -> N
         refused(await h.exchange(coder, await h.token(coder), requested_actor="planner"), "invalid_request")
 
 
-async def test_a_statement_ends_with_its_link(tmp_path: Path) -> None:
+async def test_what_was_exchanged_ends_with_its_link(tmp_path: Path) -> None:
     async with house(tmp_path) as h:
         planner, coder, _, _ = await h.family()
-        statement = await h.delegate(planner, coder)
-        await h.revoke("link", claims_of(statement)["jti"])
-        refused(await h.exchange(coder, statement, JWT), "invalid_grant")
+        answer = await h.delegate(planner, coder)
+        await h.revoke("link", answer["link"])
+        with pytest.raises(TokenRefused):
+            await h.caller(answer["access_token"], Proof.DPOP)
+        assert claims_of(await h.token(coder, claims={"delegation": answer["link"]}))["sub"] == "agent:coder"
 
 
-async def test_a_statement_is_for_the_key_that_it_names(tmp_path: Path) -> None:
+async def test_a_grant_type_that_is_not_there_is_said_to_be_unsupported(tmp_path: Path) -> None:
     async with house(tmp_path) as h:
-        planner, coder, _, _ = await h.family()
-        stranger = await h.agent("stranger")
-        statement = await h.delegate(planner, coder)
-        for thief in (planner, stranger):
-            refused(await h.exchange(thief, statement, JWT), "invalid_request")
+        planner = await h.agent("planner")
+        refused(await h.post(planner, grant_type="password"), "unsupported_grant_type")
+
+
+async def test_no_refusal_says_what_the_gateway_knows(tmp_path: Path) -> None:
+    async with house(tmp_path) as h:
+        planner, coder, session, root = await h.family()
+        answers = [
+            await h.exchange(coder, await h.token(planner), requested_actor="coder"),
+            await h.exchange(planner, await h.token(planner), requested_actor="stranger"),
+            await h.exchange(planner, await h.token(planner), JWT),
+            await h.exchange(planner, "a.b.c", requested_actor="coder"),
+        ]
+        for answer in answers:
+            assert answer.status_code == 400
+            for secret in (session.id, root.id, planner.key.public.thumbprint, "alice", "Error", "Traceback"):
+                assert secret not in answer.text
 
 
 async def test_an_agent_ends_what_it_delegated_and_what_it_holds(tmp_path: Path) -> None:
     async with house(tmp_path) as h:
         planner, coder, _, root = await h.family()
         first, second = await h.delegate(planner, coder), await h.delegate(planner, coder)
-        expect(await h.post(planner, "/revoke", token=first))
-        expect(await h.post(coder, "/revoke", token=claims_of(second)["jti"]))
-        links = [await h.store.link(claims_of(statement)["jti"]) for statement in (first, second)]
+        expect(await h.post(planner, "/revoke", token=first["access_token"]))
+        expect(await h.post(coder, "/revoke", token=second["link"]))
+        links = [await h.store.link(answer["link"]) for answer in (first, second)]
         assert [link.status for link in links if link] == ["revoked", "revoked"]
         expect(await h.post(planner, "/revoke", token=await h.token(planner)))
         ended = await h.store.link(root.id)

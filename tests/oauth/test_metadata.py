@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mcp_authz import limits
 from mcp_authz.errors import ConfigError
 from mcp_authz.oauth import OAuthServer
 from mcp_authz.rules.dpop import Nonces
@@ -104,7 +105,7 @@ async def test_bodies_that_are_no_form_are_refused_before_anything_else(tmp_path
         refused(await h.http.post(url, content=b"a=%ff", headers=form), "invalid_request")
         refused(await h.http.post(url, content=b"a=1&a=1", headers=form), "invalid_request")
         refused(await h.http.post(url, content=b"a=1&b", headers=form), "invalid_request")
-        refused(await h.http.post(url, content=b"a=" + b"x" * 65536, headers=form), "invalid_request", 413)
+        refused(await h.http.post(url, content=b"a=" + b"x" * limits.FORM_BYTES, headers=form), "invalid_request", 413)
         refused(await h.http.post(url, data={"a": "b"}), "invalid_request")
         assert expect(await h.http.post(url, data={"grant_type": "x"}), 400)["error"] == "unsupported_grant_type"
         assert h.refusals.total() == 9 and await h.store.records() == ()

@@ -10,18 +10,11 @@ import pytest
 
 from mcp_authz import limits
 from mcp_authz.errors import InputError, SignatureRefused
-from mcp_authz.model import AccessToken, AgentName, Link, LinkId, SessionId, Thumbprint
+from mcp_authz.model import AccessToken, AgentName, LinkId, SessionId, Thumbprint
 from mcp_authz.rules import jose
 from mcp_authz.rules.keys import PrivateKey, unb64url
-from mcp_authz.rules.scope import Scope, parse_scopes
-from mcp_authz.rules.token import (
-    ACCESS_TOKEN,
-    DELEGATION,
-    access_claims,
-    delegation_claims,
-    read_access_token,
-    read_delegation,
-)
+from mcp_authz.rules.scope import parse_scopes
+from mcp_authz.rules.token import ACCESS_TOKEN, access_claims, read_access_token
 
 KEY = PrivateKey.from_seed(bytes(range(32)))
 KID = KEY.public.thumbprint
@@ -163,6 +156,8 @@ def test_a_token_that_lives_longer_than_any_of_ours_is_refused() -> None:
         {"act": {"sub": "agent:coder"}},
         {"act": {"sub": "user:coder", "iss": ISSUER}},
         {"act": "agent:coder"},
+        {"act": {"sub": "agent:coder", "iss": ISSUER, "act": {"sub": "agent:planner"}}},
+        {"act": {"sub": "agent:coder", "iss": ISSUER, "act": {}}},
         {"client_id": "planner"},
         {"client_id": "agent:coder"},
     ],
@@ -173,45 +168,47 @@ def test_actor_session_and_link_stand_together_and_the_actor_is_the_client(chang
         read(signed(claims(**changes)))
 
 
-def test_a_token_bound_to_a_key_is_not_taken_as_a_bearer_token() -> None:
-    with pytest.raises(SignatureRefused, match="bound"):
-        read(signed(claims(cnf={"jkt": "x"})))
+def test_a_chain_of_nobody_is_refused() -> None:
+    with pytest.raises(SignatureRefused, match="nobody"):
+        read(signed({**claims(), "act": None}))
+
+
+def test_a_token_says_which_key_must_prove_its_uses() -> None:
+    bound = replace(DELEGATED, confirmation=Thumbprint("shown"))
+    said = access_claims(bound, issuer=ISSUER, audience=AUDIENCE, chain=CHAIN)
+    assert said["cnf"] == {"jkt": "shown"} and read(signed(said)) == bound
+
+
+@pytest.mark.parametrize(
+    "cnf",
+    [None, {}, "shown", {"jkt": ""}, {"jkt": 7}, {"jwk": {}}, {"jkt": "shown", "jwk": {}}, {"x5t#S256": "y"}],
+    ids=str,
+)
+def test_a_token_that_is_bound_in_another_way_is_refused(cnf: Any) -> None:
+    with pytest.raises(SignatureRefused):
+        read(signed({**claims(), "cnf": cnf}))
+
+
+def test_the_chain_of_an_agent_that_works_for_itself_begins_with_it() -> None:
+    own = replace(DELEGATED, subject="agent:planner")
+    said = access_claims(own, issuer=ISSUER, audience=AUDIENCE, chain=CHAIN)
+    assert read(signed(said)) == own
+    for other in ("agent:coder", "agent:somebody", "planner", "service:planner"):
+        with pytest.raises(SignatureRefused):
+            read(signed({**said, "sub": other}))
+
+
+def test_a_chain_of_actors_is_read_no_deeper_than_chains_are() -> None:
+    act: dict[str, Any] = {"sub": "agent:first", "iss": ISSUER}
+    for number in range(limits.CHAIN_LINKS - 2):
+        act = {"sub": f"agent:{number}", "iss": ISSUER, "act": act}
+    said = claims(act={"sub": "agent:coder", "iss": ISSUER, "act": act})
+    assert read(signed(said)).actor == "coder"
+    deeper = {"sub": "agent:coder", "iss": ISSUER, "act": {"sub": "agent:more", "iss": ISSUER, "act": act}}
+    with pytest.raises(SignatureRefused):
+        read(signed({**said, "act": deeper}))
 
 
 def test_a_scope_claim_with_something_else_than_scopes_is_refused() -> None:
     with pytest.raises(InputError):
         read(signed(claims(scope="pr:write  pr::read")))
-
-
-LINK = Link(
-    id=LinkId("l_2"),
-    session=SessionId("s_1"),
-    parent=LinkId("l_1"),
-    holder=AgentName("coder"),
-    scope=frozenset({Scope("pr:write")}),
-    tools=None,
-    depth=1,
-    max_depth=1,
-    issued_at=NOW,
-    expires_at=NOW + timedelta(hours=1),
-)
-
-
-def statement(**changes: Any) -> str:
-    said = delegation_claims(LINK, issuer=ISSUER, subject="user:alice", holder_key=Thumbprint("print"))
-    kept = {name: value for name, value in {**said, **changes}.items() if value is not None}
-    return signed(kept, typ=DELEGATION)
-
-
-def test_a_delegation_statement_names_the_link_and_the_key_it_is_for() -> None:
-    said = read_delegation(statement(), keys={KID: KEY.public}, issuer=ISSUER, now=NOW)
-    assert said == (LINK.id, Thumbprint("print"))
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [{"cnf": None}, {"cnf": {}}, {"cnf": "print"}, {"jti": None}, {"iss": "https://other.example"}, {"exp": 1}],
-)
-def test_a_delegation_statement_is_ours_in_time_and_for_a_key(changes: dict[str, Any]) -> None:
-    with pytest.raises(SignatureRefused):
-        read_delegation(statement(**changes), keys={KID: KEY.public}, issuer=ISSUER, now=NOW)
