@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any, Final
 
 from bench.governed import OPERATOR, SCOPE
@@ -126,7 +127,7 @@ async def _held(house: House, keys: list[PrivateKey]) -> Held:
     key = await running.installation.store.key(Thumbprint(keys[0].public.thumbprint))
     assert key is not None
     texts = await running.chains.root(link, session, Chain(links=(link,)), key)
-    for before, holder in zip(keys, keys[1:], strict=False):
+    for before, holder in pairwise(keys):
         last = read_unverified(texts)[-1]
         given = Given(
             id=new_uuid7(utc_now()),
