@@ -11,6 +11,7 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -45,6 +46,7 @@ class Fetcher:
     resolve: Resolve = resolve
     may_reach: Callable[[str], bool] = is_public
     trust: ssl.SSLContext | None = None  # whose certificates count; None: those that the system trusts
+    patience: timedelta = limits.METADATA_TIME
 
     async def __call__(self, url: str) -> bytes:
         """Return the document at `url`, at most `limits.METADATA_BYTES` long; its content is not looked at.
@@ -54,13 +56,13 @@ class Fetcher:
         """
         try:
             require_url(url)
-            with anyio.fail_after(limits.METADATA_TIME.total_seconds()):
+            with anyio.fail_after(self.patience.total_seconds()):
                 return await self._fetched(url)
         except InputError as error:
             raise FetchRefused(str(error)) from None
         except TimeoutError:
-            seconds = int(limits.METADATA_TIME.total_seconds())
-            raise FetchRefused(f"`{url}` did not answer whole within {seconds} seconds") from None
+            seconds = self.patience.total_seconds()
+            raise FetchRefused(f"`{url}` did not answer whole within {seconds:g} seconds") from None
 
     async def _fetched(self, url: str) -> bytes:
         parts = urlsplit(url)

@@ -24,10 +24,13 @@ from mcp_authz.agents import Agents, People
 from mcp_authz.client.delegation import delegate
 from mcp_authz.delegating import Asked, Delegations, Source
 from mcp_authz.errors import AuthzError
+from mcp_authz.hosted import Fetch
 from mcp_authz.ids import new_id
 from mcp_authz.issuer_keys import IssuerKeys
-from mcp_authz.model import AccessToken, AgentName, Caller, Chain, Grant, Link, Proof, Session
+from mcp_authz.model import AccessToken, Agent, AgentName, Caller, Chain, Grant, Link, Proof, Session, Thumbprint
 from mcp_authz.oauth import OAuthServer, oauth_routes
+from mcp_authz.oauth.client import Client
+from mcp_authz.oauth.issuing import Issuer
 from mcp_authz.redeeming import Chains
 from mcp_authz.rules import jose
 from mcp_authz.rules.constraint import ToolsMap
@@ -219,6 +222,15 @@ class House:
                 definition_digest=pin.digest,
             )
         )
+
+    @property
+    def issuing(self) -> Issuer:
+        """What signs the tokens."""
+        return Issuer(store=self.store, issuer=self.issuer, resource=self.resource, keys=self.keys, clock=self.clock)
+
+    def client_of(self, agent: Agent, actor: Actor) -> Client:
+        """The agent as a client that has just proved its key."""
+        return Client(agent=agent, key=Thumbprint(actor.key.public.thumbprint))
 
     async def events(self, kind: str) -> list[Mapping[str, Any]]:
         """The fields of the records of one kind."""
