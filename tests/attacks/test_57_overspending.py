@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
+import anyio
 import pytest
 
 from mcp_authz.store.ports import Lost
+from tests.attacks.attacker import answer_in, spy, tool
+from tests.signing import signing
 from tests.store.conftest import Stores, stores  # noqa: F401 - the fixture
 from tests.store.world import LEAF, SESSION, admission, once, settle
+from tests.world import ENVELOPE, world
 
 
 @pytest.mark.parametrize("budget", [{"session_calls": 10}, {"link_calls": 10}])
@@ -39,3 +44,24 @@ async def test_one_proof_shown_to_two_processes_fifty_times_admits_one_call(stor
         assert sum(isinstance(answer, int) for answer in answers) == 1
         assert [answer for answer in answers if not isinstance(answer, int)] == [Lost(reason="replayed")] * 49
         assert len(await one.records(kind="decision")) == 1
+
+
+@pytest.mark.parametrize("hazard", ["read", "destructive"])
+async def test_a_signed_call_that_is_sent_fifty_times_at_once_is_one_call(tmp_path: Path, hazard: str) -> None:
+    server = spy(tmp_path / "spy", tool("look"))
+    entry = server.config(tools={"look": {"hazard": hazard, "scopes": ["spy:look"], "proof": "signed"}})
+    async with world(tmp_path, servers={"spy": entry}) as w:
+        coder = await w.ready("coder", "spy:look")
+        token, meta = await w.token(coder), (await signing(w, coder)).meta("spy__look", at=w.clock())
+        said = list[str]()
+
+        async def send() -> None:
+            result = answer_in(await w.raw_call(token, "spy__look", {}, meta=meta))["result"]
+            said.append(result["_meta"][ENVELOPE].get("reason", "held") if result.get("isError") else "ran")
+
+        async with anyio.create_task_group() as group:
+            for _ in range(50):
+                group.start_soon(send)
+        first = "ran" if hazard == "read" else "held"
+        assert sorted(said) == sorted([first, *["replayed"] * 49])
+        assert len(server.ran) == (1 if hazard == "read" else 0)
