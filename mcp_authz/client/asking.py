@@ -18,12 +18,14 @@ from mcp_authz.client.talk import Ask, Talk
 from mcp_authz.ids import new_id
 from mcp_authz.rules import dpop, jose
 from mcp_authz.rules.keys import PrivateKey
+from mcp_authz.rules.signed_link import parse_chain, read_unverified
 
 Clock = Callable[[], datetime]
 
 _EXCHANGE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
 _ACCESS_TOKEN: Final = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - RFC 8693 section 3
 _JWT: Final = "urn:ietf:params:oauth:token-type:jwt"
+_ASK: Final = "ask who delegated it for a new one"
 NONCE: Final = "dpop-nonce"
 USE_NONCE: Final = "use_dpop_nonce"
 
@@ -72,9 +74,12 @@ def redeemed(who: Applicant, chain: str, scope: str | None) -> Talk[Granted]:
     """The talk that makes a token of a signed chain whose last link was given to this key.
 
     Raises:
-        SignInRefused: the gateway does not take the chain, or not from this agent.
+        SignInRefused: the chain has ended, or the gateway does not take it, or not from this agent.
         NoAnswer: as above.
     """
+    ended_at = read_unverified(parse_chain(chain))[-1].expires_at
+    if who.clock() >= ended_at:
+        raise SignInRefused(f"the chain of agent `{who.name}` ended at {ended_at:%Y-%m-%d %H:%M:%S} UTC; {_ASK}")
     form = {"grant_type": _EXCHANGE, "subject_token": chain, "subject_token_type": _JWT}
     return _granted(who, (yield from _asked(who, _scoped(form, scope), {})))
 
@@ -107,7 +112,7 @@ def _asked(who: Applicant, form: Mapping[str, str], claims: Mapping[str, str]) -
     nonce = answer.headers.get(NONCE)
     if nonce is not None and _error(answer) == USE_NONCE:  # RFC 9449 section 8
         answer = yield _posted(who, form, claims, nonce)
-    return _body(who, answer)
+    return _body(who, form, answer)
 
 
 def _posted(who: Applicant, form: Mapping[str, str], claims: Mapping[str, str], nonce: str | None) -> Ask:
@@ -129,23 +134,23 @@ def _assertion(who: Applicant, more: Mapping[str, str]) -> str:
     return jose.sign({**claims, **more}, typ="JWT", key=who.key)
 
 
-def _body(who: Applicant, answer: httpx2.Response) -> dict[str, Any]:
+def _body(who: Applicant, form: Mapping[str, str], answer: httpx2.Response) -> dict[str, Any]:
     body = _json(answer)
     if body is None or answer.status_code >= 500 or answer.status_code in range(300, 400):
         raise NoAnswer(f"the gateway at {who.door.issuer} cannot sign anybody in now")
     if answer.status_code != 200 or not isinstance(body.get("access_token"), str):
-        raise SignInRefused(_why(who.name, str(body.get("error")), str(body.get("error_description") or "no reason")))
+        error, description = str(body.get("error")), str(body.get("error_description") or "no reason")
+        raise SignInRefused(_why(who.name, error, description, by_chain=form.get("subject_token_type") == _JWT))
     return body
 
 
-def _why(agent: str, error: str, description: str) -> str:
-    said = f"`{error}`: {description}"
+def _why(agent: str, error: str, description: str, *, by_chain: bool) -> str:
+    if by_chain:
+        return f"the gateway does not take the chain of agent `{agent}` ({error}: {description}); {_ASK}"
     if error == "invalid_client":
         advice = f"`mcp-authz agent show {agent}` says whether it is enrolled, active and has this key"
         return f"the gateway does not let agent `{agent}` sign in; ask the operator: {advice}"
-    if error in {"invalid_grant", "access_denied"}:
-        return f"what agent `{agent}` asks for does not hold (any more) ({said}); ask who delegated it for a new chain"
-    return f"the gateway gave agent `{agent}` no token ({said})"
+    return f"the gateway gave agent `{agent}` no token ({error}: {description})"
 
 
 def _granted(who: Applicant, body: Mapping[str, Any]) -> Granted:
