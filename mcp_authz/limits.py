@@ -52,6 +52,7 @@ CALL_PROOF_BYTES: Final = 128 * 1024  # base64url of those, and the rest
 CHAIN_BYTES: Final = 64 * 1024  # of all signed links together, read before any cryptography
 LINKS_REMEMBERED: Final = 10_000  # signed links whose signatures were verified; about a kilobyte each
 CONSTRAINT_DEPTH: Final = 32
+LINK_JSON_DEPTH: Final = JSON_DEPTH + 2 * CONSTRAINT_DEPTH + 8  # a value in the innermost of nested constraints
 CONSTRAINT_CLAUSES: Final = 64  # in one argument's constraint, all levels; comparing two takes at most their product
 
 # What comes from tool servers and is worked on for their callers.

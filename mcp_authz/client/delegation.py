@@ -15,7 +15,6 @@ from typing import Final, Literal
 from mcp_authz import limits
 from mcp_authz.errors import DelegationError
 from mcp_authz.ids import new_uuid7
-from mcp_authz.rules import jose
 from mcp_authz.rules.constraint import ToolsMap, narrows
 from mcp_authz.rules.constraint_words import words
 from mcp_authz.rules.keys import PrivateKey, PublicKey
@@ -26,6 +25,7 @@ from mcp_authz.rules.signed_link import (
     SignedLink,
     derive,
     parse_chain,
+    read_issuer,
     read_purpose,
     read_unverified,
     verify_derived,
@@ -107,7 +107,7 @@ def describe(chain: str | Sequence[str], keys: Mapping[str, PublicKey] | None = 
         DelegationError: something grew along the chain.
     """
     links = _links(chain)
-    issuer = jose.require_text(jose.read(links[0]).claims, "iss")
+    issuer = read_issuer(links)
     if keys is None:
         return Description(issuer=issuer, purpose=read_purpose(links), links=verify_derived(links), verified="derived")
     found = verify_signatures(links, issuer=issuer, keys=keys)

@@ -97,6 +97,7 @@ def read(
     token: str,
     *,
     max_bytes: int = limits.TOKEN_BYTES,
+    max_depth: int = limits.JSON_DEPTH,
     allow_jwk: bool = False,
     algorithms: frozenset[str] = _ALGORITHMS,
 ) -> UnverifiedJws:
@@ -114,7 +115,7 @@ def read(
         raise SignatureRefused("the token is not a compact JWS of three parts")
     try:
         header = strict_json.parse_object(unb64url(parts[0]))
-        claims = strict_json.parse_object(unb64url(parts[1]))
+        claims = strict_json.parse_object(unb64url(parts[1]), max_depth=max_depth)
         signature = unb64url(parts[2])
     except InputError as error:
         raise SignatureRefused(f"a part of the token is malformed: {error}") from None

@@ -38,6 +38,7 @@ __all__ = [
     "SignedLink",
     "derive",
     "parse_chain",
+    "read_issuer",
     "read_purpose",
     "read_unverified",
     "sign_root",
@@ -109,6 +110,15 @@ def read_purpose(links: Sequence[str]) -> Purpose:
     return purpose_of(_read_all(links)[0].claims)
 
 
+def read_issuer(links: Sequence[str]) -> str:
+    """Return the gateway that the root says it is of; not verified.
+
+    Raises:
+        SignatureRefused: it cannot be read.
+    """
+    return jose.require_text(_read_all(links)[0].claims, "iss")
+
+
 def derive(chain: Sequence[str], given: Given, *, key: PrivateKey) -> str:
     """Return the link by which the holder of the chain's last one gives some of it to the next holder.
 
@@ -124,7 +134,7 @@ def derive(chain: Sequence[str], given: Given, *, key: PrivateKey) -> str:
     if parent.holder != key.public:
         raise DelegationError("the last link was given to another key")
     signed = jose.sign(derived_claims(given, parent, key.public), typ=TYP, key=key)
-    check_narrows(parent, read_link(jose.read(signed), session=parent.session, parent=parent, signer=key.public))
+    check_narrows(parent, read_link(_read(signed), session=parent.session, parent=parent, signer=key.public))
     return signed
 
 
@@ -227,4 +237,8 @@ def _require_bounds(links: Sequence[str]) -> None:
 
 def _read_all(links: Sequence[str]) -> tuple[UnverifiedJws, ...]:
     _require_bounds(links)
-    return tuple(jose.read(link) for link in links)
+    return tuple(_read(link) for link in links)
+
+
+def _read(link: str) -> UnverifiedJws:
+    return jose.read(link, max_depth=limits.LINK_JSON_DEPTH)

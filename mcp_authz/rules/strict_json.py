@@ -30,19 +30,19 @@ _WHOLE_ESCAPES: Final = re.compile(
 )
 
 
-def parse_object(raw: bytes, *, max_bytes: int = limits.BODY_BYTES) -> JsonObject:
+def parse_object(raw: bytes, *, max_bytes: int = limits.BODY_BYTES, max_depth: int = limits.JSON_DEPTH) -> JsonObject:
     """Return the one JSON object that `raw` is, read in the only way it can be read.
 
     Raises:
         InputError: `raw` is no JSON object, or breaks a rule of `parse_value`.
     """
-    value = parse_value(raw, max_bytes=max_bytes)
+    value = parse_value(raw, max_bytes=max_bytes, max_depth=max_depth)
     if not isinstance(value, dict):
         raise InputError("expected a JSON object, not another JSON value")
     return value
 
 
-def parse_value(raw: bytes, *, max_bytes: int = limits.BODY_BYTES) -> Any:
+def parse_value(raw: bytes, *, max_bytes: int = limits.BODY_BYTES, max_depth: int = limits.JSON_DEPTH) -> Any:
     """Return the one JSON value that `raw` is: UTF-8, bounded, no key twice, no number or text of two readings.
 
     Raises:
@@ -51,7 +51,7 @@ def parse_value(raw: bytes, *, max_bytes: int = limits.BODY_BYTES) -> Any:
     if len(raw) > max_bytes:
         raise InputError(f"the JSON text is longer than {max_bytes} bytes")
     text = _text(raw)
-    _require_shallow(raw)
+    _require_shallow(raw, max_depth)
     try:
         value = _DECODER.decode(text)
     except json.JSONDecodeError as error:
@@ -82,14 +82,14 @@ def _text(raw: bytes) -> str:
         raise InputError(f"the JSON text is not UTF-8 at byte {error.start}") from None
 
 
-def _require_shallow(raw: bytes) -> None:
-    """Know, without recursion, that the parser will not have more than `JSON_DEPTH` brackets open at once."""
-    if raw.count(b"{") + raw.count(b"[") <= limits.JSON_DEPTH:
+def _require_shallow(raw: bytes, max_depth: int) -> None:
+    """Know, without recursion, that the parser will not have more than `max_depth` brackets open at once."""
+    if raw.count(b"{") + raw.count(b"[") <= max_depth:
         return
     steps = _STRING.sub(b"", raw).translate(_STEPS, _NOT_BRACKETS)
     depth = max(map(sub, accumulate(steps), count(1)), default=0)  # a step is 2 up or 0 down, less 1 each time
-    if depth > limits.JSON_DEPTH:
-        raise InputError(f"the JSON text is nested deeper than {limits.JSON_DEPTH} levels")
+    if depth > max_depth:
+        raise InputError(f"the JSON text is nested deeper than {max_depth} levels")
 
 
 def _members(pairs: list[tuple[str, Any]]) -> JsonObject:

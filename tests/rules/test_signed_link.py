@@ -18,9 +18,22 @@ from mcp_authz.errors import AuthzError, DelegationError, SignatureRefused
 from mcp_authz.rules import jose
 from mcp_authz.rules.canonical import canonical
 from mcp_authz.rules.constraint import parse_tools, permits_call
-from mcp_authz.rules.keys import PrivateKey, b64url, unb64url
-from mcp_authz.rules.scope import covered, parse_scopes
-from mcp_authz.rules.signed_link import TYP, Given, Purpose, SignedChain, derive, sign_root, verify_links
+from mcp_authz.rules.constraint_kinds import Wildcard
+from mcp_authz.rules.keys import PrivateKey, PublicKey, b64url, unb64url
+from mcp_authz.rules.link_claims import derived_claims
+from mcp_authz.rules.scope import Scope, covered, parse_scopes
+from mcp_authz.rules.signed_link import (
+    TYP,
+    Given,
+    Purpose,
+    SignedChain,
+    derive,
+    read_unverified,
+    sign_root,
+    verify_derived,
+    verify_links,
+)
+from tests.rules.drawn import arguments, constraints, narrower, near
 
 ISSUER = "https://gateway.example"
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
@@ -66,7 +79,7 @@ def verified(links: list[str], presenter: PrivateKey | None = None, now: datetim
 
 def resigned(link: str, key: PrivateKey, **changes: Any) -> str:
     """The link with other claims, signed by this key; None removes a claim."""
-    unverified = jose.read(link)
+    unverified = jose.read(link, max_depth=limits.LINK_JSON_DEPTH)
     claims = {name: value for name, value in {**unverified.claims, **changes}.items() if value is not None}
     return jose.sign(claims, typ=TYP, key=key, kid=unverified.kid)
 
@@ -225,8 +238,184 @@ def test_what_only_the_root_may_say_is_not_believed_of_a_later_link() -> None:
     assert verified([root, first, claimed]).purpose == PURPOSE
 
 
+@pytest.fixture
+def verifications(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Every signature that is verified, as it happens."""
+    done = list[bytes]()
+    verify = PublicKey.verify
+
+    def counted(key: PublicKey, message: bytes, signature: bytes) -> None:
+        done.append(signature)
+        verify(key, message, signature)
+
+    monkeypatch.setattr(PublicKey, "verify", counted)
+    return done
+
+
+def test_each_link_of_a_chain_that_holds_is_verified_once(verifications: list[bytes]) -> None:
+    verified(CHAIN)
+    assert len(verifications) == len(CHAIN) == 3
+
+
+@pytest.mark.parametrize("what", ["too many links", "no link at all", "a megabyte"])
+def test_the_bounds_of_a_chain_come_before_any_cryptography(what: str, verifications: list[bytes]) -> None:
+    with pytest.raises(SignatureRefused):
+        verified(spoilt(CHAIN)[what](), presenter=HOLDERS[2])
+    assert verifications == []
+
+
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_a_link_that_cannot_be_read_stops_a_chain_before_any_cryptography(at: int, verifications: list[bytes]) -> None:
+    head, claims, signature = CHAIN[at].split(".")
+    for text in (f"{head}.{claims}", f"{head}.{claims}=.{signature}", f"{claims}.{head}.{signature}", ""):
+        with pytest.raises(SignatureRefused):
+            verified([*CHAIN[:at], text, *CHAIN[at + 1 :]], presenter=HOLDERS[2])
+    assert verifications == []
+
+
+def test_nothing_below_a_link_that_does_not_verify_is_looked_at(verifications: list[bytes]) -> None:
+    root, first, second = CHAIN
+    with pytest.raises(SignatureRefused, match="link 2 of 3"):
+        verified([root, resigned(first, HOLDERS[9]), second], presenter=HOLDERS[2])
+    assert len(verifications) == 2
+
+
+def test_a_chain_has_as_many_links_as_it_may_and_no_more() -> None:
+    deep = {"max_depth": limits.CHAIN_LINKS - 1}
+    longest = chain(*(step(number, **deep) for number in range(limits.CHAIN_LINKS)))
+    assert len(verified(longest).links) == limits.CHAIN_LINKS
+    with pytest.raises(DelegationError, match="are not possible"):
+        derive(longest, step(limits.CHAIN_LINKS, **deep), key=HOLDERS[limits.CHAIN_LINKS - 1])
+    with pytest.raises(DelegationError, match="may grow beyond"):
+        verified(chain(step(0, max_depth=limits.CHAIN_LINKS)))
+
+
+def nested(levels: int) -> dict[str, Any]:
+    constraint: dict[str, Any] = {"constraint_type": "wildcard"}
+    for _ in range(levels - 1):
+        constraint = {"constraint_type": "all", "constraints": [constraint]}
+    return constraint
+
+
+def tools_claim(constraint: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{"type": "attenuating_agent_token", "tools": {"acme__list": {"a": constraint}}}]
+
+
+def test_constraints_in_a_link_are_read_up_to_their_bounds() -> None:
+    (root,) = chain(step(0))
+    most = tools_claim(nested(limits.CONSTRAINT_DEPTH))
+    assert verified([resigned(root, GATEWAY, authorization_details=most)]).leaf.tools is not None
+    clauses = [{"constraint_type": "wildcard"}] * limits.CONSTRAINT_CLAUSES
+    for more in (nested(limits.CONSTRAINT_DEPTH + 1), {"constraint_type": "any", "constraints": clauses}):
+        with pytest.raises(SignatureRefused):
+            verified([resigned(root, GATEWAY, authorization_details=tools_claim(more))])
+
+
+def test_what_was_derived_is_verified_without_the_keys_of_the_gateway() -> None:
+    assert [link.id for link in verify_derived(CHAIN)] == [link.id for link in verified(CHAIN).links]
+    root, first, second = CHAIN
+    stranger = resigned(root, HOLDERS[9])  # believed, as it is by whoever has no key of the gateway
+    with pytest.raises(SignatureRefused, match="link 2 of 3: a link stands under another link"):
+        verify_derived([resigned(root, GATEWAY, purpose="another"), first, second])
+    with pytest.raises(SignatureRefused, match="link 3 of 3"):
+        verify_derived([root, first, resigned(second, HOLDERS[9])])
+    assert verify_derived([stranger])[0].depth == 0
+
+
 scopes = st.lists(st.sampled_from(["a", "a:b", "a:b:c", "a:*", "d", "d:e"]), min_size=1, max_size=3, unique=True)
 values = st.lists(st.sampled_from(["api", "web", "docs"]), min_size=1, unique=True)
+
+
+tools_of_all_kinds = st.dictionaries(
+    st.sampled_from(["t", "u"]), st.dictionaries(st.sampled_from(["a", "b"]), constraints, max_size=2), min_size=1
+)
+
+
+def less(given_: Given, number: int, data: st.DataObject) -> Given:
+    """What the next holder could be given of this, drawn at random in every dimension."""
+    assert given_.tools is not None
+    kept = data.draw(st.lists(st.sampled_from(sorted(given_.tools)), min_size=1, unique=True))
+    tools = {
+        tool: {name: narrower(one, data) for name, one in given_.tools[tool].items()}
+        or data.draw(st.dictionaries(st.sampled_from(["a", "b"]), constraints, max_size=2))
+        for tool in kept
+    }
+    scope = data.draw(st.lists(st.sampled_from(sorted(given_.scope)), min_size=1, unique=True))
+    seconds = data.draw(st.integers(1, int((given_.expires_at - given_.issued_at).total_seconds())))
+    assert given_.max_calls is not None
+    return replace(
+        given_,
+        id=uuid7(number),
+        holder=HOLDERS[number].public,
+        scope=frozenset(Scope(f"{one}{data.draw(st.sampled_from(['', ':x']))}") for one in scope),
+        tools=tools,
+        max_depth=data.draw(st.integers(max(number, 3), given_.max_depth)),
+        expires_at=given_.issued_at + timedelta(seconds=seconds),
+        max_calls=data.draw(st.integers(1, given_.max_calls)),
+    )
+
+
+def drawn_steps(count: int, tools: Any, data: st.DataObject) -> list[Given]:
+    steps = [step(0, tools=tools, max_depth=4)]
+    for number in range(1, count):
+        steps.append(less(steps[-1], number, data))
+    return steps
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 4), tools_of_all_kinds, st.lists(arguments, min_size=4, max_size=4), st.data())
+def test_a_random_chain_that_narrows_verifies_and_its_leaf_permits_what_all_before_it_permit(
+    count: int, tools: Any, some: list[Any], data: st.DataObject
+) -> None:
+    found = verified(chain(*drawn_steps(count, tools, data)))
+    assert len(found.links) == count and found.leaf.tools is not None
+    telling = [*some, *(value for shape in found.leaf.tools.values() for one in shape.values() for value in near(one))]
+    calls = [{}, *({"a": value} for value in telling), *({"a": value, "b": telling[0]} for value in telling)]
+    for link in found.links:
+        assert all(covered(scope, link.scope) for scope in found.leaf.scope)
+        for tool in ("t", "u", "v"):
+            for call in calls:
+                if permits_call(found.leaf.tools, tool, call) is None:
+                    assert link.tools is not None and permits_call(link.tools, tool, call) is None
+
+
+def widened(parent: Given, child: Given, what: str) -> Given:
+    """The child with more of one dimension than its parent has."""
+    assert parent.tools is not None and child.tools is not None and parent.max_calls is not None
+    open_ = {name: Wildcard() for shape in parent.tools.values() for name in shape}
+    wider: dict[str, dict[str, Any]] = {
+        "scope": {"scope": child.scope | {Scope("everything")}},
+        "tool": {"tools": {**child.tools, "v": {}}},
+        "every tool": {"tools": None},
+        "argument": {"tools": {tool: {**shape, "c": Wildcard(), **open_} for tool, shape in parent.tools.items()}},
+        "closed": {"tools": {tool: {} for tool in parent.tools}},
+        "depth": {"max_depth": parent.max_depth + 1},
+        "end": {"expires_at": parent.expires_at + timedelta(seconds=1)},
+        "beginning": {"issued_at": parent.issued_at - timedelta(seconds=1)},
+        "calls": {"max_calls": parent.max_calls + 1},
+        "every call": {"max_calls": None},
+    }
+    return replace(child, **wider[what])
+
+
+DIMENSIONS = ["scope", "tool", "every tool", "argument", "closed", "depth", "end", "beginning", "calls", "every call"]
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.integers(2, 4), st.sampled_from(DIMENSIONS), st.data())
+def test_a_random_chain_of_which_one_step_widens_one_dimension_is_refused(
+    count: int, what: str, data: st.DataObject
+) -> None:
+    tools = parse_tools({tool: {"a": data.draw(constraints).to_json()} for tool in ("t", "u")})
+    steps = drawn_steps(count, tools, data)
+    at = data.draw(st.integers(1, count - 1))
+    steps[at] = widened(steps[at - 1], steps[at], what)
+    links = [sign_root(steps[0], PURPOSE, issuer=ISSUER, key=GATEWAY)]
+    for number, one in enumerate(steps[1:]):  # signed by hand: `derive` would refuse to
+        above, holder = read_unverified(links)[-1], HOLDERS[number]
+        links.append(jose.sign(derived_claims(one, above, holder.public), typ=TYP, key=holder))
+    with pytest.raises(DelegationError):
+        verified(links)
 
 
 @settings(max_examples=60, deadline=None)
