@@ -225,6 +225,27 @@ async def test_a_token_is_renewed_before_it_ends_and_a_short_one_is_used_at_all(
         assert (await held.current()).access != before
 
 
+async def test_a_chain_is_redeemed_once_and_again_only_when_its_link_leads_nowhere() -> None:
+    asked, ended = list[Mapping[str, str]](), set[str]()
+
+    async def gate(claims: Mapping[str, str]) -> SignedIn:
+        asked.append(claims)
+        if (named := claims.get("delegation")) in ended:
+            raise SignInRefused("invalid_grant: the delegation has ended")
+        answer = {"access_token": "t", "expires_in": 600, "subject": "user:alice", "session": "s_1"}
+        return SignedIn(answer={**answer, "link": named or f"l_{len(asked)}"}, key=KEY)
+
+    held = Tokens(gate, redeems=True)
+    held.drop(await held.current())
+    held.drop(await held.current())
+    ended.add("l_1")
+    assert (await held.current()).link == "l_4"
+    assert asked == [{}, {"delegation": "l_1"}, {"delegation": "l_1"}, {}]
+    held.drop(await held.current(), session="s_9")  # it was given a session of its own
+    await held.current()
+    assert asked[-1] == {"session": "s_9"}
+
+
 def test_a_key_that_others_can_read_is_refused_with_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "key.pem"
     path.write_text(PrivateKey.generate().to_pem())
