@@ -15,10 +15,11 @@ from mcp_authz.client import delegation
 from mcp_authz.client.asking import Applicant, Clock, own_session, signed_chain
 from mcp_authz.client.conditions import Conditions, Tools, tools_map
 from mcp_authz.client.discovery import endpoint, looking_up
+from mcp_authz.client.enrolling import enrolled
 from mcp_authz.client.key_files import load_key, save_key
 from mcp_authz.client.signing import Signer
 from mcp_authz.client.talk import Talk, carry, line
-from mcp_authz.errors import DelegationError, InputError
+from mcp_authz.errors import DelegationError, InputError, KeyRefused
 from mcp_authz.rules import link_id
 from mcp_authz.rules.call_proof import INVOCATION
 from mcp_authz.rules.keys import PrivateKey, PublicKey
@@ -214,6 +215,41 @@ class AgentIdentity:
         signer = Signer(key=self.key, link=str(meant), resource=endpoint(url))
         params = {"name": tool, "arguments": dict(arguments)}
         return {INVOCATION: signer.proof("tools/call", params, at=at or now())}
+
+    async def enrol(self, url: str, code: str, *, clock: Clock = now, verify: SSLContext | None = None) -> None:
+        """The gateway knows this agent by this key; save the identity first, a key that is lost cannot be used.
+
+        `code` is the one-time code that the operator got from `mcp-authz agent code NAME`.
+
+        Raises:
+            SignInRefused: the code is wrong, used or expired, or the key is somebody's already.
+            NoAnswer: no gateway answers there.
+        """
+        resource = endpoint(url)
+        async with line(resource, verify) as http:
+            await carry(http, self._enrolling(resource, code, clock))
+
+    async def rotate(self, url: str, path: str | Path, *, verify: SSLContext | None = None) -> AgentIdentity:
+        """Return the agent with a new key, which is in the file and counts; this one stops signing in.
+
+        What was issued to the old key counts for a while longer. The new key is on disk, beside the old one, before
+        the gateway hears of it: whatever breaks, the next call of this finds out which one counts.
+
+        Raises:
+            AuthzError: the gateway takes no other key, or cannot be asked; or the file is not this agent's key.
+        """
+        from mcp_authz.client import rotation
+
+        resource, file = endpoint(url), Path(path)
+        if not rotation.draft_of(file).exists() and load_key(file).public != self.public_key:
+            raise KeyRefused(f"`{path}` holds another key than agent `{self.name}` has here; load it from there")
+        async with line(resource, verify) as http:
+            door = await carry(http, looking_up(resource))
+            return AgentIdentity(name=self.name, key=await rotation.rotate(http, door, self.name, file))
+
+    def _enrolling(self, resource: str, code: str, clock: Clock) -> Talk[None]:
+        door = yield from looking_up(resource)
+        yield from enrolled(Applicant(name=self.name, key=self.key, door=door, clock=clock), code)
 
     def _fetching(self, resource: str, claims: Mapping[str, str], clock: Clock) -> Talk[str]:
         door = yield from looking_up(resource)
