@@ -140,7 +140,7 @@ class House:
         base = {"client_assertion_type": ASSERTION_TYPE, "client_assertion": self.assertion(actor)}
         return await self.http.post(f"{self.issuer}{path}", data={**base, **form}, headers=headers)
 
-    async def sign_in(self, actor: Actor, *, claims: Mapping[str, Any] | None = None, **form: str) -> dict[str, Any]:
+    async def sign_in(self, actor: Actor, *, claims: Mapping[str, Any] | None = None, **form: Any) -> dict[str, Any]:
         """The token response of a sign-in."""
         own = {"client_assertion": self.assertion(actor, **claims)} if claims else {}
         return expect(await self.post(actor, grant_type="client_credentials", **own, **form))
