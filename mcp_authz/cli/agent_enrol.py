@@ -5,18 +5,23 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mcp_authz.cli.invocation import asynchronous, named_config
+from mcp_authz.agents import agent_name
+from mcp_authz.cli.invocation import advising, asynchronous
+from mcp_authz.cli.kept_key import kept_key
 from mcp_authz.cli.options import Json
 from mcp_authz.cli.output import next_step, print_json, say
-from mcp_authz.client.enrolling import EnrolmentRefused, enrol_at
+from mcp_authz.client.agent_identity import now
+from mcp_authz.client.asking import Applicant
+from mcp_authz.client.discovery import discover, endpoint
+from mcp_authz.client.enrolling import enrolled
 from mcp_authz.client.key_files import load_key, save_key
-from mcp_authz.config import find_config, load_config, user_data_dir
+from mcp_authz.client.sign_in import NoAnswer, SignInRefused
+from mcp_authz.client.talk import carry, line
 from mcp_authz.errors import ConfigError
 from mcp_authz.rules.keys import PrivateKey
 
@@ -39,30 +44,26 @@ async def enrol(
     json: Json = False,
 ) -> None:
     """Make an agent's key here, and register it at a gateway by a one-time code."""
-    path = kept_key(ctx, agent) if key is None else key.absolute()
-    there = _is_there(path)
-    try:
-        enrolled = await enrol_at(url, agent, _code() if code is None else code.strip(), partial(_key, path))
-    except EnrolmentRefused:  # where there was no answer the key stays: it may have been registered
-        if not there:
-            path.unlink(missing_ok=True)
-        raise
+    path = kept_key(ctx, agent_name(agent)).path if key is None else key.absolute()
+    there, resource = _is_there(path), endpoint(url)
+    async with line(resource, None) as http:
+        door = await discover(http, resource)
+        who = Applicant(name=agent, key=_key(path), door=door, clock=now)
+        try:
+            with advising(NoAnswer, f"run this again: the key stays in {path}"):
+                await carry(http, enrolled(who, _code() if code is None else code.strip()))
+        except SignInRefused:  # where there was no answer the key stays: it may have been registered
+            if not there:
+                path.unlink(missing_ok=True)
+            raise
+    thumbprint = who.key.public.thumbprint
     if json:
-        print_json({"agent": agent, "key": enrolled.thumbprint, "file": str(path)})
+        print_json({"agent": agent, "key": thumbprint, "file": str(path)})
         return
-    say(f"agent {agent} is enrolled at {enrolled.issuer}, with key {enrolled.thumbprint}")
+    say(f"agent {agent} is enrolled at {door.issuer}, with key {thumbprint}")
     say(f"its private half is in {path}")
     named = [] if key is None else ["--key", str(path)]
-    next_step(shlex.join(["mcp-authz", "connect", enrolled.resource, "--agent", agent, *named]))
-
-
-def kept_key(ctx: typer.Context, agent: str) -> Path:
-    """Where `connect` looks for the key of an agent when it is told nothing else."""
-    try:
-        path = find_config(named_config(ctx))
-    except ConfigError:  # a gateway elsewhere needs no configuration here
-        return user_data_dir() / "agents" / f"{agent}.pem"
-    return load_config(path).agent_key(agent)
+    next_step(shlex.join(["mcp-authz", "connect", resource, "--agent", agent, *named]))
 
 
 def _is_there(path: Path) -> bool:

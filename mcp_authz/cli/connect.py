@@ -16,11 +16,13 @@ from anyio.abc import TaskStatus
 
 from mcp_authz import limits
 from mcp_authz.cli.invocation import advising, asynchronous, named_config
+from mcp_authz.cli.kept_key import kept_key
 from mcp_authz.client.bridge import Bridge
 from mcp_authz.client.discovery import endpoint
 from mcp_authz.client.known import Known, file_name
 from mcp_authz.client.local import Local
-from mcp_authz.client.place import Elsewhere, Place
+from mcp_authz.client.place import Elsewhere, Place, Reached
+from mcp_authz.client.rotation import keep_fresh
 from mcp_authz.client.sign_in import agent_key
 from mcp_authz.client.stdio import Lines, Output
 from mcp_authz.client.wire import Wire
@@ -70,6 +72,8 @@ async def connect(
         person=None if person is None else f"user:{person}",
         session=session,
         chain=None if chain is None else partial(_chain, chain.absolute()),
+        # A chain was given to one key, and a key in a file of somebody's choice is theirs to replace.
+        fresh=partial(_fresh, ctx, agent) if key is None and chain is None else None,
     )
     whose = (person, session) if chain is None else (person, session, str(chain.absolute()))
     known = Known(user_data_dir() / "connect" / file_name(place.name, agent, *whose))
@@ -116,13 +120,13 @@ def _configured(ctx: typer.Context) -> Path:
 
 def _key(ctx: typer.Context, named: Path | None, agent: str) -> PrivateKey:
     """The agent's key, read each time it is needed: it may be there later, or be another."""
-    if named is not None:
-        return agent_key(named.absolute())
-    try:
-        path = find_config(named_config(ctx))
-    except ConfigError:  # a gateway elsewhere needs no configuration here
-        return agent_key(user_data_dir() / "agents" / f"{agent}.pem")
-    return agent_key(load_config(path).agent_key(agent))
+    return agent_key(named.absolute() if named is not None else kept_key(ctx, agent).path)
+
+
+async def _fresh(ctx: typer.Context, agent: str, reached: Reached) -> None:
+    """The key that we keep is not older than the configuration wants it, as far as that can be had now."""
+    kept = kept_key(ctx, agent)
+    await keep_fresh(reached.http, reached.door, agent, kept.path, older_than=kept.rotate_after)
 
 
 def _chain(path: Path) -> str:

@@ -61,12 +61,17 @@ class Wire:
         person: str | None = None,
         session: str | None = None,
         chain: Callable[[], str] | None = None,
+        fresh: Callable[[Reached], Awaitable[None]] | None = None,
     ) -> None:
-        """With `chain` the agent works in the delegation that this signed chain gives it."""
+        """With `chain` the agent works in the delegation that this signed chain gives it.
+
+        `fresh` may replace the key before each sign-in; `key` is what it is afterwards.
+        """
         self._place = place
         self._agent = agent
         self._key = key
         self._chain = chain
+        self._fresh = fresh
         self._possession = Possession()
         self._tokens = Tokens(self._sign_in, person=person, session=session, redeems=chain is not None)
         self._opening = anyio.Lock()
@@ -283,6 +288,9 @@ class Wire:
         key, possession = self._key(), self._possession
         chain = self._chain() if self._chain is not None and not claims else None
         reached = await self._place.reach()
+        if self._fresh is not None:
+            await self._fresh(reached)
+            key = self._key()
         http, door, agent = reached.http, reached.door, self._agent
         try:
             with anyio.fail_after(_SIGN_IN):
