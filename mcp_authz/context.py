@@ -61,16 +61,19 @@ class Contexts:
         session, chain = caller.session, caller.chain
         assert session is not None and chain is not None  # noqa: S101 - step 14 admits nobody else
         tool, server = admitted.call.tool, self.audiences[admitted.call.tool.server]
-        subject = session.principal
-        if session.subject is not None and server.subject == "pairwise":
-            subject = pairwise(session.subject, audience=server.audience, key=self.pairwise_key)
+        subject, known_session = session.principal, str(session.id)
+        if server.subject == "pairwise":
+            # The session, too: by its id two servers could tell that they serve the same person.
+            known_session = pairwise(f"session:{session.id}", audience=server.audience, key=self.pairwise_key)
+            if session.subject is not None:
+                subject = pairwise(session.principal, audience=server.audience, key=self.pairwise_key)
         agents = () if session.mode is Mode.IMPERSONATED else chain.agents
         context = CallContext(
             id=new_id("x"),
             call=admitted.call_id,
             subject=subject,
             actors=tuple(f"agent:{name}" for name in reversed(agents)),
-            session=session.id,
+            session=known_session,
             mode=session.mode,
             tool=tool.tool,
             approval=None if approved is None else Approved(hold=approved.id, assurance=evidence_assurance(approved)),

@@ -1,7 +1,7 @@
 """For tool servers behind the gateway: on whose behalf is this call made, and by whom?
 
     verifier = Verifier("https://authz.example.com", audience="billing")
-    context = await verifier.check(ctx.params["_meta"], tool="refund", arguments=arguments)
+    context = await verifier.check(ctx.params.get("_meta"), tool="refund", arguments=arguments)
     context.subject, context.actor, context.approval
 
 docs/context-token.md has the format, and what a verifier in another language has to check.

@@ -45,7 +45,7 @@ class CallContext:
     call: str  # the id of the call in the gateway's audit log
     subject: str  # `pairwise:...` or `user:NAME`; `agent:NAME` of an agent that acts in its own name
     actors: tuple[str, ...]  # `agent:NAME`, the one that acts now first; empty where only the person is to be seen
-    session: str
+    session: str  # `pairwise:...` or the session's id, as the subject
     mode: Mode
     tool: str  # as the tool server names it; a method such as `resources/read` stands for itself
     approval: Approved | None = None
@@ -68,9 +68,9 @@ class Expected:
     arguments: Mapping[str, Any]
 
 
-def pairwise(person: str, *, audience: str, key: bytes) -> str:
-    """Return the name of a person for this audience: always the same, and none that another audience could compare."""
-    made = hmac.new(key, canonical([audience, person]), hashlib.sha256).digest()
+def pairwise(name: str, *, audience: str, key: bytes) -> str:
+    """Return what this audience knows `name` as, `user:NAME` or `session:ID`: always the same, and no other's."""
+    made = hmac.new(key, canonical([audience, name]), hashlib.sha256).digest()
     return f"pairwise:{b64url(made[:16])}"
 
 

@@ -16,8 +16,11 @@ import pytest
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 
+from mcp_authz.config import load_config, parse_config
+from mcp_authz.errors import ConfigError
 from mcp_authz.rules import jose
 from mcp_authz.rules.context_token import HEADER, META
+from mcp_authz.settings import server_rules
 from mcp_authz.verify import Assurance, CallContext, Mode, NotAuthorized, Verifier
 from tests.attacks.attacker import serving, spy, tool
 from tests.road.places import DESTRUCTIVE, asking
@@ -153,14 +156,16 @@ async def test_a_call_says_for_whom_by_whom_and_who_agreed(tmp_path: Path, trans
         assert (said.actors, said.mode, said.approval) == (("agent:coder",), Mode.DELEGATED, None)
         assert said.subject.startswith("pairwise:") and "alice" not in said.subject
         decided = (await w.records("decision"))[-1].event
-        assert (said.call, said.session) == (decided.call, decided.fields["session"])
+        assert said.call == decided.call and said.session != decided.fields["session"]
 
         again = await w.call(coder, "a__look", path="x")
         assert not again.is_error
-        assert (await o.context("a", "look", {"path": "x"})).subject == said.subject
+        later = await o.context("a", "look", {"path": "x"})
+        assert (later.subject, later.session) == (said.subject, said.session)
         await w.call(coder, "b__look")
         elsewhere = await o.context("b", "look", {})
         assert elsewhere.subject.startswith("pairwise:") and elsewhere.subject != said.subject
+        assert elsewhere.session.startswith("pairwise:") and elsewhere.session != said.session
 
         held = await w.call(coder, "a__drop", table="t")
         await w.answer(held.hold, by="alice")
@@ -175,7 +180,8 @@ async def test_a_call_says_for_whom_by_whom_and_who_agreed(tmp_path: Path, trans
 async def test_a_person_is_named_only_where_that_is_configured(tmp_path: Path) -> None:
     async with overheard(tmp_path, "stdio", context_subject="plain") as o:
         await o.world.call(await o.world.ready("coder", "look"), "a__look")
-        assert (await o.context("a", "look", {})).subject == "user:alice"
+        said, decided = await o.context("a", "look", {}), (await o.world.records("decision"))[-1].event
+        assert (said.subject, said.session) == ("user:alice", decided.fields["session"])
 
 
 async def test_a_token_for_one_server_is_for_no_other_and_its_key_is_no_issuers(tmp_path: Path) -> None:
@@ -216,3 +222,17 @@ async def test_each_round_of_questions_has_a_token_of_its_own_and_the_approval_o
         said = [await verifier.check(token, tool="ask", arguments=arguments) for token in tokens]
     assert len({context.id for context in said}) == 3
     assert all(context.approval is not None and context.approval == said[0].approval for context in said)
+
+
+def test_the_examples_configuration_is_one() -> None:
+    config = load_config(ROOT / "examples" / "context" / "gateway.toml")
+    notes = config.servers["notes"]
+    assert notes.context and notes.command is not None
+    assert notes.command[4] == config.public_url
+    assert server_rules("notes", notes).exact.keys() == TOOLS.keys()
+
+
+@pytest.mark.parametrize("setting", [{"context_subject": "plain"}, {"context_audience": "b"}])
+def test_how_the_context_is_said_is_no_setting_of_a_server_that_gets_none(setting: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match="need `context = true`"):
+        parse_config({"servers": {"a": {"command": ["a"], **setting}}})

@@ -33,9 +33,9 @@ ARGUMENTS = {"account": "a-17", "amount": 12.5, "reason": "späte Lieferung"}
 CONTEXT = CallContext(
     id="x_1",
     call="c_1",
-    subject=pairwise("alice", audience=AUDIENCE, key=b"\x02" * 32),
+    subject=pairwise("user:alice", audience=AUDIENCE, key=b"\x02" * 32),
     actors=("agent:coder", "agent:planner"),
-    session="s_1",
+    session=pairwise("session:s_1", audience=AUDIENCE, key=b"\x02" * 32),
     mode=Mode.DELEGATED,
     tool="refund",
     approval=Approved(hold="h_1", assurance=Assurance.PASSKEY),

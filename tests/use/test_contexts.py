@@ -58,7 +58,7 @@ def test_the_agent_that_acts_now_comes_first_and_the_one_that_it_acts_for_last()
 def test_in_its_own_name_an_agent_is_the_subject() -> None:
     own = replace(session(), subject=None, mode=Mode.OWN)
     for subject in ("plain", "pairwise"):
-        audience = ContextAudience(audience="tools", subject=subject)  # type: ignore[arg-type]
+        audience = ContextAudience(audience="tools", subject=subject)
         told = said(replace(CALLER, session=own, person=None), replace(CONTEXTS, audiences={"tools": audience}))
         assert (told.subject, told.mode) == ("agent:planner", Mode.OWN)
         assert told.actors == ("agent:coder", "agent:planner")
