@@ -53,6 +53,14 @@ async def test_tools_are_listed_with_what_the_operator_says_of_them(desk: Desk) 
     assert "files__read" in desk.ok("tools", "list") and "quarantined" in desk.ok("tools", "list")
 
 
+async def test_the_list_shows_how_surely_each_tool_must_be_called_where_anything_is_demanded(desk: Desk) -> None:
+    await seen_tools(desk)
+    assert "PROOF" not in desk.ok("tools", "list")
+    desk.configure(f'proof = {{ destructive = "signed" }}\n{CONFIG}proof = "dpop"\n')
+    assert [tool["proof"] for tool in desk.json("tools", "list")] == ["dpop", "signed"]
+    assert "PROOF" in desk.ok("tools", "list")
+
+
 async def test_a_changed_definition_is_read_and_then_accepted(desk: Desk) -> None:
     pin = await seen_tools(desk)
     assert pin.changed_digest is not None

@@ -44,6 +44,21 @@ async def test_a_signed_call_of_a_tool_that_demands_it_runs_and_is_recorded_as_s
         assert decision["links"] == [link_id.link_id(sign.link)]
 
 
+async def test_policy_sees_that_a_call_was_signed(tmp_path: Path) -> None:
+    policy = tmp_path / "signed.cedar"
+    policy.write_text(
+        '@id("signed") permit (principal, action, resource) '
+        'when { context has session && principal.proof == "signed" };'
+    )
+    async with world(tmp_path, servers={"plain": plain()}, policy=str(policy)) as w:
+        coder = await w.ready("coder", "use")
+        sign = await signing(w, coder)
+        async with wire(w, coder, MODERN) as client:
+            assert reason_of(await (await client.call("plain__say", SAY)).result()) == "policy"
+            meta = sign.meta("plain__say", SAY, at=w.clock())
+            assert not (await (await client.call("plain__say", SAY, meta=meta)).result()).get("isError")
+
+
 async def test_arguments_are_the_same_however_they_are_written(tmp_path: Path) -> None:
     async with world(tmp_path, servers={"plain": plain(tools=SIGNED)}) as w:
         coder = await w.ready("coder", "use")
