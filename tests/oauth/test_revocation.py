@@ -1,0 +1,141 @@
+"""Revocation (RFC 7009): a holder ends a link below its own by a token, an id or a chain, redeemed or not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mcp_authz.errors import TokenRefused
+from mcp_authz.model import AgentName, Link, LinkId, Proof
+from mcp_authz.rules import jose, link_id
+from mcp_authz.rules.keys import PrivateKey
+from mcp_authz.rules.signed_link import TYP, parse_chain, write_chain
+from tests.oauth.house import JWT, Actor, House, expect, house, refused
+
+
+async def _line(h: House) -> tuple[Actor, Actor, Actor, str]:
+    """planner -> coder -> tester, signed and redeemed by nobody."""
+    planner = await h.agent("planner", depth=3, delegates_to=frozenset({AgentName("coder")}))
+    coder = await h.agent("coder", depth=2, delegates_to=frozenset({AgentName("tester")}))
+    tester = await h.agent("tester")
+    await h.start(planner)
+    first = h.derive(await h.root(planner), planner, coder, depth=1)
+    return planner, coder, tester, h.derive(first, coder, tester)
+
+
+async def _stored(h: House, chain: str) -> Link | None:
+    return await h.store.link(link_id.link_id(jose.read(parse_chain(chain)[-1]).claims["jti"]))
+
+
+@pytest.mark.parametrize("who", ["planner", "coder", "tester"])
+async def test_any_holder_above_ends_a_chain_that_nobody_redeemed_for_good(tmp_path: Path, who: str) -> None:
+    async with house(tmp_path) as h:
+        planner, coder, tester, chain = await _line(h)
+        actors = {"planner": planner, "coder": coder, "tester": tester}
+        assert expect(await h.post(actors[who], "/revoke", token=chain)) == {}
+        ended = await _stored(h, chain)
+        assert ended is not None and ended.status == "revoked"
+        refused(await h.exchange(tester, chain, JWT), "invalid_grant")
+        (fields,) = await h.events("revocation")
+        assert (fields["by"], fields["name"]) == (f"agent:{who}", ended.id)
+        first = write_chain(parse_chain(chain)[:-1])
+        await h.redeem(coder, first)  # only what was named has ended
+        refused(await h.exchange(tester, chain, JWT), "invalid_grant")
+
+
+async def test_what_descends_from_a_chain_that_was_never_redeemed_ends_with_it(tmp_path: Path) -> None:
+    async with house(tmp_path) as h:
+        planner, coder, tester, chain = await _line(h)
+        first = write_chain(parse_chain(chain)[:-1])
+        expect(await h.post(planner, "/revoke", token=first))
+        refused(await h.exchange(tester, chain, JWT), "invalid_grant")
+        refused(await h.exchange(coder, first, JWT), "invalid_grant")
+        await h.redeem(coder, h.derive(await h.root(planner), planner, coder))
+
+
+async def test_a_redeemed_chain_and_its_root_are_ended_by_their_text(tmp_path: Path) -> None:
+    async with house(tmp_path) as h:
+        planner, _, tester, chain = await _line(h)
+        token = (await h.redeem(tester, chain))["access_token"]
+        expect(await h.post(planner, "/revoke", token=chain))
+        with pytest.raises(TokenRefused):
+            await h.caller(token)
+        own = await h.token(planner)
+        expect(await h.post(planner, "/revoke", token=await h.root(planner)))
+        with pytest.raises(TokenRefused):
+            await h.caller(own)
+        assert len(await h.events("revocation")) == 2
+
+
+async def test_a_chain_with_a_child_is_ended_before_the_child_is_anybody(tmp_path: Path) -> None:
+    async with house(tmp_path) as h:
+        planner, _, _, _ = await _line(h)
+        child = Actor(AgentName("planner/worker-7"), PrivateKey.generate())
+        chain = h.derive(await h.root(planner), planner, child.key, child="worker-7")
+        expect(await h.post(planner, "/revoke", token=chain))
+        assert await h.store.agent(child.name) is None
+        refused(await h.exchange(child, chain, JWT), "invalid_grant")
+        assert await h.store.agent(child.name) is None
+
+
+async def test_a_delegators_bound_token_for_its_delegate_names_the_link_to_end(tmp_path: Path) -> None:
+    async with house(tmp_path) as h:
+        planner, coder, _, _ = await _line(h)
+        answer = await h.delegate(planner, coder)
+        expect(await h.post(planner, "/revoke", token=answer["access_token"]))
+        with pytest.raises(TokenRefused):
+            await h.caller(answer["access_token"], Proof.DPOP)
+
+
+async def test_who_stands_nowhere_in_a_chain_ends_nothing_and_learns_nothing(tmp_path: Path) -> None:
+    async with house(tmp_path) as h:
+        _, _, tester, chain = await _line(h)
+        stranger = await h.agent("stranger")
+        answers = [await h.post(stranger, "/revoke", token=text) for text in (chain, "no.such.chain", "l_x")]
+        assert len({(answer.status_code, answer.text) for answer in answers}) == 1
+        assert await _stored(h, chain) is None
+        await h.redeem(tester, chain)
+        expect(await h.post(stranger, "/revoke", token=chain))
+        assert (ended := await _stored(h, chain)) is not None and ended.status == "active"
+        assert await h.events("revocation") == []
+
+
+async def test_a_holder_further_down_ends_nothing_above_it(tmp_path: Path) -> None:
+    async with house(tmp_path) as h:
+        planner, coder, tester, chain = await _line(h)
+        await h.redeem(tester, chain)
+        above = write_chain(parse_chain(chain)[:-1])
+        expect(await h.post(tester, "/revoke", token=above))
+        expect(await h.post(coder, "/revoke", token=await h.root(planner)))
+        assert await h.events("revocation") == [] and (await h.sign_in(tester))["subject"] == "user:alice"
+
+
+async def test_a_link_that_borrows_the_id_of_another_does_not_end_that_one(tmp_path: Path) -> None:
+    async with house(tmp_path) as h:
+        planner, coder, tester, chain = await _line(h)
+        leaf = LinkId((await h.redeem(tester, chain))["link"])
+        stranger = await h.agent("stranger", depth=1)
+        _, root = await h.start(stranger)
+        *above, text = parse_chain(h.derive(await h.root(stranger), stranger, coder))
+        for name in (leaf, root.id):
+            claims = {**jose.read(text).claims, "jti": link_id.jti(name)}
+            borrowed = write_chain([*above, jose.sign(claims, typ=TYP, key=stranger.key)])
+            expect(await h.post(stranger, "/revoke", token=borrowed))
+        for link in (leaf, root.id):
+            found = await h.store.link(link)
+            assert found is not None and found.status == "active"
+        assert planner.name == "planner" and await h.events("revocation") == []
+
+
+async def test_a_chain_is_ended_once_and_a_dead_one_not_again(tmp_path: Path) -> None:
+    async with house(tmp_path) as h:
+        planner, _, tester, chain = await _line(h)
+        for _ in range(2):
+            expect(await h.post(planner, "/revoke", token=chain))
+        assert len(await h.events("revocation")) == 1
+        expect(await h.post(planner, "/revoke", token=write_chain(parse_chain(chain)[:-1])))
+        other = h.derive(write_chain(parse_chain(chain)[:1]), planner, tester)
+        await h.revoke("session", (await h.store.sessions())[0].id)
+        expect(await h.post(planner, "/revoke", token=other))
+        assert await _stored(h, other) is None
