@@ -131,6 +131,14 @@ class KeysConfig(_Strict):
         return timedelta(days=self.rotate_days) if self.rotate_days else None
 
 
+class ImpersonationConfig(_Strict):
+    """One agent that tool servers may take for one person, and for what."""
+
+    agent: str
+    person: str
+    scopes: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+
+
 class Config(_Strict):
     """Everything an operator sets."""
 
@@ -143,6 +151,7 @@ class Config(_Strict):
     approval: dict[str, ApprovalConfig] = {}
     proof: ProofConfig = ProofConfig()
     roles: dict[str, Annotated[tuple[str, ...], Field(strict=False)]] = {}
+    impersonation: tuple[ImpersonationConfig, ...] = Field(default=(), strict=False)
     keys: KeysConfig = KeysConfig()
     notify: Literal["desktop", "none"] = "desktop"
     dpop_nonce: bool = True

@@ -9,13 +9,14 @@ from typing import Final
 from mcp_authz.config import ApprovalConfig, Config, ServerConfig, ToolConfig
 from mcp_authz.context import ContextAudience
 from mcp_authz.errors import ConfigError, ScopeError
-from mcp_authz.model import ApprovalRule, Assurance, Classification, Hazard, Proof
+from mcp_authz.model import AgentName, ApprovalRule, Assurance, Classification, Hazard, PersonName, Proof
 from mcp_authz.policy.cedar import CedarEngine
 from mcp_authz.rules.attributes import parse_template
 from mcp_authz.rules.classify import Classified, ServerRules
 from mcp_authz.rules.decision import ApprovalFloor
+from mcp_authz.rules.impersonation import Impersonation
 from mcp_authz.rules.observe import Observing
-from mcp_authz.rules.scope import ScopeTemplate
+from mcp_authz.rules.scope import ScopeTemplate, parse_scopes
 from tool_adapters.presets import load_preset
 
 BUILTIN: Final = "builtin:"
@@ -59,6 +60,21 @@ def approval_floor(config: Config) -> ApprovalFloor:
     configured.setdefault("session", configured["destructive"])
     rules = {name: _approval_rule(name, rule) for name, rule in configured.items()}
     return ApprovalFloor(rules=rules, by_hazard={h: h.value for h in Hazard if h.value in rules})
+
+
+def impersonations(config: Config) -> tuple[Impersonation, ...]:
+    """Who may impersonate whom, and for which scopes.
+
+    Raises:
+        ConfigError: a scope is no scope.
+    """
+    try:
+        return tuple(
+            Impersonation(agent=AgentName(one.agent), person=PersonName(one.person), scope=parse_scopes(one.scopes))
+            for one in config.impersonation
+        )
+    except ScopeError as error:
+        raise ConfigError(f"`impersonation.scopes`: {error}") from None
 
 
 def _approval_rule(name: str, rule: ApprovalConfig) -> ApprovalRule:

@@ -41,7 +41,15 @@ from mcp_authz.redeeming import Chains
 from mcp_authz.rules.canonical import digest_b64url
 from mcp_authz.rules.keys import PrivateKey, Sealer, random_bytes
 from mcp_authz.sessions import Sessions
-from mcp_authz.settings import approval_floor, context_audiences, least_proof, load_policy, require_rules, server_rules
+from mcp_authz.settings import (
+    approval_floor,
+    context_audiences,
+    impersonations,
+    least_proof,
+    load_policy,
+    require_rules,
+    server_rules,
+)
 from mcp_authz.store.ports import Clock, Event
 
 log = logging.getLogger(__name__)
@@ -109,7 +117,10 @@ async def run_gateway(config: Config, *, clock: Clock = utc_now) -> AsyncIterato
         issuer_keys = await IssuerKeys.load(store)
         delegations = Delegations(store=store, clock=clock, policy=PolicyAtHop(engine))
         chains = Chains(store=store, clock=clock, issuer=config.public_url, keys=issuer_keys, delegations=delegations)
-        sessions, agents = Sessions(store, clock, chains.signatures), Agents(store, clock)
+        sessions, agents = (
+            Sessions(store, clock, chains.signatures, impersonations=impersonations(config)),
+            Agents(store, clock),
+        )
         gateway_key = PrivateKey.from_seed(await store.secret("verdict-key", lambda: random_bytes(32)))
         approvals = Approvals(store=store, clock=clock, gateway_key=gateway_key)
         state_sealer = Sealer(await store.secret("state-key", lambda: random_bytes(32)))

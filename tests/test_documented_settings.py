@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from mcp_authz.config import ApprovalConfig, Config, KeysConfig, ProofConfig, ServerConfig, ToolConfig, parse_config
+from mcp_authz.config import (
+    ApprovalConfig,
+    Config,
+    ImpersonationConfig,
+    KeysConfig,
+    ProofConfig,
+    ServerConfig,
+    ToolConfig,
+    parse_config,
+)
 from mcp_authz.settings import approval_floor, require_rules, server_rules
 from tool_adapters.presets import preset_names
 
@@ -21,6 +30,7 @@ SECTIONS = {
     "## `[proof]`": ProofConfig,
     "## `[keys]`": KeysConfig,
     "## `[approval.RULE]`": ApprovalConfig,
+    "## `[[impersonation]]`": ImpersonationConfig,
 }
 
 

@@ -11,12 +11,11 @@ from mcp_authz import limits
 from mcp_authz.cli import views
 from mcp_authz.cli.invocation import advising, asynchronous, command_line, installation, operator
 from mcp_authz.cli.options import Json, duration, the_one
-from mcp_authz.cli.output import facts, local, next_step, note, print_json, say, shortener, table
+from mcp_authz.cli.output import facts, local, next_step, print_json, say, shortener, table
 from mcp_authz.cli.states import grant_state, shown_subject, shown_words
+from mcp_authz.cli.tools_typed import Tools, Where, shown_tools, typed_tools
 from mcp_authz.errors import DelegationError, NotFound
 from mcp_authz.model import Grant, GrantId
-from mcp_authz.rules.classify import tool_name
-from mcp_authz.rules.constraint import ToolsMap, parse_tools
 from mcp_authz.rules.scope import parse_scopes
 from mcp_authz.sessions import Sessions
 from mcp_authz.store.ports import Store
@@ -37,10 +36,8 @@ async def add(
     subject: Annotated[str, typer.Option(metavar="PERSON", help="Who lets it.")],
     agent: Annotated[str, typer.Option(metavar="AGENT", help="Which agent may act for them.")],
     scope: Annotated[str, typer.Option(metavar="SCOPES", help="What it may do: scopes, separated by spaces.")],
-    tool: Annotated[
-        list[str] | None,
-        typer.Option(metavar="TOOL", help="Only this tool, such as files__read_file. Repeatable."),
-    ] = None,
+    tools: Tools = None,
+    where: Where = None,
     lifetime: Annotated[
         timedelta,
         typer.Option(
@@ -51,7 +48,6 @@ async def add(
 ) -> None:
     """Record that a person lets an agent act for them."""
     async with installation(ctx) as here:
-        await _warn_of_unknown_tools(here.store, tool or [])
         with (
             advising(DelegationError, f"what it can be granted: {command_line(ctx, 'agent', 'show', agent)}"),
             advising(NotFound, "see `mcp-authz user list` and `mcp-authz agent list`"),
@@ -60,7 +56,7 @@ async def add(
                 subject,
                 agent,
                 scope=parse_scopes(scope),
-                tools=parse_tools({name: {} for name in tool}) if tool else None,
+                tools=await typed_tools(here.store, tools, where),
                 lifetime=lifetime,
                 by=operator(),
             )
@@ -69,6 +65,8 @@ async def add(
         return
     say(f"{agent} may act for {subject} until {local(granted.expires_at)}")
     say(f"grant {granted.id}: {shown_words(granted.scope)}")
+    for line in shown_tools(granted.tools) if granted.tools is not None else ():
+        say(f"  only {line}")
     start = ("session", "start", "--agent", agent, "--subject", subject, "--purpose", "WHY")
     next_step(command_line(ctx, *start))
 
@@ -93,7 +91,7 @@ async def list_(ctx: typer.Context, json: Json = False) -> None:
                 grant_state(grant, now),
                 local(grant.expires_at),
                 shown_words(grant.scope),
-                _shown_tools(grant.tools),
+                "all that the scopes permit" if grant.tools is None else shown_words(grant.tools),
             )
             for grant in grants
         ),
@@ -121,7 +119,7 @@ async def show(
             ("subject", shown_subject(found.subject)),
             ("agent", found.agent),
             ("scope", shown_words(found.scope)),
-            ("tools", _shown_tools(found.tools)),
+            *(("tools" if first else "", line) for first, line in _tool_facts(found)),
             ("granted", local(found.granted_at)),
             ("until", local(found.expires_at)),
         ]
@@ -139,12 +137,5 @@ async def find_grant(store: Store, text: str) -> Grant:
     return found
 
 
-async def _warn_of_unknown_tools(store: Store, tools: list[str]) -> None:
-    known = {tool_name(pin.server, pin.tool, pin.digest) for pin in await store.pins()}
-    for name in tools:
-        if known and name not in known:
-            note(f"no server has listed a tool `{name}` so far; `mcp-authz tools list` has the names")
-
-
-def _shown_tools(tools: ToolsMap | None) -> str:
-    return "all that the scopes permit" if tools is None else shown_words(tools)
+def _tool_facts(grant: Grant) -> list[tuple[bool, str]]:
+    return [(number == 0, line) for number, line in enumerate(shown_tools(grant.tools))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import timedelta
-from typing import Annotated
+from typing import Annotated, TypedDict
 
 import typer
 from rich.text import Text
@@ -17,11 +17,14 @@ from mcp_authz.cli.invocation import advising, asynchronous, command_line, insta
 from mcp_authz.cli.options import Json, duration, the_one
 from mcp_authz.cli.output import draw, local, next_step, print_json, say, shortener, table
 from mcp_authz.cli.states import Open, link_state, session_state, shown_budget, shown_subject, shown_words, what_is_open
+from mcp_authz.cli.tools_typed import Tools, Where, shown_tools, typed_tools
 from mcp_authz.errors import DelegationError, NotFound
-from mcp_authz.model import Link, LinkId, SessionId
+from mcp_authz.installation import Installation
+from mcp_authz.model import Grant, Link, LinkId, Mode, Session, SessionId
 from mcp_authz.rules.display import visible
 from mcp_authz.rules.scope import parse_scopes
 from mcp_authz.sessions import Sessions
+from mcp_authz.settings import impersonations
 
 app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, add_completion=False)
 
@@ -37,7 +40,7 @@ async def start(
     ctx: typer.Context,
     *,
     agent: Annotated[str, typer.Option(metavar="AGENT", help="Which agent works.")],
-    subject: Annotated[str, typer.Option(metavar="PERSON", help="For whom.")],
+    subject: Annotated[str | None, typer.Option(metavar="PERSON", help="For whom.")] = None,
     purpose: Annotated[str, typer.Option(metavar="TEXT", help="What for, as approvers and auditors will read it.")],
     grant: Annotated[
         str | None, typer.Option(metavar="ID", help="Which grant; needed when there are several between the two.")
@@ -52,31 +55,84 @@ async def start(
         ),
     ] = "12h",  # type: ignore[assignment]  # as it is written on the command line
     max_calls: Annotated[int | None, typer.Option(metavar="N", help="How many calls, in all.")] = None,
+    tools: Tools = None,
+    where: Where = None,
+    depth: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=0, help="How many steps it may be delegated on. Else as many as its agent may."),
+    ] = None,
+    own: Annotated[
+        bool, typer.Option("--own", help="The agent works for itself, without a person; this needs --scope.")
+    ] = False,
+    impersonate: Annotated[
+        bool,
+        typer.Option("--impersonate", help="Tool servers take it for the person, where [[impersonation]] permits it."),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Start a session, so that the agent can work."""
+    mode = _mode(subject, grant, scope, own=own, impersonate=impersonate)
     async with installation(ctx) as here:
-        sessions = Sessions(here.store, here.clock)
+        sessions = Sessions(here.store, here.clock, impersonations=impersonations(here.config))
+        bounds = _Bounds(purpose=purpose, lifetime=lifetime, max_calls=max_calls, max_depth=depth, by=operator())
+        scopes = None if scope is None else parse_scopes(scope)
+        where_to_look = ("agent", "show", agent) if own else ("grant", "list")
         with (
             advising(NotFound, f"see: {command_line(ctx, 'grant', 'list')}"),
-            advising(DelegationError, f"what may be asked for: {command_line(ctx, 'grant', 'list')}"),
+            advising(DelegationError, f"what may be asked for: {command_line(ctx, *where_to_look)}"),
         ):
-            session, root = await sessions.start(
-                await (sessions.only_grant(subject, agent) if grant is None else find_grant(here.store, grant)),
-                purpose=purpose,
-                scope=None if scope is None else parse_scopes(scope),
-                lifetime=lifetime,
-                max_calls=max_calls,
-                by=operator(),
-            )
+            if scopes is not None and mode is Mode.OWN:
+                limited = await typed_tools(here.store, tools, where)
+                session, root = await sessions.start_own(agent, scope=scopes, tools=limited, **bounds)
+            else:
+                found = await _grant(here, sessions, str(subject), agent, grant)
+                limited = await typed_tools(here.store, tools, where, had=found.tools)
+                session, root = await sessions.start(found, scope=scopes, tools=limited, mode=mode, **bounds)
     if json:
         print_json({**views.session(session), "links": [views.link(root)]})
         return
-    say(
-        f"session {session.id} is open: {session.agent} works for {shown_subject(session.subject)} until {local(session.expires_at)}"
-    )
+    say(f"session {session.id} is open: {session.agent} works {_whom(session)} until {local(session.expires_at)}")
     say(f"link {root.id}: {shown_words(root.scope)}")
+    for line in () if root.tools is None else shown_tools(root.tools):
+        say(f"  only {line}")
     next_step(command_line(ctx, "session", "show", session.id))
+
+
+class _Bounds(TypedDict):
+    """What every session is started with."""
+
+    purpose: str
+    lifetime: timedelta
+    max_calls: int | None
+    max_depth: int | None
+    by: str
+
+
+def _mode(subject: str | None, grant: str | None, scope: str | None, *, own: bool, impersonate: bool) -> Mode:
+    """How the agent stands to the person, once the options agree with each other."""
+    if own and (subject is not None or grant is not None or impersonate):
+        raise typer.BadParameter("--own is without a person; leave --subject, --grant and --impersonate out")
+    if own and scope is None:
+        raise typer.BadParameter("--own needs --scope; there is no grant whose scopes it could have")
+    if not own and subject is None:
+        raise typer.BadParameter("say for whom with --subject PERSON, or --own for the agent itself")
+    return Mode.OWN if own else Mode.IMPERSONATED if impersonate else Mode.DELEGATED
+
+
+async def _grant(here: Installation, sessions: Sessions, subject: str, agent: str, named: str | None) -> Grant:
+    """The grant that was named, or the only one between the two."""
+    if named is None:
+        return await sessions.only_grant(subject, agent)
+    found = await find_grant(here.store, named)
+    if (found.subject, found.agent) != (subject, agent):
+        raise NotFound(f"grant `{named}` is not one of `{subject}` to `{agent}`")
+    return found
+
+
+def _whom(session: Session) -> str:
+    """Who it works for, in words that follow `works`."""
+    whom = "in the place of" if session.mode is Mode.IMPERSONATED else "for"
+    return f"{whom} {shown_subject(session.subject)}"
 
 
 @app.command("list")
@@ -125,6 +181,7 @@ async def show(
         return
     say(f"session {found.id}: {session_state(found, is_open)}")
     say(f"purpose: {visible(found.purpose)}")
+    say(f"mode: {found.mode.value}, {found.agent} works {_whom(found)}")
     calls = shown_budget(found.calls_made, found.max_calls)
     say(f"from {local(found.started_at)} until {local(found.expires_at)}, {calls}")
     draw(_tree(found.principal, links, is_open))
@@ -147,7 +204,7 @@ def _shown_link(link: Link, id_: str, state: str) -> Text:
     shown.append(state, style="green" if state == "open" else "red")
     shown.append(f"\n{shown_words(link.scope)}")
     if link.tools is not None:
-        shown.append(f"\nonly: {visible(shown_words(link.tools))}")
+        shown.append("".join(f"\nonly {line}" for line in shown_tools(link.tools)))
     further = (
         f"may delegate {link.max_depth - link.depth} further" if link.max_depth > link.depth else "may not delegate"
     )
