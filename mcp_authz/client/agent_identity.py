@@ -106,15 +106,17 @@ class AgentIdentity:
     ) -> GatewayAuth:
         """Return what makes any httpx2 client this agent at the gateway; `GatewayAuth` says what of.
 
-        `subject` (`user:NAME`) or `session` says which of the agent's own sessions is meant, `chain` is one that was
-        given to it. Without `scope` a token has everything that its link gives.
+        `subject` (`user:NAME`; `agent:NAME` where it works for itself) or `session` says which of the agent's own
+        sessions is meant, or `chain` is one that was given to it. Without `scope` a token has all that its link gives.
 
         Raises:
-            InputError: the URL is none, or one by which a token would travel in the open.
+            InputError: the URL is none, or one by which a token would travel in the open; or a chain and a session.
             DelegationError, SignatureRefused: the chain was given to another key, or cannot be read.
         """
         from mcp_authz.client.auth import GatewayAuth, Wanted
 
+        if chain is not None and (subject is not None or session is not None):
+            raise InputError("a chain says itself for whom and in which session it is; leave those out")
         wanted = Wanted(subject=subject, session=session, chain=chain, scope=_scopes(scope))
         return GatewayAuth(self, url, wanted, sign_calls=sign_calls, clock=clock, verify=verify)
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 import httpx2
 
+from mcp_authz import limits
 from mcp_authz.client.sign_in import ASSERTION_TYPE, SECONDS, Door, NoAnswer, SignInRefused
 from mcp_authz.client.talk import Ask, Talk
 from mcp_authz.ids import new_id
@@ -25,6 +27,7 @@ Clock = Callable[[], datetime]
 _EXCHANGE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
 _ACCESS_TOKEN: Final = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - RFC 8693 section 3
 _JWT: Final = "urn:ietf:params:oauth:token-type:jwt"
+_SKEW: Final = limits.CLOCK_SKEW.total_seconds()
 _ASK: Final = "ask who delegated it for a new one"
 NONCE: Final = "dpop-nonce"
 USE_NONCE: Final = "use_dpop_nonce"
@@ -52,11 +55,6 @@ class Granted:
     session: str | None = None
     subject: str | None = None
     link: str | None = None
-
-    @property
-    def person(self) -> str | None:
-        """Whom the agent acts for, as `user:NAME`; None in the agent's own name."""
-        return self.subject if self.subject is not None and self.subject.startswith("user:") else None
 
 
 def own_session(who: Applicant, claims: Mapping[str, str], scope: str | None) -> Talk[Granted]:
@@ -140,8 +138,19 @@ def _body(who: Applicant, form: Mapping[str, str], answer: httpx2.Response) -> d
         raise NoAnswer(f"the gateway at {who.door.issuer} cannot sign anybody in now")
     if answer.status_code != 200 or not isinstance(body.get("access_token"), str):
         error, description = str(body.get("error")), str(body.get("error_description") or "no reason")
-        raise SignInRefused(_why(who.name, error, description, by_chain=form.get("subject_token_type") == _JWT))
+        why = _why(who.name, error, description, by_chain=form.get("subject_token_type") == _JWT)
+        raise SignInRefused(f"{why}{_clocks(who, answer)}")
     return body
+
+
+def _clocks(who: Applicant, answer: httpx2.Response) -> str:
+    """What is signed has to be of now: clocks that differ are said to, when something was refused."""
+    try:
+        ahead = who.clock() - parsedate_to_datetime(answer.headers.get("date", ""))
+    except (ValueError, TypeError):
+        return ""
+    seconds = abs(int(ahead.total_seconds()))
+    return f"; the clocks here and there differ by {seconds} seconds" if seconds > _SKEW else ""
 
 
 def _why(agent: str, error: str, description: str, *, by_chain: bool) -> str:

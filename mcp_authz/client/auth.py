@@ -1,7 +1,7 @@
 """An agent at the gateway for any httpx2 client: it signs in, proves each request and signs each call by itself.
 
-Nothing goes to another URL than the gateway's. Each request has a proof that the agent's own key made it (RFC 9449);
-a call, and every other request that reaches a tool server, also a proof of what exactly is called.
+Requests to another URL than the gateway's are left as they are. Each of the others has a proof that the agent's own
+key made it (RFC 9449); a call, and whatever else reaches a tool server, also a proof of what exactly is called.
 """
 
 from __future__ import annotations
@@ -37,11 +37,10 @@ _AHEAD: Final = timedelta(seconds=30)  # before its end a token is not used any 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What a sign-in is for. `subject` is `user:NAME`, `scope` None for everything that the link gives."""
+    """What a sign-in is for. `subject` is `user:NAME` or `agent:NAME`, `scope` None for all that its link gives."""
 
     subject: str | None = None
     session: str | None = None
-    link: str | None = None
     chain: str | None = field(default=None, repr=False)
     scope: frozenset[str] | None = None
 
@@ -89,7 +88,7 @@ class GatewayAuth(httpx2.Auth):
         self._scope_held: frozenset[str] | None = None  # what the token was asked with
         self._nonce: str | None = None
         self._link: str | None = None
-        self._person = wanted.subject
+        self._subject = wanted.subject
         self._failure: tuple[int, AuthzError | None] = (0, None)
         self._threads = threading.Lock()
 
@@ -124,7 +123,7 @@ class GatewayAuth(httpx2.Auth):
                 try:
                     token = await self._current(token)
                 except AuthzError as error:
-                    explained(response, str(error), None)
+                    explained(response, str(error), visit.body)
                     return
 
     def sync_auth_flow(self, request: httpx2.Request) -> Generator[httpx2.Request, httpx2.Response, None]:
@@ -143,7 +142,7 @@ class GatewayAuth(httpx2.Auth):
                 try:
                     token = self._current_blocking(token)
                 except AuthzError as error:
-                    explained(response, str(error), None)
+                    explained(response, str(error), visit.body)
                     return
 
     async def _current(self, refused: Granted | None = None) -> Granted:
@@ -210,17 +209,19 @@ class GatewayAuth(httpx2.Auth):
             if token.link is None and self._link is not None:  # what it was signed in for is over
                 self._link = None
                 token = yield from own_session(who, self._claims(), scope)
-            self._link, self._person = token.link, token.person or self._person
+            self._link = token.link
+            if token.session is not None:
+                self._subject = token.subject
         self._token, self._scope_held = token, wanted.scope
         return token
 
     def _claims(self) -> dict[str, str]:
-        """Which session is meant: at first what was wanted, then the same link, then one for the same person."""
+        """Which session is meant: at first what was wanted, then the same link, then one for the same subject."""
         if self._link is not None:
             return {"delegation": self._link}
         if self._wanted.session is not None:
             return {"session": self._wanted.session}
-        return {} if self._person is None else {"subject": self._person}
+        return {} if self._subject is None else {"subject": self._subject}
 
     def _dressed(self, visit: _Visit, token: Granted) -> httpx2.Request:
         """The request with token and proofs that are good for once."""

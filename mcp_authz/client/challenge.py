@@ -35,10 +35,10 @@ def read_challenge(response: httpx2.Response) -> Challenge:
     )
 
 
-def explained(response: httpx2.Response, why: str, id: str | int | None) -> None:
-    """The refusal says `why`, as the JSON-RPC error by which MCP clients show it; it is a refusal still."""
+def explained(response: httpx2.Response, why: str, asked: bytes) -> None:
+    """The refusal of what was asked says `why`, as the JSON-RPC error that MCP clients show; it is a refusal still."""
     error = {"code": UNAUTHENTICATED, "message": f"{why[:1].upper()}{why[1:]}. Nothing was run."}
-    body = json.dumps({"jsonrpc": "2.0", "id": id, "error": error}).encode()
+    body = json.dumps({"jsonrpc": "2.0", "id": _id(asked), "error": error}).encode()
     for name in ("content-encoding", "transfer-encoding"):
         response.headers.pop(name, None)
     response.headers["content-type"] = "application/json"
@@ -66,3 +66,13 @@ class _Instead(httpx2.AsyncByteStream, httpx2.SyncByteStream):
     def close(self) -> None:
         if isinstance(self._own, httpx2.SyncByteStream):
             self._own.close()
+
+
+def _id(asked: bytes) -> str | int | None:
+    """The id of a JSON-RPC request; None of anything else."""
+    try:
+        body = json.loads(asked)
+    except ValueError:
+        return None
+    id_ = body.get("id") if isinstance(body, dict) else None
+    return id_ if isinstance(id_, str | int) else None

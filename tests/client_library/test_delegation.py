@@ -13,7 +13,7 @@ from mcp_authz.client.agent_identity import leaf
 from mcp_authz.revocation import Revocation
 from mcp_authz.rules import link_id
 from tests.client_library.parties import LIST, OPEN, READ, identity, sign_ins, stock_client
-from tests.world import LEGACY, MODERN, OPERATOR, World, called, world
+from tests.world import OPERATOR, World, called, world
 
 SCOPE = "pr:read:acme pr:write:acme"
 PULL = {**READ, "title": "t", "branch": "fix"}
@@ -33,8 +33,7 @@ async def schemas(w: World, agent: AgentIdentity) -> dict[str, dict[str, object]
         return {tool.name: tool.input_schema for tool in (await client.list_tools()).tools}
 
 
-@pytest.mark.parametrize("mode", [MODERN, LEGACY])
-async def test_four_hops_each_narrower_than_the_one_before(tmp_path: Path, mode: str) -> None:
+async def test_four_hops_each_narrower_than_the_one_before(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         planner, coder, tester = await team(w)
         known = await schemas(w, planner)
@@ -43,7 +42,7 @@ async def test_four_hops_each_narrower_than_the_one_before(tmp_path: Path, mode:
         to_coder = planner.delegate(root, to=coder.jwk, tools=both, where={"owner": "acme"}, minutes=30, depth=1)
         to_tester = coder.delegate(to_coder, to=tester, scope="pr:read:acme", tools=[LIST], where={"repo": "api"})
 
-        async with stock_client(w, tester.auth(w.url, chain=to_tester, clock=w.clock), mode) as client:
+        async with stock_client(w, tester.auth(w.url, chain=to_tester, clock=w.clock)) as client:
             assert [tool.name for tool in (await client.list_tools()).tools if tool.name.startswith("acme")] == [LIST]
             assert not (await called(client, LIST, READ)).is_error
             other = await called(client, LIST, {"owner": "acme", "repo": "web"})
@@ -55,7 +54,7 @@ async def test_four_hops_each_narrower_than_the_one_before(tmp_path: Path, mode:
 
 
 async def test_a_chain_is_redeemed_again_when_its_token_ends_and_not_once_it_has_ended(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
+    async with world(tmp_path, servers={}) as w:
         planner, coder, _ = await team(w)
         root = await planner.chain(w.url, clock=w.clock)
         chain = planner.delegate(root, to=coder, minutes=30)
@@ -63,13 +62,13 @@ async def test_a_chain_is_redeemed_again_when_its_token_ends_and_not_once_it_has
         before = await sign_ins(w)
         async with stock_client(w, auth) as client:
             for _ in range(2):
-                assert not (await called(client, LIST, READ)).is_error
+                await client.list_tools()
                 w.clock.advance(timedelta(minutes=12))
             assert auth.link == link_id.link_id(leaf(chain).id)
             assert await sign_ins(w) == before + 2
             w.clock.advance(timedelta(minutes=12))
             with pytest.raises(MCPError, match=r"chain of agent `coder` .*; ask who delegated it for a new one"):
-                await called(client, LIST, READ)
+                await client.list_tools()
 
 
 async def test_a_child_works_under_its_parents_name_with_a_key_in_memory(tmp_path: Path) -> None:
@@ -87,15 +86,15 @@ async def test_a_child_works_under_its_parents_name_with_a_key_in_memory(tmp_pat
 
 
 async def test_a_chain_whose_root_was_revoked_says_so(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
+    async with world(tmp_path, servers={}) as w:
         planner, coder, _ = await team(w)
         chain = planner.delegate(await planner.chain(w.url, clock=w.clock), to=coder)
         auth = coder.auth(w.url, chain=chain, clock=w.clock)
         async with stock_client(w, auth) as client:
-            assert not (await called(client, LIST, READ)).is_error
+            await client.list_tools()
             await Revocation(w.store, w.clock).revoke("agent", "planner", reason="test", by=OPERATOR)
             with pytest.raises(MCPError, match=r"chain of agent `coder` .*; ask who delegated it for a new one"):
-                await called(client, LIST, READ)
+                await client.list_tools()
 
 
 async def test_more_than_was_given_cannot_even_be_signed(tmp_path: Path) -> None:

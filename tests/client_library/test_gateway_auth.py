@@ -166,6 +166,23 @@ async def test_a_renewed_token_is_for_the_same_session(tmp_path: Path) -> None:
         assert (auth.session, auth.subject) == (session, "user:alice")
 
 
+async def test_when_a_session_is_over_the_next_one_for_the_same_person_is_taken(tmp_path: Path) -> None:
+    async with world(tmp_path, servers={}) as w:
+        coder = await coder_of(w)
+        await w.person("bob")
+        await w.start(await w.grant("bob", "coder", "pr:read:acme:api"))
+        auth = coder.auth(w.url, clock=w.clock, subject="user:alice")
+        async with stock_client(w, auth) as client:
+            await client.list_tools()
+            await Revocation(w.store, w.clock).revoke("session", str(auth.session), reason="test", by=OPERATOR)
+            w.clock.advance(timedelta(seconds=2))
+            grant = await w.running.sessions.only_grant("alice", "coder")
+            session, _ = await w.start(grant)
+            w.clock.advance(timedelta(seconds=2))
+            await client.list_tools()
+        assert (auth.session, auth.subject) == (session.id, "user:alice")
+
+
 async def test_a_person_is_chosen_by_name(tmp_path: Path) -> None:
     async with world(tmp_path, servers={}) as w:
         coder = await coder_of(w)
@@ -215,6 +232,30 @@ async def test_a_first_sign_in_that_fails_raises_with_the_reason(tmp_path: Path)
     async with httpx2.AsyncClient(auth=stranger.auth(url)) as http:
         with pytest.raises(NoAnswer, match="no gateway answers at http://localhost"):
             await http.post(url, json=LISTING, headers=HEADERS)
+
+
+async def test_a_clock_that_is_wrong_is_said_to_be(tmp_path: Path) -> None:
+    async with world(tmp_path, servers={}) as w:
+        coder = await coder_of(w)
+        auth = coder.auth(w.url, clock=lambda: w.clock() - timedelta(minutes=20))
+        async with httpx2.AsyncClient(auth=auth) as http:
+            with pytest.raises(SignInRefused, match=r"the clocks here and there differ by 1\d{3} seconds"):
+                await http.post(w.url, json=LISTING, headers=HEADERS)
+
+
+async def test_a_refusal_that_is_explained_answers_the_request_it_is_of(tmp_path: Path) -> None:
+    async with world(tmp_path, servers={}) as w:
+        auth = (await coder_of(w)).auth(w.url, clock=w.clock)
+
+        def call() -> httpx2.Response:
+            with httpx2.Client(auth=auth, timeout=30) as http:
+                return http.post(w.url, json={**LISTING, "id": "seven"}, headers=HEADERS)
+
+        assert (await anyio.to_thread.run_sync(call)).status_code == 200
+        await Revocation(w.store, w.clock).revoke("agent", "coder", reason="test", by=OPERATOR)
+        refused = await anyio.to_thread.run_sync(call)
+        assert refused.status_code == 401 and refused.json()["id"] == "seven"
+        assert "ask the operator" in refused.json()["error"]["message"]
 
 
 async def test_requests_that_wait_for_one_sign_in_share_its_refusal(tmp_path: Path) -> None:
