@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 
+from mcp_authz.errors import DelegationError
 from mcp_authz.model import AgentName
+from mcp_authz.rules import link_id
 from mcp_authz.rules.constraint import parse_tools, to_json
+from mcp_authz.rules.keys import PrivateKey
 from mcp_authz.rules.scope import parse_scopes
 from mcp_authz.store.ports import Lost
-from tests.oauth.house import JWT, Actor, House, claims_of, house, refused
+from tests.oauth.house import JWT, Actor, House, claims_of, expect, house, refused
 
 API = parse_tools({"acme__merge": {"repo": {"constraint_type": "one_of", "values": ["api", "web"]}}})
 ROOT = {"scope": "pr:write", "tools": API, "max_calls": 3, "lifetime": timedelta(minutes=30)}
@@ -143,3 +146,117 @@ async def test_another_delegation_is_no_new_budget(tmp_path: Path) -> None:
             for _ in range(2):
                 spent += isinstance(await h.spend(await h.caller(token)), int)
         assert spent == 3
+
+
+async def _rendered(h: House, actors: tuple[Actor, Actor, Actor], depth: int) -> tuple[Actor, str]:
+    """The holder of the link at this depth, with its own token turned into a signed root."""
+    planner, coder, tester = actors
+    steps = ((planner, coder), (coder, tester))
+    for delegator, delegate in steps[:depth]:
+        await h.delegate(delegator, delegate)
+    holder = actors[depth]
+    return holder, await h.root(holder)
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2])
+async def test_a_token_made_into_a_root_goes_on_where_its_link_stands(tmp_path: Path, depth: int) -> None:
+    async with house(tmp_path) as h:
+        actors = await _line(h)
+        holder, root = await _rendered(h, actors, depth)
+        caller = await h.caller(await h.token(holder))
+        assert caller.chain is not None
+        leaf, said = caller.chain.leaf, claims_of(root.strip())
+        assert (said["jti"], said["sid"]) == (link_id.jti(leaf.id), leaf.session)
+        assert (said["del_depth"], said["del_max_depth"]) == (0, leaf.max_depth - depth) == (0, 2 - depth)
+        assert said["exp"] == int(leaf.expires_at.timestamp()) and said["iat"] == int(leaf.issued_at.timestamp())
+        assert said["scope"] == "pr:write" and said["max_calls"] == 3
+        assert said["authorization_details"] == json.loads(details(to_json(API)))
+        act, agents = said["act"], []
+        while act:
+            agents.append(act["sub"])
+            act = act.get("act")
+        assert agents == [f"agent:{actor.name}" for actor in reversed(actors[: depth + 1])]
+
+
+@pytest.mark.parametrize("depth", [0, 1])
+async def test_what_is_derived_from_such_a_root_has_the_depth_and_budget_that_were_left(
+    tmp_path: Path, depth: int
+) -> None:
+    async with house(tmp_path) as h:
+        actors = await _line(h)
+        holder, root = await _rendered(h, actors, depth)
+        await h.spend(await h.caller(await h.token(actors[0])))
+        below = actors[depth + 1]
+        with pytest.raises(DelegationError):
+            h.derive(root, holder, below, depth=2 - depth)
+        with pytest.raises(DelegationError):
+            h.derive(root, holder, below, max_calls=4)
+        chain = h.derive(root, holder, below, depth=1 - depth)
+        answer = await h.redeem(below, chain)
+        caller = await h.caller(answer["access_token"])
+        assert caller.chain is not None and caller.chain.agents == tuple(actor.name for actor in actors[: depth + 2])
+        assert (caller.chain.leaf.depth, caller.chain.leaf.max_depth, caller.chain.leaf.tools) == (depth + 1, 2, API)
+        assert [isinstance(await h.spend(caller), int) for _ in range(3)] == [True, True, False]
+
+
+async def test_no_root_leads_deeper_than_the_session_may_go(tmp_path: Path) -> None:
+    async with house(tmp_path) as h:
+        actors = await _line(h)
+        holder, root = await _rendered(h, actors, 2)
+        helper = Actor(AgentName("helper"), PrivateKey.generate())
+        with pytest.raises(DelegationError):
+            h.derive(root, holder, helper)
+        again = await h.redeem(holder, root)
+        refused(await h.exchange(holder, again["access_token"], requested_actor="helper"), "access_denied")
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2])
+async def test_token_root_token_root_gains_nothing(tmp_path: Path, depth: int) -> None:
+    async with house(tmp_path) as h:
+        holder, root = await _rendered(h, await _line(h), depth)
+        links, end = await h.store.links((await h.store.sessions())[0].id), claims_of(root.strip())["exp"]
+        for _ in range(3):
+            h.clock.advance(minutes=3)
+            answer = await h.redeem(holder, root)
+            assert answer["link"] == links[-1].id and claims_of(answer["access_token"])["exp"] <= end
+            root = await h.root(holder, answer["access_token"])
+            assert claims_of(root.strip())["exp"] == end
+        assert await h.store.links(links[0].session) == links and len(await h.store.sessions()) == 1
+
+
+async def test_a_root_of_a_narrow_token_gives_no_more_than_the_token(tmp_path: Path) -> None:
+    async with house(tmp_path) as h:
+        planner, coder, _ = await _line(h, scope="pr", tools=None)
+        narrow = await h.token(planner, scope="pr:read")
+        root = await h.root(planner, narrow)
+        assert claims_of(root.strip())["scope"] == "pr:read"
+        with pytest.raises(DelegationError):
+            h.derive(root, planner, coder, scope="pr:write")
+        assert (await h.redeem(coder, h.derive(root, planner, coder)))["scope"] == "mcp:connect pr:read"
+        assert claims_of((await h.root(planner, scope="pr:read:acme")).strip())["scope"] == "pr:read:acme"
+
+
+@pytest.mark.parametrize("name", ["authorization_details", "expires_in", "max_calls", "max_depth", "reason"])
+async def test_nobody_is_let_believe_that_an_exchange_narrowed_what_it_did_not(tmp_path: Path, name: str) -> None:
+    async with house(tmp_path) as h:
+        planner, coder, _ = await _line(h)
+        form = {name: details(to_json(API)) if name == "authorization_details" else "1"}
+        refused(await h.exchange(planner, await h.token(planner), requested_token_type=JWT, **form), "invalid_request")
+        chain = h.derive(await h.root(planner), planner, coder)
+        refused(await h.exchange(coder, chain, JWT, **form), "invalid_request")
+
+
+async def test_the_answer_says_what_the_root_gives_and_the_log_that_it_was_given(tmp_path: Path) -> None:
+    async with house(tmp_path) as h:
+        planner, _, _ = await _line(h)
+        answer = expect(await h.exchange(planner, await h.token(planner), requested_token_type=JWT))
+        assert (answer["issued_token_type"], answer["token_type"], answer["scope"]) == (JWT, "N_A", "pr:write")
+        assert (answer["subject"], answer["link"]) == ("user:alice", (await h.store.links(answer["session"]))[0].id)
+        assert answer["authorization_details"] == json.loads(details(to_json(API)))
+        assert 0 < answer["expires_in"] <= 1800
+        (taken,) = await h.events("delegation")
+        assert (taken["by"], taken["link"], taken["key"]) == (
+            "agent:planner",
+            answer["link"],
+            planner.key.public.thumbprint,
+        )
