@@ -47,7 +47,7 @@ async def test_a_client_that_knows_nothing_of_proofs_uses_tools_that_demand_them
         await d.settle(interactive=True)
         async with d.client(mode, elicitation_callback=yes) as client:
             done = await client.call_tool("plain__say", SAY)
-            seen = await client.call_tool("plain__received", {"größe": [1.0, None]}, meta={"x.example/kept": 1})
+            seen = await client.call_tool("plain__received", {"größe": [1.0, None]}, meta={"x.example/kept": 1})  # type: ignore[arg-type]
             read = await client.read_resource((await client.list_resources()).resources[0].uri)
             with pytest.raises(Exception, match="told so"):  # approved by prompt: a retry, signed again, in one era
                 await client.call_tool("plain__fail", {"error": {"code": -32050, "message": "told so"}})

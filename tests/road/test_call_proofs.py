@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 
 from mcp_authz.config import parse_config
 from mcp_authz.errors import ConfigError
-from mcp_authz.model import Hazard, Proof
+from mcp_authz.model import Chain, Hazard, Link, Proof
+from mcp_authz.protocol.answers import ENVELOPE
 from mcp_authz.rules import link_id
 from mcp_authz.rules.call_proof import DELEGATION, INVOCATION
 from mcp_authz.rules.keys import PrivateKey
@@ -18,7 +20,7 @@ from tests.road.places import BOTH, plain
 from tests.road.test_prompt import Person
 from tests.road.wire import wire
 from tests.signing import Signing, signing
-from tests.world import ENVELOPE, MODERN, World, called, world
+from tests.world import MODERN, Actor, World, called, world
 
 SIGNED = {"*": {"hazard": "read", "scopes": ["use"], "proof": "signed"}}
 SAY: dict[str, Any] = {"result": {"content": [], "structuredContent": {"ran": True}}}
@@ -278,24 +280,29 @@ async def test_links_that_come_with_a_request_are_those_of_its_token_or_it_is_no
         coder = await w.ready("coder", "use")
         other = await w.ready("other", "use")
         own, foreign = [await _root(w, actor) for actor in (coder, other)]
+        for_another_key = await _root(w, coder, key=other.key)
         async with wire(w, coder, mode) as client:
             done = await (await client.call("plain__say", SAY, meta={DELEGATION: [*own]})).result()
             assert done["structuredContent"] == {"ran": True}
-            for links in ([*foreign], [], "x", [1], [own[0][:-4] + "AAAA"], [*own, *own]):
+            _, later = await w.start((await w.store.grants(agent="coder"))[0])  # another delegation of the same key
+            another = await _root(w, coder, link=later)
+            wrong: list[Any] = [[*foreign], [*another], [*for_another_key], [own[0][:-4] + "AAAA"], [*own, *own]]
+            for links in [*wrong, [], "x", [1]]:
                 refused = await client.call("plain__say", SAY, meta={DELEGATION: links})
                 assert refused.status == 401 and 'error="invalid_token"' in refused.challenge
                 assert (await refused.end())["error"]["data"]["reason"] == "links_invalid"
-        assert [d.get("reason") for d in await w.decisions()] == [None, *["links_invalid"] * 6]
+        assert [d.get("reason") for d in await w.decisions()] == [None, *["links_invalid"] * 8]
 
 
-async def _root(w: World, actor: Any) -> tuple[str, ...]:
-    """The signed chain of the agent's only open session."""
-    ((session, link),) = await w.store.open_links(actor.name, w.clock())
-    standing = await w.store.standing(agent=actor.name, key=actor.key.public.thumbprint, person=None, link=link.id)
-    from mcp_authz.model import Chain
-
-    root: tuple[str, ...] = await w.running.chains.root(link, session, Chain(links=standing.links), standing.key)
-    return root
+async def _root(w: World, actor: Actor, *, link: Link | None = None, key: PrivateKey | None = None) -> tuple[str, ...]:
+    """The signed chain of the agent's link, or of that of its only open session, for its key or another one."""
+    if link is None:
+        ((_, link),) = await w.store.open_links(actor.name, w.clock())
+    mine = await w.store.key(actor.key.public.thumbprint)
+    if key is not None:
+        mine = replace(mine, raw=key.public.raw, thumbprint=key.public.thumbprint)
+    session = await w.store.session(link.session)
+    return await w.running.chains.root(link, session, Chain(links=(link,)), mine)
 
 
 @BOTH
