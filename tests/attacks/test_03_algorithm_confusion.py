@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from mcp_authz.errors import AuthzError, KeyRefused, SignatureRefused
 from mcp_authz.rules import jose, strict_json
+from mcp_authz.rules.dpop import read_proof
 from mcp_authz.rules.keys import PrivateKey, PublicKey, b64url
 
 KEY = PrivateKey.from_seed(bytes(range(32)))
@@ -259,3 +261,50 @@ def test_a_token_is_bounded_before_it_is_read() -> None:
     with pytest.raises(SignatureRefused, match="longer than 10 bytes"):
         jose.read(GOOD, max_bytes=10)
     assert jose.read(GOOD, max_bytes=len(GOOD)).claims == CLAIMS
+
+
+SHOWN = {"alg": "EdDSA", "typ": "dpop+jwt", "jwk": KEY.public.jwk}
+NOW = datetime(2026, 9, 1, tzinfo=UTC)
+ONE_REQUEST = {"jti": "1", "htm": "POST", "htu": "https://gate.example/token", "iat": int(NOW.timestamp())}
+
+
+def possessed(header: dict[str, Any], *, signer: PrivateKey = KEY) -> str:
+    """The key that a proof of possession with this header shows."""
+    text = token(header, signer=signer, claims=ONE_REQUEST)
+    url = "https://gate.example/token"
+    return read_proof(text, method="POST", url=url, now=NOW, access_token=None, nonces=None).key
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"alg": "none"},
+        {"alg": "HS256"},
+        {"alg": "RS256"},
+        {"alg": "ES256"},
+        {"alg": "Ed448"},
+        {"alg": ["EdDSA"]},
+        {"jwk": ATTACKER.public.jwk},
+        {"jwk": KEY.to_jwk()},
+        {"jwk": {"kty": "oct", "k": KEY.public.jwk["x"]}},
+        {"jwk": {"kty": "RSA", "n": "AQAB", "e": "AQAB"}},
+        {"jwk": None},
+        {"jku": "https://attacker.example/keys"},
+        {"x5u": "https://attacker.example/cert"},
+        {"x5c": ["MIIB"]},
+        {"crit": ["jwk"]},
+        {"b64": False},
+        {"kid": 1},
+    ],
+    ids=str,
+)
+def test_the_header_of_a_proof_of_possession_chooses_no_more_than_one_public_key(header: dict[str, Any]) -> None:
+    assert possessed(SHOWN) == KEY.public.thumbprint
+    with pytest.raises(SignatureRefused):
+        possessed({**SHOWN, **header})
+
+
+def test_a_key_id_beside_the_shown_key_changes_nothing() -> None:
+    assert possessed({**SHOWN, "kid": ATTACKER.public.thumbprint}) == KEY.public.thumbprint
+    with pytest.raises(SignatureRefused):
+        possessed({**SHOWN, "kid": ATTACKER.public.thumbprint}, signer=ATTACKER)

@@ -12,13 +12,16 @@ import pytest
 from mcp_authz.errors import SignatureRefused
 from mcp_authz.model import AccessToken, Assurance, Thumbprint
 from mcp_authz.rules import jose
+from mcp_authz.rules.call_proof import Proved, prove_call, read_call_proof
 from mcp_authz.rules.context_token import Expected, read_context, sign_context
+from mcp_authz.rules.dpop import make_proof, read_proof
 from mcp_authz.rules.keys import PrivateKey
 from mcp_authz.rules.signed_link import Given, Purpose, sign_root, verify_links
 from mcp_authz.rules.token import access_claims, read_access_token
 from mcp_authz.rules.verdict import make_statement, read_statement
 from mcp_authz.verify import CallContext, Mode
-from tests.oauth.house import JWT, claims_of, expect, house, refused
+from tests.oauth.house import JWT, expect, house, refused
+from tests.proofs import proof
 from tests.store.world import ALICE, CODER, LEAF, SESSION, START, held, link
 
 TYPES = [
@@ -96,6 +99,18 @@ def _context() -> dict[str, Any]:
     return jose.read(signed).claims
 
 
+CALL = Proved(link="0199a3c0-0000-7000-8000-000000000001", tool="read", arguments={}, audience=AUDIENCE)
+
+
+def _call_proof() -> dict[str, Any]:
+    return jose.read(prove_call(CALL, id="p_1", at=START, key=KEY)).claims
+
+
+def _possession() -> dict[str, Any]:
+    made = make_proof(KEY, method="POST", url=AUDIENCE, at=START, id="p_1", access_token="token")
+    return jose.read(made, allow_jwk=True).claims
+
+
 SLOTS: dict[str, tuple[dict[str, Any], Callable[[str], object]]] = {
     "at+jwt": (
         _access_token(),
@@ -111,20 +126,43 @@ SLOTS: dict[str, tuple[dict[str, Any], Callable[[str], object]]] = {
             now=START,
         ),
     ),
+    "aat-pop+jwt": (_call_proof(), lambda text: read_call_proof(text, CALL, holder=KEY.public, now=START)),
+    "dpop+jwt": (
+        _possession(),
+        lambda text: read_proof(text, method="POST", url=AUDIENCE, now=START, access_token="token", nonces=None),
+    ),
     "approval+jwt": (_verdict(), lambda text: read_statement(text, held=held(), person=ALICE, keys=KEYS, now=START)),
 }
+
+
+def _signed(slot: str, claims: dict[str, Any], typ: str) -> str:
+    """Signed as this slot wants it: a proof of possession shows its key, everything else names one."""
+    if slot == "dpop+jwt":
+        return jose.sign_showing_key(claims, typ=typ, key=KEY)
+    return jose.sign(claims, typ=typ, key=KEY, kid=KEY.public.thumbprint)
 
 
 @pytest.mark.parametrize("slot", SLOTS)
 @pytest.mark.parametrize("typ", TYPES)
 def test_the_right_claims_by_the_right_key_count_as_the_right_kind_only(slot: str, typ: str) -> None:
     claims, read = SLOTS[slot]
-    text = jose.sign(claims, typ=typ, key=KEY, kid=KEY.public.thumbprint)
+    text = _signed(slot, claims, typ)
     if typ == slot:
         assert read(text)
     else:
         with pytest.raises(SignatureRefused, match="typ"):
             read(text)
+
+
+@pytest.mark.parametrize("slot", SLOTS)
+@pytest.mark.parametrize("kind", SLOTS)
+def test_what_is_right_in_its_own_slot_is_refused_in_every_other(slot: str, kind: str) -> None:
+    text = _signed(kind, SLOTS[kind][0], kind)
+    if slot == kind:
+        assert SLOTS[slot][1](text)
+    else:
+        with pytest.raises(SignatureRefused):
+            SLOTS[slot][1](text)
 
 
 @pytest.mark.parametrize("typ", TYPES)
@@ -143,15 +181,17 @@ async def test_no_kind_passes_for_another_over_the_wire(tmp_path: Path) -> None:
         planner, coder, _, _ = await h.family()
         delegated = await h.delegated(planner, coder)
         kinds = {"token": delegated, "chain": await h.root(coder, delegated), "assertion": h.assertion(coder)}
+        kinds["proof"] = proof(coder.key, url=f"{h.issuer}/token", at=h.clock(), iss="coder", sub="coder", aud=h.issuer)
         for name, text in kinds.items():
             bearer = await h.http.post(h.resource, json={}, headers={"Authorization": f"Bearer {text.strip()}"})
             assert (bearer.status_code == 200) == (name == "token")
             if name != "token":
                 refused(await h.exchange(coder, text, requested_actor="planner"), "invalid_request")
-                refused(await h.exchange(coder, claims_of(text.strip())["jti"], requested_actor="x"), "invalid_request")
+                named = jose.read(text.strip(), allow_jwk=True).claims["jti"]
+                refused(await h.exchange(coder, named, requested_actor="x"), "invalid_request")
             if name != "chain":
                 refused(await h.exchange(coder, text, JWT), "invalid_request")
             if name != "assertion":
-                form = {"grant_type": "client_credentials", "client_assertion": text.strip()}
-                refused(await h.post(coder, **form), "invalid_client")
+                posted = await h.post(coder, grant_type="client_credentials", client_assertion=text.strip())
+                refused(posted, "invalid_client")
         expect(await h.exchange(coder, kinds["chain"], JWT))

@@ -162,6 +162,12 @@ def _without(jwk: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {name: value for name, value in jwk.items() if name not in names}
 
 
+def _shifted(jwk: Mapping[str, str]) -> dict[str, str]:
+    """The same 64 bytes, divided elsewhere."""
+    raw = unb64url(jwk["x"]) + unb64url(jwk["y"])
+    return {"x": b64url(raw[:31]), "y": b64url(raw[31:])}
+
+
 @pytest.mark.parametrize(
     ("key", "jwk"),
     [
@@ -181,6 +187,7 @@ def _without(jwk: Mapping[str, Any], *names: str) -> dict[str, Any]:
         (EC, {**EC.jwk, "x": b64url(b"\xff" * 32)}),
         (EC, {**EC.jwk, "x": b64url(b"\0" + unb64url(EC.jwk["x"]))}),  # another spelling
         (EC, {**EC.jwk, "x": EC.jwk["x"] + "="}),
+        (EC, {**EC.jwk, **_shifted(EC.jwk)}),
         (EC, {**EC.jwk, "crv": "P-384"}),
         (EC, {**EC.jwk, "crv": "secp256k1"}),
         (EC, {**EC.jwk, "kty": "OKP"}),
