@@ -170,6 +170,7 @@ async def show(
             ("delegates to", shown_words(agent.delegates_to, "nobody")),
             ("depth", str(agent.depth)),
             ("interactive", "yes" if agent.interactive else "no"),
+            *([] if agent.metadata_url is None else [("hosted at", agent.metadata_url)]),
             *((f"key {number}", key_line(key, now)) for number, key in enumerate(enrolled.keys, 1)),
         ]
     )

@@ -24,6 +24,7 @@ def agent(it: Agent) -> dict[str, Any]:
         "depth": it.depth,
         "delegates_to": sorted(it.delegates_to),
         "interactive": it.interactive,
+        "metadata_url": it.metadata_url,
     }
 
 

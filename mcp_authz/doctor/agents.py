@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 
+from mcp_authz.agents import current_keys
 from mcp_authz.doctor.belongings import agent_keys
 from mcp_authz.doctor.finding import Case, Finding, broken, fine, named, note
 from mcp_authz.errors import KeyRefused
@@ -26,7 +27,8 @@ async def check_agents(case: Case) -> tuple[Finding, ...]:
     found = [finding for agent in active for finding in _grants(case, case.inside, agent)]
     sessions = sum(len(open_) for open_ in case.inside.open_sessions.values())
     said = f"{len(active)} active ({named([agent.name for agent in active])}), {sessions} open sessions"
-    return (fine(AGENTS, said), *found, *_key_files(case, case.inside))
+    old = [finding for agent in active for finding in _old_keys(case, case.inside, agent)]
+    return (fine(AGENTS, said), *found, *old, *_key_files(case, case.inside))
 
 
 def _grants(case: Case, inside: Inside, agent: Agent) -> Iterator[Finding]:
@@ -50,6 +52,17 @@ def _end(grant: Grant) -> float:
 
 def _grant(case: Case, agent: Agent) -> str:
     return case.command("grant", "add", "--subject", agent.owner, "--agent", agent.name, "--scope", "SCOPES")
+
+
+def _old_keys(case: Case, inside: Inside, agent: Agent) -> Iterator[Finding]:
+    """The keys of a child, and of an agent that is hosted elsewhere, are not ours to replace."""
+    after = case.config.keys.rotate_after
+    if after is None or agent.parent is not None or agent.metadata_url is not None:
+        return
+    for key in current_keys(inside.keys.get(f"agent:{agent.name}", ())):
+        if case.at - key.added_at > after + SOON:  # `connect` has had its time to do it by itself
+            days = (case.at - key.added_at).days
+            yield note(AGENTS, f"the key of {agent.name} is {days} days old", _rotate(case, agent.name))
 
 
 def _key_files(case: Case, inside: Inside) -> Iterator[Finding]:

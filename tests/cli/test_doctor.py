@@ -343,6 +343,15 @@ async def test_agents_that_cannot_do_anything_are_named(desk: Desk) -> None:
     assert "idle has no grant" in said and "grant add --subject alice --agent idle" in said
 
 
+async def test_agents_with_old_keys_are_named_where_keys_are_to_be_replaced(desk: Desk) -> None:
+    await healthy(desk)
+    assert "days old" not in told(await check_agents(case(desk, later=timedelta(days=96))), "note")
+    said = told(await check_agents(case(desk, later=timedelta(days=98))), "note")
+    assert "the key of coder is 98 days old" in said and "agent rotate coder" in said
+    desk.configure(f"{desk.config.read_text()}\n[keys]\nrotate_days = 0\n")
+    assert "days old" not in told(await check_agents(case(desk, later=timedelta(days=98))), "note")
+
+
 async def test_an_agent_that_works_by_a_delegation_needs_no_grant(desk: Desk) -> None:
     async with desk.open() as here:
         await settle(here)
