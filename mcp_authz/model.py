@@ -199,13 +199,14 @@ class AccessToken:
     client_id: str
     actor: AgentName
     key: Thumbprint  # the agent key that logged in
-    subject: str  # `user:NAME`, or `agent:NAME` in the agent's own name
+    subject: str  # `user:NAME`; `agent:NAME` in the agent's own name, and in sessions without a person
     session: SessionId | None
     link: LinkId | None
     scope: frozenset[Scope]
     issued_at: datetime
     expires_at: datetime
     confirmation: Thumbprint | None = None  # `cnf.jkt`: the key whose proof each use needs (RFC 9449 section 6)
+    mode: Mode | None = None  # of its session
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

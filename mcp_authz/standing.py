@@ -42,6 +42,8 @@ def _delegated_caller(standing: Standing, agent: Agent, token: AccessToken, proo
     grant, session = standing.grant, standing.session
     if session is None or session.id != token.session or session.principal != token.subject or not standing.links:
         raise TokenRefused("the token's link is not one of its session and person")
+    if token.mode not in (None, session.mode):
+        raise TokenRefused("the token's mode is not its session's")
     require_answerable(standing, session)
     if grant is None or grant.id != session.grant or grant.status != "active" or at >= grant.expires_at:
         raise TokenRefused("the grant has ended")

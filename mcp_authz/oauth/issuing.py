@@ -68,6 +68,7 @@ class Issuer:
             issued_at=now,
             expires_at=expires_at,
             confirmation=confirmation,
+            mode=None if chosen is None else chosen[0].mode,
         )
         chain = () if link is None else await self._holders(client, link)
         await self.store.append(_signed_in(token, now, peer))
@@ -94,6 +95,7 @@ class Issuer:
             issued_at=now,
             expires_at=min(now + limits.ACCESS_TOKEN_LIFETIME, link.expires_at, under.expires_at),
             confirmation=delegate.key,
+            mode=session.mode,
         )
         await self.store.append(_exchanged(token, under, now, peer))
         return self._answer(token, chain.agents, link)

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from mcp_authz import limits
 from mcp_authz.errors import InputError, ScopeError, SignatureRefused
-from mcp_authz.model import AccessToken, AgentName, LinkId, SessionId, Thumbprint
+from mcp_authz.model import AccessToken, AgentName, LinkId, Mode, SessionId, Thumbprint
 from mcp_authz.rules import jose
 from mcp_authz.rules.keys import PublicKey
 from mcp_authz.rules.scope import Scope, parse_scopes
@@ -29,8 +29,8 @@ def access_claims(
     """Return the claims of an access token; `chain` is the holders, root first, and empty in the agent's own name.
 
     `sid`, `lnk` (leaf link) and `akt` (thumbprint of the agent key that logged in) are ours; `act` renders the chain
-    with the current actor outermost (RFC 8693 section 4.1). `cnf.jkt` is the key that must prove each use (RFC 9449
-    section 6.1).
+    with the current actor outermost (RFC 8693 section 4.1), and `mode` is how they stand to the subject. `cnf.jkt` is
+    the key that must prove each use (RFC 9449 section 6.1).
     """
     claims: dict[str, Any] = {
         "iss": issuer,
@@ -45,6 +45,8 @@ def access_claims(
     }
     if token.link is not None:
         claims |= {"sid": token.session, "lnk": token.link, "act": _act(chain, issuer)}
+    if token.mode is not None:
+        claims["mode"] = token.mode.value
     if token.confirmation is not None:
         claims["cnf"] = {"jkt": token.confirmation}
     return claims
@@ -76,6 +78,7 @@ def read_access_token(token: str, *, keys: Keys, issuer: str, audience: str, now
         issued_at=issued_at,
         expires_at=expires_at,
         confirmation=_confirmation(claims),
+        mode=_mode(claims),
     )
 
 
@@ -127,6 +130,15 @@ def _chain(act: object, issuer: str) -> tuple[str, ...]:
     if not found:
         raise SignatureRefused("claim `act` names nobody")
     return tuple(reversed(found))
+
+
+def _mode(claims: Mapping[str, Any]) -> Mode | None:
+    if "mode" not in claims:
+        return None
+    try:
+        return Mode(jose.require_text(claims, "mode"))
+    except ValueError:
+        raise SignatureRefused("claim `mode` is none that is known here") from None
 
 
 def _confirmation(claims: Mapping[str, Any]) -> Thumbprint | None:
