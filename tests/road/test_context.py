@@ -20,13 +20,14 @@ from mcp_authz.config import load_config, parse_config
 from mcp_authz.errors import ConfigError
 from mcp_authz.rules import jose
 from mcp_authz.rules.context_token import HEADER, META
+from mcp_authz.rules.scope import parse_scopes
 from mcp_authz.settings import server_rules
 from mcp_authz.verify import Assurance, CallContext, Mode, NotAuthorized, Verifier
 from tests.attacks.attacker import serving, spy, tool
 from tests.road.places import DESTRUCTIVE, asking
 from tests.road.test_prompt import Person
 from tests.road.test_questions import ASKED
-from tests.world import LEGACY, MODERN, ROOT, World, called, world
+from tests.world import LEGACY, MODERN, OPERATOR, ROOT, World, called, world
 
 TOOLS = {
     "list_notes": {"hazard": "read", "scopes": ["notes:read"]},
@@ -122,14 +123,14 @@ async def test_a_captured_token_is_good_for_its_one_call_only(tmp_path: Path) ->
 
 
 @asynccontextmanager
-async def overheard(tmp_path: Path, transport: str, **entry: Any) -> AsyncIterator[Overheard]:
+async def overheard(tmp_path: Path, transport: str, *, config: Any = None, **entry: Any) -> AsyncIterator[Overheard]:
     """A gateway whose two tool servers hear everything; `a` with this entry, `b` the same."""
     a, b = spy(tmp_path / "a", tool("look"), tool("drop")), spy(tmp_path / "b", tool("look"))
     tools = {"look": {"hazard": "read", "scopes": ["look"]}, "drop": {"scopes": ["drop"]}}
     with serving(a) as url:
         more = {"tools": tools, "context": True, **entry}
         first = {"url": url, **more} if transport == "http" else a.config(**more)
-        async with world(tmp_path, servers={"a": first, "b": b.config(**more)}) as w:
+        async with world(tmp_path, servers={"a": first, "b": b.config(**more)}, **(config or {})) as w:
             yield Overheard(w, a, b)
 
 
@@ -182,6 +183,25 @@ async def test_a_person_is_named_only_where_that_is_configured(tmp_path: Path) -
         await o.world.call(await o.world.ready("coder", "look"), "a__look")
         said, decided = await o.context("a", "look", {}), (await o.world.records("decision"))[-1].event
         assert (said.subject, said.session) == ("user:alice", decided.fields["session"])
+
+
+async def test_in_a_persons_place_no_agent_is_seen_and_in_its_own_name_no_person(tmp_path: Path) -> None:
+    rule = {"agent": "clerk", "person": "alice", "scopes": ["look"]}
+    config = {"impersonation": [rule], "policy": ["builtin:scopes_and_hazard", "builtin:own_workflows"]}
+    async with overheard(tmp_path, "stdio", config=config, context_subject="plain") as o:
+        w = o.world
+        await w.person("alice")
+        clerk, robot = await w.agent("clerk", ceiling="look"), await w.agent("robot", ceiling="look")
+        await w.start(await w.grant("alice", "clerk", "look"), mode=Mode.IMPERSONATED)
+        assert not (await w.call(clerk, "a__look")).is_error
+        said = await o.context("a", "look", {})
+        assert (said.subject, said.actors, said.mode) == ("user:alice", (), Mode.IMPERSONATED)
+        assert b"clerk" not in jose.read(token_in(o.a.heard)).signing_input
+
+        await w.running.sessions.start_own("robot", purpose="tidy up", scope=parse_scopes("look"), by=OPERATOR)
+        assert not (await w.call(robot, "a__look")).is_error
+        said = await o.context("a", "look", {})
+        assert (said.subject, said.actors, said.mode) == ("agent:robot", ("agent:robot",), Mode.OWN)
 
 
 async def test_a_token_for_one_server_is_for_no_other_and_its_key_is_no_issuers(tmp_path: Path) -> None:
