@@ -40,14 +40,14 @@ class Token:
     key: PrivateKey = field(repr=False)
 
     @property
-    def person(self) -> str | None:
-        """Whom the agent acts for, as `user:NAME`; None in the agent's own name."""
-        return self.subject if self.subject is not None and self.subject.startswith("user:") else None
+    def principal(self) -> str | None:
+        """Whom the agent works for: `user:NAME`, or itself as `agent:NAME`; None in its own name, without a session."""
+        return None if self.session is None else self.subject
 
     @property
     def is_own_name(self) -> bool:
-        """Whether the agent acts for nobody, and so can call nothing."""
-        return self.subject is not None and self.person is None
+        """Whether the agent has no session, and so can call nothing."""
+        return self.subject is not None and self.session is None
 
 
 class Tokens:
@@ -55,7 +55,7 @@ class Tokens:
 
     `person` (`user:NAME`) and `session` narrow the first sign-in. Each later one names the session of the one before,
     so that a session which somebody starts meanwhile is not taken for it; when that session is over, one for the same
-    person is asked for.
+    subject is asked for.
 
     With `redeems` the first sign-in, which has no claims, redeems a signed chain, and each later one names the link
     that this led to. When that is refused the chain is redeemed anew: it may be another one by then.
@@ -67,7 +67,7 @@ class Tokens:
         self._sign_in = sign_in
         self._redeems = redeems
         self._link: str | None = None
-        self._person = person
+        self._subject = person
         self._session = session
         self._token: Token | None = None
         self._lock = anyio.Lock()
@@ -96,7 +96,7 @@ class Tokens:
             self._session = None
             token = await self._signed_in()
         self._session = token.session
-        self._person = token.person or self._person
+        self._subject = token.principal or self._subject
         return token
 
     async def _redeemed(self) -> Token:
@@ -112,8 +112,8 @@ class Tokens:
 
     async def _signed_in(self) -> Token:
         claims = {"session": self._session} if self._session is not None else {}
-        if not claims and self._person is not None:
-            claims = {"subject": self._person}
+        if not claims and self._subject is not None:
+            claims = {"subject": self._subject}
         return await self._asked(claims)
 
     async def _asked(self, claims: Mapping[str, str]) -> Token:

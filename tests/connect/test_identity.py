@@ -225,6 +225,18 @@ async def test_a_token_is_renewed_before_it_ends_and_a_short_one_is_used_at_all(
         assert (await held.current()).access != before
 
 
+async def test_an_agent_that_works_for_itself_goes_on_working_for_itself() -> None:
+    gate = Gate()
+    gate.open = {"s_1": "agent:coder"}
+    held = Tokens(gate)
+    first = await held.current()
+    assert first.principal == "agent:coder" and not first.is_own_name
+    gate.open = {"s_2": "agent:coder", "s_3": "user:alice"}
+    held.drop(first)
+    assert (await held.current()).session == "s_2"
+    assert gate.claims == [{}, {"session": "s_1"}, {"subject": "agent:coder"}]
+
+
 async def test_a_chain_is_redeemed_once_and_again_only_when_its_link_leads_nowhere() -> None:
     asked, ended = list[Mapping[str, str]](), set[str]()
 
