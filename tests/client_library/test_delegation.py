@@ -67,7 +67,9 @@ async def test_a_chain_is_redeemed_again_when_its_token_ends_and_not_once_it_has
             assert auth.link == link_id.link_id(leaf(chain).id)
             assert await sign_ins(w) == before + 2
             w.clock.advance(timedelta(minutes=12))
-            with pytest.raises(MCPError, match=r"chain of agent `coder` .*; ask who delegated it for a new one"):
+            with pytest.raises(
+                MCPError, match=r"chain of agent `coder` ended at .*; ask who delegated it for a new one"
+            ):
                 await client.list_tools()
 
 

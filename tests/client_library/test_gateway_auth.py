@@ -161,6 +161,7 @@ async def test_a_renewed_token_is_for_the_same_session(tmp_path: Path) -> None:
             session = auth.session
             await w.person("bob")
             await w.start(await w.grant("bob", "coder", "pr:read:acme:api"))
+            await w.start(await w.running.sessions.only_grant("alice", "coder"))
             w.clock.advance(timedelta(minutes=15))
             assert (await client.list_tools()).tools
         assert (auth.session, auth.subject) == (session, "user:alice")
