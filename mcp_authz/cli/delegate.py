@@ -148,7 +148,9 @@ async def make(
     if giver is not None and to is not None and not _may(giver, to):
         agents = command_line(ctx, "agent", "show", giver.name)
         note(f"{giver.name} may not delegate to {visible(to)}, so that the gateway will refuse this; see: {agents}")
-    _deliver(ctx, made, to or f"{delegator or (giver.name if giver else 'AGENT')}/{child}", out)
+    name = to or f"{delegator or (giver.name if giver else 'AGENT')}/{child}"
+    place = () if here.of_gateway(have.issuer) is not None else (have.issuer,)
+    _deliver(made, name, out, command_line(ctx, "connect", *place, "--agent", name, "--chain", str(out or "FILE")))
 
 
 def _may(giver: Agent, to: str) -> bool:
@@ -221,7 +223,7 @@ def _save(path: Path | None, text: str) -> None:
             pass
 
 
-def _deliver(ctx: typer.Context, made: str, to: str, out: Path | None) -> None:
+def _deliver(made: str, to: str, out: Path | None, after: str) -> None:
     """The chain is where it was wanted, and a person has read what it gives and what to do with it."""
     leaf = describe(made).leaf
     lines = [
@@ -230,8 +232,7 @@ def _deliver(ctx: typer.Context, made: str, to: str, out: Path | None) -> None:
         f"  {shown_bounds(leaf, datetime.now(UTC))}",
         *([f"  because: {visible(leaf.reason)}"] if leaf.reason else []),
     ]
-    where = "FILE" if out is None else str(out)
-    lines.append(f"next: {command_line(ctx, 'connect', '--agent', to, '--chain', where)}")
+    lines.append(f"next: {after}")
     _save(out, made)
     if out is None:
         say(made.rstrip("\n"))

@@ -34,8 +34,8 @@ async def own_chain(ctx: typer.Context, agent: str, key: PrivateKey, *, url: str
         token = await carry(reached.http, own_session(who, {} if session is None else {"session": session}, None))
         if token.link is None:
             raise NotFound(
-                f"agent `{agent}` has no open session to delegate from; somebody starts one with: "
-                f"mcp-authz session start --agent {agent} --subject PERSON --purpose WHY"
+                f"agent `{agent}` has no open session to delegate from, or several: name one with --session ID, or "
+                f"start one with: mcp-authz session start --agent {agent} --subject PERSON --purpose WHY"
             )
         return await carry(reached.http, signed_chain(who, token))
     except Trouble as trouble:

@@ -90,7 +90,10 @@ async def delegate_key(here: AtHand, agent: str, issuer: str) -> PublicKey:
 
     store = here.of_gateway(issuer)
     if store is None:
-        return list((await published_keys(f"{issuer}/agents/{quote(agent)}")).values())[-1]
+        try:
+            return list((await published_keys(f"{issuer}/agents/{quote(agent)}")).values())[-1]
+        except NotFound:
+            raise NotFound(f"{issuer} knows no agent `{agent}` with a key") from None
     found = [key for key in store.keys.get(f"agent:{agent}", ()) if key.status == "active" and key.retires_at is None]
     if not found:
         raise NotFound(f"there is no agent `{agent}` with a key; `mcp-authz agent list` has them all")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 
 from mcp_authz.cli.main import app
+from tests.cli.chains import foreign_chain
 from tests.cli.desk import ROOT, Desk, held_call, hold, settle
 from tests.cli.test_tools import seen_tools
 
@@ -89,7 +91,7 @@ async def test_json_has_the_keys_that_are_documented(desk: Desk) -> None:
     async with desk.open() as here:
         cast = await settle(here)
         held = await hold(here, held_call(cast))
-    asked: dict[str, tuple[str, ...]] = {
+    asked: dict[str, tuple[str | Path, ...]] = {
         "mcp-authz user list": (),
         "mcp-authz user show": ("bob",),
         "mcp-authz agent list": (),
@@ -98,6 +100,7 @@ async def test_json_has_the_keys_that_are_documented(desk: Desk) -> None:
         "mcp-authz grant show": (cast.session.grant,),
         "mcp-authz session list": (),
         "mcp-authz session show": (cast.session.id,),
+        "mcp-authz delegate show": (foreign_chain(desk),),
         "mcp-authz holds list": (),
         "mcp-authz holds show": (held.id,),
         "mcp-authz tools list": (),

@@ -6,15 +6,19 @@ import json
 import re
 import stat
 from datetime import timedelta
+from pathlib import Path
 
+import anyio.to_thread
 import pytest
 
 from mcp_authz.client.delegation import describe
 from mcp_authz.installation import utc_now
+from mcp_authz.model import AgentName
 from mcp_authz.rules.constraint import permits_call, to_json
 from mcp_authz.rules.keys import seal_private
 from tests.cli.chains import CODER, PLANNER, TESTER, foreign_chain, key_file, own_chain
-from tests.cli.desk import PASSPHRASE, Desk, settle
+from tests.cli.desk import PASSPHRASE, Desk, Done, settle
+from tests.world import world
 
 FREE = {"constraint_type": "optional", "constraint": {"constraint_type": "wildcard"}}
 OFFLINE = ("--key", "planner.pem", "--chain", "planner.chain", "--to-key", "coder.jwk")
@@ -46,7 +50,7 @@ def test_a_link_is_made_offline_with_the_delegators_key(desk: Desk) -> None:
     assert permits_call(leaf.tools, "acme__open", {"repo": "api", "title": "x"}) is None
     assert "coder gets: pr:write\n" in told and "acme__open: repo is api; amount, title free" in told
     assert "may delegate 1 step further" in told and "because: open it" in told
-    assert "connect --agent coder --chain coder.chain" in told.splitlines()[-1]
+    assert "connect https://gateway.example --agent coder --chain coder.chain" in told.splitlines()[-1]
     assert stat.S_IMODE(desk.path("coder.chain").stat().st_mode) == 0o600
 
 
@@ -214,6 +218,31 @@ async def test_on_the_machine_of_the_gateway_keys_tools_and_names_are_at_hand(de
     assert "there is no agent `nobody`" in desk.refused(*asked, "--to", "nobody")
     warned = desk.run(*asked, "--to", "planner")
     assert warned.code == 0 and "planner may not delegate to planner" in warned.err
+
+
+async def test_a_gateway_elsewhere_gives_the_chain_and_the_key_of_the_delegate(desk: Desk, tmp_path: Path) -> None:
+    directory = tmp_path / "elsewhere"
+    directory.mkdir()
+    async with world(directory) as w:
+        planner = await w.ready("planner", "pr:read", depth=1, delegates_to=frozenset({AgentName("coder")}))
+        coder = await w.agent("coder", ceiling="pr:read")
+        issuer = w.url.removesuffix("/mcp")
+        asked = ("delegate", "--as", "planner", "--key", key_file(desk, "planner.pem", planner.key), "--url", issuer)
+
+        async def run(*words: str | Path) -> Done:
+            return await anyio.to_thread.run_sync(lambda: desk.run(*words))
+
+        made_ = await run(*asked, "--to", "coder", "--save-chain", "planner.chain", "-o", "coder.chain")
+        nobody = await run(*asked, "--to", "nobody")
+        shown = await run("delegate", "show", "coder.chain", "--jwks", f"{issuer}/jwks.json")
+    assert made_.code == 0 and f"connect {issuer} --agent coder" in made_.out, made_
+    assert "every signature verifies" in shown.out and "knows no agent `nobody`" in nobody.sentence
+    leaf = describe(desk.path("coder.chain").read_text()).leaf
+    assert (leaf.holder, leaf.signer) == (coder.key.public, planner.key.public)
+    again = ("--chain", "planner.chain", "--to-key", json.dumps(CODER.public.jwk))  # the gateway is gone by now
+    assert desk.run(*asked[:5], "--to", "coder", *again).code == 0
+    gone = desk.refused(*asked, "--to", "coder")
+    assert "no gateway answers" in gone and "--chain FILE" in gone
 
 
 def test_looking_at_a_chain_makes_nothing_on_a_machine_that_has_nothing(desk: Desk) -> None:
