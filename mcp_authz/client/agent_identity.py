@@ -251,11 +251,12 @@ class AgentIdentity:
 
     def _enrolling(self, resource: str, code: str, clock: Clock) -> Talk[None]:
         door = yield from looking_up(resource)
-        yield from enrolled(Applicant(name=self.name, key=self.key, door=door, clock=clock), code)
+        who = Applicant(name=self.name, key=self.key, door=door, resource=resource, clock=clock)
+        yield from enrolled(who, code)
 
     def _fetching(self, resource: str, claims: Mapping[str, str], clock: Clock) -> Talk[str]:
         door = yield from looking_up(resource)
-        who = Applicant(name=self.name, key=self.key, door=door, clock=clock)
+        who = Applicant(name=self.name, key=self.key, door=door, resource=resource, clock=clock)
         token = yield from own_session(who, claims, None)
         if token.session is None:
             which = "no open session" if not claims else f"no open session with {dict(claims)}"

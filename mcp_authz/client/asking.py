@@ -35,11 +35,12 @@ USE_NONCE: Final = "use_dpop_nonce"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Applicant:
-    """Who asks, and at what time it is: an agent with its key, at one authorization server."""
+    """Who asks, what for, and at what time it is: an agent with its key, for one gateway, at its issuer."""
 
     name: str
     key: PrivateKey = field(repr=False)
     door: Door
+    resource: str  # the gateway's URL; the server gives no token for another one (RFC 8707)
     clock: Clock
 
 
@@ -116,7 +117,11 @@ def _asked(who: Applicant, form: Mapping[str, str], claims: Mapping[str, str]) -
 def _posted(who: Applicant, form: Mapping[str, str], claims: Mapping[str, str], nonce: str | None) -> Ask:
     url = who.door.token_endpoint
     signed = {"client_assertion_type": ASSERTION_TYPE, "client_assertion": _assertion(who, claims)}
-    return Ask(url=url, form={**form, **signed}, headers={"dpop": proof(who, "POST", url, nonce=nonce)})
+    return Ask(
+        url=url,
+        form={**form, **signed, "resource": who.resource},
+        headers={"dpop": proof(who, "POST", url, nonce=nonce)},
+    )
 
 
 def _assertion(who: Applicant, more: Mapping[str, str]) -> str:

@@ -262,7 +262,8 @@ class GatewayAuth(httpx2.Auth):
         return remedy
 
     def _applicant(self, door: Door) -> Applicant:
-        return Applicant(name=self.identity.name, key=self.identity.key, door=door, clock=self._clock)
+        identity = self.identity
+        return Applicant(name=identity.name, key=identity.key, door=door, resource=self.url, clock=self._clock)
 
     def _is_ours(self, request: httpx2.Request) -> bool:
         return _place(request.url) == self._place

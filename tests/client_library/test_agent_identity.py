@@ -18,6 +18,7 @@ from mcp_authz.rules.keys import PrivateKey
 from tests.client_library.chains import root
 
 SERVER = {"starlette", "authlib", "cedarpy", "sqlite_utils", "sqlite3", "mcp", "typer", "uvicorn", "jinja2", "webauthn"}
+SERVER |= {"aiohttp", "pydantic", "jsonschema", "rich", "tomlkit", "desktop_notifier", "uvloop", "httptools"}
 
 
 def mode(path: Path) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,7 +19,8 @@ from tests.client_library.chains import root
 NOW = datetime(2026, 7, 28, 12, tzinfo=UTC)
 CODER = AgentIdentity.generate("coder")
 DOOR = Door(issuer="https://authz.example.com", token_endpoint="https://authz.example.com/token")
-WHO = Applicant(name="coder", key=CODER.key, door=DOOR, clock=lambda: NOW)
+URL = "https://authz.example.com/mcp"
+WHO = Applicant(name="coder", key=CODER.key, door=DOOR, resource=URL, clock=lambda: NOW)
 TOKEN = {"access_token": "t", "token_type": "DPoP", "expires_in": 600, "scope": "a b", "link": "l_1"}
 
 
@@ -50,6 +52,7 @@ def test_a_sign_in_is_signed_and_bound_by_the_agents_key() -> None:
         ask.headers["dpop"], method="POST", url=DOOR.token_endpoint, now=NOW, access_token=None, nonces=None
     )
     assert proof.key == CODER.thumbprint
+    assert ask.form is not None and ask.form["resource"] == URL
     assert granted.link == "l_1" and granted.scope == {"a", "b"} and (granted.ends_at - NOW).total_seconds() == 600
 
 
@@ -83,7 +86,7 @@ def test_what_is_no_token_endpoint_is_no_answer(strange: httpx2.Response) -> Non
 
 
 def test_a_refused_chain_sends_the_agent_to_who_delegated_it() -> None:
-    who = Applicant(name="coder", key=CODER.key, door=DOOR, clock=lambda: datetime.now(UTC))
+    who = replace(WHO, clock=lambda: datetime.now(UTC))
     refused = answer(400, {"error": "access_denied", "error_description": "no"})
     with pytest.raises(SignInRefused, match=r"\(access_denied: no\); ask who delegated it for a new one"):
         told(redeemed(who, root(CODER), None), refused)

@@ -6,12 +6,14 @@ import json
 import threading
 from datetime import timedelta
 from pathlib import Path
+from socket import AddressFamily
 from typing import Any
 
 import anyio
 import anyio.to_thread
 import httpx2
 import pytest
+from anyio.abc import SocketAttribute, SocketStream
 from mcp.shared.exceptions import MCPError
 
 from mcp_authz.client import AgentIdentity, NoAnswer, SignInRefused
@@ -233,6 +235,28 @@ async def test_a_first_sign_in_that_fails_raises_with_the_reason(tmp_path: Path)
     async with httpx2.AsyncClient(auth=stranger.auth(url)) as http:
         with pytest.raises(NoAnswer, match="no gateway answers at http://localhost"):
             await http.post(url, json=LISTING, headers=HEADERS)
+
+
+async def test_a_sign_in_that_is_given_up_leaves_the_next_request_free_to_try() -> None:
+    asked = anyio.Event(), anyio.Event()
+
+    async def silent(stream: SocketStream) -> None:
+        async with stream:
+            next(one for one in asked if not one.is_set()).set()
+            await anyio.sleep_forever()
+
+    listener = await anyio.create_tcp_listener(local_host="localhost", family=AddressFamily.AF_INET)
+    port = listener.extra(SocketAttribute.local_port)  # noqa: S610 - not the one of Django
+    auth = AgentIdentity.generate("coder").auth(f"http://localhost:{port}/mcp")
+    async with listener, anyio.create_task_group() as serving, httpx2.AsyncClient(auth=auth) as http:
+        serving.start_soon(listener.serve, silent)
+        for one in asked:
+            async with anyio.create_task_group() as asking:
+                asking.start_soon(http.get, auth.url)
+                with anyio.fail_after(10):
+                    await one.wait()
+                asking.cancel_scope.cancel()
+        serving.cancel_scope.cancel()
 
 
 async def test_a_clock_that_is_wrong_is_said_to_be(tmp_path: Path) -> None:
