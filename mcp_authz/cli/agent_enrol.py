@@ -48,7 +48,7 @@ async def enrol(
     there, resource = _is_there(path), endpoint(url)
     async with line(resource, None) as http:
         door = await discover(http, resource)
-        who = Applicant(name=agent, key=_key(path), door=door, clock=now)
+        who = Applicant(name=agent, key=_key(path), door=door, resource=resource, clock=now)
         try:
             with advising(NoAnswer, f"run this again: the key stays in {path}"):
                 await carry(http, enrolled(who, _code() if code is None else code.strip()))
