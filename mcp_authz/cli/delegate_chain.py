@@ -30,7 +30,9 @@ async def own_chain(ctx: typer.Context, agent: str, key: PrivateKey, *, url: str
     place = _place(ctx, url)
     try:
         reached = await place.reach(start=False)
-        who = Applicant(name=agent, key=key, door=reached.door, clock=lambda: datetime.now(UTC))
+        who = Applicant(
+            name=agent, key=key, door=reached.door, resource=reached.resource, clock=lambda: datetime.now(UTC)
+        )
         token = await carry(reached.http, own_session(who, {} if session is None else {"session": session}, None))
         if token.link is None:
             raise NotFound(
