@@ -120,7 +120,7 @@ async def make(
     """
     if ctx.invoked_subcommand is not None:
         return
-    if to is None and not (child and to_key):
+    if not (to and not child) and not (child and to_key and not to):
         raise InputError("say who gets it: --to AGENT, or --child NAME with --to-key FILE")
     here = at_hand(ctx)
     _require_free(out, save_chain)
@@ -132,25 +132,34 @@ async def make(
         text = await _asked(ctx, delegator, signer, url, session)
         _save(save_chain, text)
     have = _own(text, signer)
+    known = schemas(here, have.issuer, schema)
+    given = _tools(known, have, _words(tools), where or [], exactly)
     made = delegate(
         text,
         signer,
         to=await _holder(here, have, to, to_key),
         child=child,
         scope=scope,
-        tools=_tools(schemas(here, have.issuer, schema), have, _words(tools), where or [], exactly),
+        tools=given,
         lifetime=lifetime,
         max_calls=max_calls,
         depth=depth,
         reason=reason,
     )
     giver = known_agent(here, signer.public, have.issuer)
-    if giver is not None and to is not None and not _may(giver, to):
-        agents = command_line(ctx, "agent", "show", giver.name)
-        note(f"{giver.name} may not delegate to {visible(to)}, so that the gateway will refuse this; see: {agents}")
-    name = to or f"{delegator or (giver.name if giver else 'AGENT')}/{child}"
+    name = to or f"{giver.name if giver else delegator or 'AGENT'}/{child}"
+    _warn(ctx, giver, name, [tool for tool in given or () if known and tool not in known])
     place = () if here.of_gateway(have.issuer) is not None else (have.issuer,)
     _deliver(made, name, out, command_line(ctx, "connect", *place, "--agent", name, "--chain", str(out or "FILE")))
+
+
+def _warn(ctx: typer.Context, giver: Agent | None, to: str, unknown: Sequence[str]) -> None:
+    """A person has read of what is at hand that this link will be of no use, or not of the use that was meant."""
+    for tool in unknown:
+        note(f"no tool `{visible(tool)}` is known; see: {command_line(ctx, 'tools', 'list')}")
+    if giver is not None and not _may(giver, to):
+        agents = command_line(ctx, "agent", "show", giver.name)
+        note(f"{giver.name} may not delegate to {visible(to)}, so that the gateway will refuse this; see: {agents}")
 
 
 def _may(giver: Agent, to: str) -> bool:

@@ -100,6 +100,7 @@ def test_each_holder_gives_less_to_the_next_one(desk: Desk) -> None:
         (("--to", "coder", "--key", "other.pem", *OFFLINE[2:]), "given to another key"),
         (("--to", "coder", *OFFLINE[:4], "--to-key", "nothing.jwk"), "no file `nothing.jwk`"),
         (("--child", "worker-7", *OFFLINE[:4]), "--to-key FILE"),
+        (("--child", "worker-7", "--to", "coder", *OFFLINE), "--to AGENT, or --child NAME"),
     ],
     ids=lambda value: value[:30] if isinstance(value, str) else "",
 )
@@ -216,8 +217,11 @@ async def test_on_the_machine_of_the_gateway_keys_tools_and_names_are_at_hand(de
     assert document["verified"] == "all" and document["links"][1]["holder"] == "agent:coder"
     assert document["links"][1]["narrowed"] == ["tools", "arguments", "time", "depth"]
     assert "there is no agent `nobody`" in desk.refused(*asked, "--to", "nobody")
-    warned = desk.run(*asked, "--to", "planner")
+    warned = desk.run(*asked, "--to", "planner", "--tools", "acme__close", "--where", "acme__open.repo=api")
+    assert warned.code == 1 and "tool `acme__close`: its arguments are not known here" in warned.sentence
+    warned = desk.run(*asked[:5], "--to", "planner", "--tools", "acme__close")
     assert warned.code == 0 and "planner may not delegate to planner" in warned.err
+    assert "no tool `acme__close` is known" in warned.err
 
 
 async def test_a_gateway_elsewhere_gives_the_chain_and_the_key_of_the_delegate(desk: Desk, tmp_path: Path) -> None:
