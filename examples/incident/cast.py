@@ -110,10 +110,8 @@ class Stage:
                 "scope": scope,
                 "expires_in": str(seconds),
             }
-            await self._token(http, holder, form)
-        store = self.running.installation.store
-        links = [link for _, link in await store.open_links(AgentName(to), utc_now())]
-        return links[-1].id
+            link: str = (await self._token(http, holder, form))["link"]
+        return link
 
     async def _token(self, http: httpx2.AsyncClient, actor: Actor, form: dict[str, str]) -> dict[str, Any]:
         assertion = _signing(actor).create_assertion_provider()
