@@ -89,7 +89,8 @@ def read_constraint(where: Where, schema: object = None, had: Constraint | None 
         case "!=":
             constraint = _excluded(where, kind)
         case _:
-            constraint = _equal(where, kind)
+            items = schema.get("items") if isinstance(schema, Mapping) else None
+            constraint = _list(where, _kind_of_schema(items)) if kind == "array" else _equal(where, kind)
     constraint = _narrowed(constraint, had.constraint if isinstance(had, Optionally) else had)
     return Optionally(constraint=constraint) if where.optional else constraint
 
@@ -118,9 +119,11 @@ def _equal(where: Where, kind: Kind | None) -> Constraint:
     if (bounds := _RANGE.fullmatch(value)) and value != "..":
         return _range(where, bounds, kind)
     values = _values(where, kind)
-    if kind == "array":
-        return Subset(allowed=frozenset(values))
     return Exact(value=values[0]) if len(values) == 1 else OneOf(values=frozenset(values))
+
+
+def _list(where: Where, kind: Kind | None) -> Constraint:
+    return Wildcard() if where.value == "*" else Subset(allowed=frozenset(_values(where, kind)))
 
 
 def _excluded(where: Where, kind: Kind | None) -> Constraint:
@@ -135,6 +138,8 @@ def _range(where: Where, bounds: re.Match[str], kind: Kind | None) -> Constraint
             f"argument `{where.argument}` is no number; write {where.argument}:={json.dumps(where.value)} for this text"
         )
     low, high = (None if bound is None else json.loads(bound) for bound in (bounds["min"], bounds["max"]))
+    for bound in (low, high):
+        literal(bound)  # a number that a call can have
     if low is not None and high is not None and low > high:
         raise ConstraintError(f"nothing is in `{where.value}`; write the lower end first")
     return Range(min=low, max=high)
