@@ -16,7 +16,7 @@ from mcp_authz.rules.classify import Classified, ServerRules
 from mcp_authz.rules.decision import ApprovalFloor
 from mcp_authz.rules.impersonation import Impersonation
 from mcp_authz.rules.observe import Observing
-from mcp_authz.rules.scope import ScopeTemplate, parse_scopes
+from mcp_authz.rules.scope import Scope, ScopeTemplate, parse_scopes
 from tool_adapters.presets import load_preset
 
 BUILTIN: Final = "builtin:"
@@ -60,6 +60,21 @@ def approval_floor(config: Config) -> ApprovalFloor:
     configured.setdefault("session", configured["destructive"])
     rules = {name: _approval_rule(name, rule) for name, rule in configured.items()}
     return ApprovalFloor(rules=rules, by_hazard={h: h.value for h in Hazard if h.value in rules})
+
+
+def role_scopes(config: Config) -> dict[str, frozenset[Scope]]:
+    """The scopes of each role.
+
+    Raises:
+        ConfigError: one is no scope.
+    """
+    found = {}
+    for role, scopes in config.roles.items():
+        try:
+            found[role] = parse_scopes(scopes)
+        except ScopeError as error:
+            raise ConfigError(f"`roles.{role}`: {error}") from None
+    return found
 
 
 def impersonations(config: Config) -> tuple[Impersonation, ...]:

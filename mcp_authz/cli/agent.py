@@ -14,6 +14,7 @@ from mcp_authz import limits
 from mcp_authz.agents import Agents, Enrolled
 from mcp_authz.cli import keyfile, views
 from mcp_authz.cli.agent_code import code, refresh, say_code
+from mcp_authz.cli.agent_edit import edit, shown_roles
 from mcp_authz.cli.agent_enrol import enrol
 from mcp_authz.cli.agent_files import replace_kept
 from mcp_authz.cli.invocation import advising, asynchronous, command_line, config_of, installation, operator
@@ -165,7 +166,7 @@ async def show(
             ("status", agent.status),
             ("owner", agent.owner),
             ("ceiling", shown_words(agent.ceiling, "nothing")),
-            ("roles", shown_words(agent.roles, "none")),
+            ("roles", shown_roles(agent, here.config)),
             ("labels", " ".join(f"{key}={value}" for key, value in sorted(agent.labels.items())) or "none"),
             ("delegates to", shown_words(agent.delegates_to, "nobody")),
             ("depth", str(agent.depth)),
@@ -208,6 +209,7 @@ async def rotate(
     next_step(command_line(ctx, "agent", "show", name))
 
 
+app.command()(edit)
 app.command()(code)
 app.command()(enrol)
 app.command()(refresh)

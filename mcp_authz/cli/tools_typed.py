@@ -51,7 +51,8 @@ async def typed_tools(
             note(f"no server has listed a tool `{name}` so far; `mcp-authz tools list` has the names")
     if not named and not had:
         raise ConstraintError("a condition is about the arguments of tools; name them with --tools")
-    schemas = {name: (definition.get("inputSchema") or {}).get("properties") or {} for name, definition in pins.items()}
+    listed = {name: (definition.get("inputSchema") or {}).get("properties") for name, definition in pins.items()}
+    schemas = {name: properties for name, properties in listed.items() if properties is not None}
     with advising(ArgumentsUnknown, "run the gateway once with its server, so that it is listed"):
         return tools_map(named or list(had or ()), where or (), schemas, had=had)
 

@@ -1,0 +1,92 @@
+"""What an agent may have can be changed, and counts at the next use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mcp_authz.changing import Changes, change_agent
+from mcp_authz.errors import AuthzError, Conflict, DelegationError, InputError, NotFound
+from mcp_authz.model import Agent, AgentName
+from mcp_authz.rules.scope import parse_scopes
+from tests.oauth.house import OPERATOR, Actor, House, claims_of, house, office
+
+ROLES = {"reader": parse_scopes("pr:read git:read"), "writer": parse_scopes("pr:write git:read")}
+
+
+async def change(h: House, name: str = "coder", **changes: Any) -> Agent:
+    if "ceiling" in changes:
+        changes["ceiling"] = parse_scopes(changes["ceiling"])
+    return await change_agent(h.store, h.clock, name, Changes(**changes), roles=ROLES, by=OPERATOR)
+
+
+async def test_what_is_not_named_stays_and_every_change_is_recorded(tmp_path: Path) -> None:
+    async with office(tmp_path) as h:
+        await h.agent("coder", "pr", depth=1, labels={"team": "web"})
+        before = await h.store.agent(AgentName("coder"))
+        after = await change(h, depth=3, delegates_to=frozenset({"helper"}))
+        assert before is not None and await h.store.agent(AgentName("coder")) == after
+        assert (after.ceiling, after.labels, after.owner) == (before.ceiling, before.labels, before.owner)
+        assert (after.depth, after.delegates_to) == (3, {"helper"})
+        fields = (await h.events("administration"))[-1]
+        assert (fields["agent"], fields["by"], fields["depth"]) == ("agent:coder", OPERATOR, 3)
+
+
+async def test_a_lower_ceiling_counts_for_sessions_that_are_open(tmp_path: Path) -> None:
+    async with house(tmp_path) as h:
+        coder = await h.agent("coder", "pr")
+        await h.start(coder)
+        await change(h, ceiling="pr:read")
+        caller = await h.caller(await h.token(coder))
+        assert caller.agent.ceiling == parse_scopes("pr:read")
+        assert "pr:read" in claims_of(await h.token(coder))["scope"]
+
+
+async def test_a_list_of_delegates_that_lost_one_lets_no_further_step_be_made(tmp_path: Path) -> None:
+    async with office(tmp_path) as h:
+        _, coder, session, root = await h.family()
+        await change(h, "planner", delegates_to=frozenset())
+        with pytest.raises(DelegationError, match="may not delegate"):
+            await h.link(root, session, coder.name)
+
+
+async def test_the_scopes_of_roles_come_and_go_with_them(tmp_path: Path) -> None:
+    async with office(tmp_path) as h:
+        await h.agent("coder", "deploy")
+        with_role = await change(h, roles=frozenset({"reader"}))
+        assert with_role.ceiling == parse_scopes("deploy pr:read git:read") and with_role.roles == {"reader"}
+        other = await change(h, roles=frozenset({"writer"}))
+        assert other.ceiling == parse_scopes("deploy pr:write git:read")
+        assert (await change(h, ceiling="time")).ceiling == parse_scopes("time pr:write git:read")
+        assert (await change(h, roles=frozenset())).ceiling == parse_scopes("time")
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "error"),
+    [
+        ("nobody", {"depth": 1}, NotFound),
+        ("coder", {"depth": -1}, InputError),
+        ("coder", {"depth": 99}, InputError),
+        ("coder", {"roles": frozenset({"king"})}, InputError),
+        ("coder", {"delegates_to": frozenset({"No One"})}, InputError),
+    ],
+)
+async def test_what_cannot_be_is_refused_and_changes_nothing(
+    tmp_path: Path, name: str, changes: Any, error: type[AuthzError]
+) -> None:
+    async with office(tmp_path) as h:
+        coder: Actor = await h.agent("coder", "pr")
+        before = await h.store.agent(coder.name)
+        with pytest.raises(error):
+            await change(h, name, **changes)
+        assert await h.store.agent(coder.name) == before
+
+
+async def test_a_revoked_agent_is_not_changed(tmp_path: Path) -> None:
+    async with office(tmp_path) as h:
+        await h.agent("coder", "pr")
+        await h.revoke("agent", "coder")
+        with pytest.raises(Conflict, match="revoked"):
+            await change(h, depth=1)
