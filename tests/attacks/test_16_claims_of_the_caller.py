@@ -37,7 +37,6 @@ META = {
     **PERSON,
     "io.modelcontextprotocol/clientInfo": {"name": "agent:root", "version": "user:bob", "title": "bob"},
     "dev.mcp-authz/subject": "user:bob",
-    "dev.mcp-authz/delegation": ["user:bob"],
     "dev.mcp-authz/approval": {"hold": "h_1", "by": ["user:bob"]},
     "dev.mcp-authz/outcome": {"outcome": "permit"},
 }
@@ -61,6 +60,19 @@ async def test_a_claim_changes_neither_the_decision_nor_the_record(tmp_path: Pat
         plain, *claimed = [facts(fields) for fields in await w.decisions()]
         assert plain["decision"] == "permit" and plain["subject"] == "user:alice" and plain["chain"] == ["agent:coder"]
         assert claimed == [plain, plain]
+
+
+async def test_a_claim_where_links_or_a_proof_belong_is_refused_and_recorded_for_whom_the_token_is(
+    tmp_path: Path,
+) -> None:
+    server = spy(tmp_path / "spy", tool("look"))
+    async with world(tmp_path, servers={"spy": server.config(tools={"look": {"hazard": "read"}})}) as w:
+        token = await w.token(await w.ready("coder", "spy:look"))
+        for name, claim in (("delegation", ["user:bob"]), ("delegation", PERSON), ("invocation", "user:bob")):
+            await w.raw_call(token, "spy__look", {}, meta={f"dev.mcp-authz/{name}": claim})
+        decisions = await w.decisions()
+        assert [fields["reason"] for fields in decisions] == ["links_invalid", "links_invalid", "proof_invalid"]
+        assert {fields["subject"] for fields in decisions} == {"user:alice"} and server.ran == []
 
 
 @pytest.mark.parametrize("where", ["arguments", "meta", "headers", "params"])
