@@ -14,12 +14,12 @@ from itertools import takewhile
 from mcp_authz.delegating import Delegations, Source, made, refused
 from mcp_authz.errors import Conflict, DelegationError, InputError, SignatureRefused, TokenRefused
 from mcp_authz.issuer_keys import IssuerKeys
-from mcp_authz.model import Agent, AgentName, Chain, Key, Link, LinkId, Person, PersonName, Session, Thumbprint
+from mcp_authz.model import Agent, AgentName, Chain, Key, Link, LinkId, Session, SessionId, Thumbprint
 from mcp_authz.rules import link_id as ids
 from mcp_authz.rules.keys import PublicKey
 from mcp_authz.rules.signed_link import Given, Purpose, SignedChain, SignedLink, sign_root, verify_links
 from mcp_authz.signatures import Signatures
-from mcp_authz.standing import chain_of, is_over
+from mcp_authz.standing import chain_of, is_over, require_answerable
 from mcp_authz.store.ports import Clock, Event, Registration, Statement, Store
 
 
@@ -147,26 +147,21 @@ class Chains:
         key = await self._store.key(Thumbprint(root.holder.thumbprint))
         if key is None or not known or key.holder != f"agent:{known[0].holder}":
             raise SignatureRefused("the first link is not one that this gateway has, or not its holder's")
-        leaf = known[-1]
-        standing = await self._store.standing(agent=leaf.holder, key=key.thumbprint, person=None, link=leaf.id)
+        leaf, named = known[-1], await self._store.session(SessionId(root.session))
+        subject = None if named is None else named.subject
+        standing = await self._store.standing(agent=leaf.holder, key=key.thumbprint, person=subject, link=leaf.id)
         session, grant = standing.session, standing.grant
         if session is None or grant is None or session.id != root.session:
             raise SignatureRefused("the first link belongs to no session of this gateway")
         if is_over(session, self._clock()):
             raise Conflict("the session has ended")
         try:
+            require_answerable(standing, session)
             above = chain_of(standing, session, grant, self._clock())
             await self.signatures.require(above.links)
         except TokenRefused as error:
             raise Conflict(f"what the chain stands on does not hold: {error}") from None
-        person = None if session.subject is None else await self._person(session.subject)
-        return Source(chain=above, session=session, person=person)
-
-    async def _person(self, name: PersonName) -> Person:
-        person = await self._store.person(name)
-        if person is None or person.status != "active":
-            raise Conflict(f"person `{name}` is not active")
-        return person
+        return Source(chain=above, session=session, person=standing.person)
 
     async def _require_signer(self, delegator: AgentName, signed: SignedLink) -> None:
         """A key that a rotation replaced signs nothing new: what it signed before counts until the overlap is over."""

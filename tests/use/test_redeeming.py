@@ -365,6 +365,15 @@ async def test_a_signed_link_that_is_altered_in_the_database_is_refused_at_its_n
             await at.caller(user, leaf.id)
 
 
+async def test_nothing_is_redeemed_below_a_link_that_was_altered(tmp_path: Path) -> None:
+    async with line(tmp_path) as at:
+        first = at.h.derive(at.chain, at.planner, at.coder, scope="pr:read", depth=1)
+        middle = await at.redeem(at.coder, first)
+        at.alter("""UPDATE links SET scope = '["pr"]' WHERE id = ?""", middle.id)
+        for actor, chain in ((at.tester, at.h.derive(first, at.coder, at.tester)), (at.coder, first)):
+            await at.refused(actor, chain, Conflict, "signed")
+
+
 @pytest.mark.parametrize("text", ["'a.b.c'", "NULL", "(SELECT text FROM statements WHERE above IS NULL)"])
 async def test_what_was_signed_is_read_again_after_a_restart_and_must_be_what_it_was(tmp_path: Path, text: str) -> None:
     async with line(tmp_path) as at:
