@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 
 from mcp_authz import limits
+from mcp_authz.delegating import Asked, Source
 from mcp_authz.errors import AuthzError, Conflict, DelegationError, InputError, NotFound
-from mcp_authz.model import AgentName, GrantId
+from mcp_authz.model import AccessToken, AgentName, Caller, Chain, GrantId, Link, PersonName, Proof, Session, Thumbprint
 from mcp_authz.rules.constraint import parse_tools
 from mcp_authz.rules.scope import parse_scopes
-from tests.oauth.house import OPERATOR, office
+from mcp_authz.store.ports import Lost
+from tests.oauth.house import OPERATOR, Actor, House, office
 
 MERGE_API = parse_tools({"acme__merge": {"repo": {"constraint_type": "exact", "value": "api"}}})
 MERGE_ANY = parse_tools({"acme__merge": {}})
@@ -211,3 +213,68 @@ async def test_an_unknown_grant_opens_nothing(tmp_path: Path) -> None:
         grant = await h.grant(await h.agent("coder"))
         with pytest.raises(AuthzError):
             await h.sessions.start(replace(grant, id=GrantId("g_other")), purpose="test", by=OPERATOR)
+
+
+async def test_a_session_is_delegated_no_deeper_than_its_agent_may(tmp_path: Path) -> None:
+    async with office(tmp_path) as h:
+        grant = await h.grant(await h.agent("planner", depth=2))
+        for asked, given in ((None, 2), (0, 0), (1, 1), (2, 2)):
+            _, root = await h.sessions.start(grant, purpose="x", max_depth=asked, by=OPERATOR)
+            assert root.max_depth == given
+        with pytest.raises(DelegationError, match="2 steps at most"):
+            await h.sessions.start(grant, purpose="x", max_depth=3, by=OPERATOR)
+        with pytest.raises(InputError):
+            await h.sessions.start(grant, purpose="x", max_depth=-1, by=OPERATOR)
+
+
+async def test_a_session_of_depth_zero_is_not_delegated(tmp_path: Path) -> None:
+    async with office(tmp_path) as h:
+        _, coder, session, root = await h.family(max_depth=0)
+        with pytest.raises(DelegationError, match="at most 0 was given"):
+            await h.link(root, session, coder.name)
+
+
+async def _three_hops(h: House, **budgets: int) -> tuple[Session, list[Link], Caller]:
+    """A session delegated on three times, each step with a budget of its own, and the last holder."""
+    names = ["planner", "lead", "coder", "tester"]
+    agents = [
+        await h.agent(name, depth=3 - number, delegates_to=frozenset(AgentName(n) for n in names[number + 1 :][:1]))
+        for number, name in enumerate(names)
+    ]
+    session, root = await h.start(agents[0], max_calls=budgets.get("session"))
+    alice = await h.store.person(PersonName("alice"))
+    links = [root]
+    for name in names[1:]:
+        source = Source(chain=Chain(links=tuple(links)), session=session, person=alice)
+        links.append(await h.delegations.delegate(source, Asked(to=AgentName(name), max_calls=budgets.get(name))))
+    caller = await h.sessions.identify(_token(h, agents[-1], links[-1]), Proof.BEARER)
+    return session, links, caller
+
+
+def _token(h: House, actor: Actor, link: Link) -> AccessToken:
+    return AccessToken(
+        id="t",
+        client_id=actor.name,
+        actor=actor.name,
+        key=Thumbprint(actor.key.public.thumbprint),
+        subject="user:alice",
+        session=link.session,
+        link=link.id,
+        scope=frozenset(),
+        issued_at=h.clock(),
+        expires_at=h.clock() + limits.ACCESS_TOKEN_LIFETIME,
+    )
+
+
+@pytest.mark.parametrize("bound", ["session", "lead", "coder", "tester"])
+async def test_a_call_three_hops_down_counts_at_every_link_above_it_and_ends_at_the_least(
+    tmp_path: Path, bound: str
+) -> None:
+    async with office(tmp_path) as h:
+        budgets = {"session": 9, bound: 2}
+        session, links, caller = await _three_hops(h, **budgets)
+        assert [isinstance(await h.spend(caller), int) for _ in range(2)] == [True, True]
+        assert await h.spend(caller) == Lost(reason="budget")
+        assert [link.calls_made for link in await h.store.links(session.id)] == [2, 2, 2, 2]
+        (stored,) = await h.store.sessions()
+        assert stored.calls_made == 2 and len(links) == 4
