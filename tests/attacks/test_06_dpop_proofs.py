@@ -159,6 +159,10 @@ async def test_a_proof_is_not_replayed_after_a_call_whatever_became_of_it(tmp_pa
             assert is_error(await p.send_raw(LIST, token, one), "invalid_dpop_proof"), name
             await p.send_raw(CALL, token, one)
         assert [fields["decision"] for fields in await w.decisions()].count("permit") == 1
+        narrow = await p.token(coder, "mcp:connect")
+        one = p.proof(narrow)
+        assert (await p.send(CALL, narrow, one)).status_code == 403  # sent back for more scope
+        assert is_error(await p.send_raw(LIST, narrow, one), "invalid_dpop_proof")
 
 
 async def test_a_proof_of_a_refused_handshake_is_spent_too(tmp_path: Path) -> None:
