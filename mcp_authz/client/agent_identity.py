@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from ssl import SSLContext
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack
 
 from mcp_authz import limits
 from mcp_authz.client import delegation
@@ -35,6 +35,18 @@ _NAME: Final = re.compile(rf"{_PART}(?:/{_PART})?")
 def now() -> datetime:
     """Return the time by this machine's clock."""
     return datetime.now(UTC)
+
+
+class Narrowed(TypedDict, total=False):
+    """How much less a child gets than its parent's chain gives; each as in `AgentIdentity.delegate`."""
+
+    scope: str | None
+    tools: Tools | None
+    where: Conditions
+    minutes: float
+    calls: int | None
+    reason: str
+    at: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,7 +191,7 @@ class AgentIdentity:
             at=at,
         )
 
-    def child(self, name: str, chain: str, **narrowed: Any) -> tuple[AgentIdentity, str]:
+    def child(self, name: str, chain: str, **narrowed: Unpack[Narrowed]) -> tuple[AgentIdentity, str]:
         """Return a child of this agent with a key in memory, and the chain by which it works; see `delegate`.
 
         The gateway knows `coder/worker-7` from the chain's first use until the link ends, or its parent does.

@@ -257,7 +257,7 @@ class GatewayAuth(httpx2.Auth):
         if remedy is None or remedy in visit.tried:
             return None
         visit.tried.add(remedy)
-        if remedy == "scope":  # RFC 9470 has no say here: the scopes that are missing are named
+        if remedy == "scope":
             self._wanted = replace(self._wanted, scope=(self._wanted.scope or token.scope) | said.scope)
         return remedy
 
