@@ -115,7 +115,7 @@ def _asked(who: Applicant, form: Mapping[str, str], claims: Mapping[str, str]) -
 
 
 def _posted(who: Applicant, form: Mapping[str, str], claims: Mapping[str, str], nonce: str | None) -> Ask:
-    url = who.door.token_endpoint
+    url = who.door.token_url  # as it is published, however HTTP gets there
     signed = {"client_assertion_type": ASSERTION_TYPE, "client_assertion": _assertion(who, claims)}
     return Ask(
         url=url,
