@@ -118,7 +118,7 @@ def _posted(who: Applicant, form: Mapping[str, str], claims: Mapping[str, str], 
     url = who.door.token_url  # as it is published, however HTTP gets there
     signed = {"client_assertion_type": ASSERTION_TYPE, "client_assertion": _assertion(who, claims)}
     return Ask(
-        url=url,
+        url=who.door.token_endpoint,
         form={**form, **signed, "resource": who.resource},
         headers={"dpop": proof(who, "POST", url, nonce=nonce)},
     )

@@ -99,3 +99,10 @@ def test_nothing_that_is_asked_shows_in_its_representation() -> None:
     )
     granted, _ = told(own_session(WHO, {}, None), answer(200, {**TOKEN, "access_token": "SECRET"}))
     assert "SECRET" not in repr(granted)
+
+
+def test_a_proof_is_for_the_published_url_however_the_server_is_reached() -> None:
+    local = replace(DOOR, token_endpoint="http://localhost/token", published=DOOR.token_endpoint)
+    ask = next(own_session(replace(WHO, door=local), {}, None))
+    assert ask.url == "http://localhost/token"
+    assert jose.read(ask.headers["dpop"], allow_jwk=True).claims["htu"] == DOOR.token_endpoint
