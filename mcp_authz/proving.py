@@ -128,7 +128,7 @@ class Proofs:
 
 
 def link_to_sign(caller: Caller) -> str | None:
-    """The id of the token's link as it is signed; None in the agent's own name, and for links of before there was one."""
+    """The id of the token's link as it is signed; None in the agent's own name, and for a link without such an id."""
     try:
         return None if caller.token.link is None else link_id.jti(caller.token.link)
     except InputError:
