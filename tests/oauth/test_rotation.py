@@ -121,7 +121,9 @@ async def test_an_agent_that_the_gateway_does_not_let_in_keeps_its_files(tmp_pat
         assert load_key(path).public == coder.key.public and draft_of(path).exists()
 
 
-async def test_of_two_clients_of_one_agent_that_start_at_once_one_replaces_the_key(tmp_path: Path) -> None:
+async def test_of_two_clients_of_one_agent_that_start_at_once_one_replaces_the_key(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     async with house(tmp_path) as h:
         _, path = await keeps(h, tmp_path, days=91)
         async with anyio.create_task_group() as group:
@@ -129,6 +131,7 @@ async def test_of_two_clients_of_one_agent_that_start_at_once_one_replaces_the_k
                 group.start_soon(fresh, h, path)
         keys = (await h.agents.show("coder")).keys
         assert len(keys) == 2 and keys[-1].thumbprint == load_key(path).public.thumbprint
+        assert caplog.text == ""
 
 
 async def test_a_file_that_is_not_there_is_no_trouble_of_a_rotation(tmp_path: Path) -> None:
