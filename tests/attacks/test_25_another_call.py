@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mcp_authz.model import AgentName, Chain, HoldState
+from mcp_authz.delegating import Asked, Source
+from mcp_authz.model import AgentName, Chain, HoldState, PersonName
 from mcp_authz.store.ports import Event
 from tests.attacks.attacker import Spy, answer_in, spy, tool
 from tests.world import OPERATOR, Actor, World, world
@@ -144,12 +146,12 @@ async def test_the_same_call_through_another_chain_of_the_same_session_has_no_ap
         await w.agent("middle", ceiling=SCOPES, depth=1, delegates_to=["coder"])
         await w.agent("planner", ceiling=SCOPES, depth=2, delegates_to=["coder", "middle"])
         session, root = await w.start(await w.grant("alice", "planner", SCOPES))
-        delegate, direct = w.running.sessions.delegate, Chain(links=(root,))
-        middle = await delegate(direct, session, to=AgentName("middle"))
-        through = Chain(links=(root, middle))
+        direct = Source(chain=Chain(links=(root,)), session=session, person=await w.store.person(PersonName("alice")))
+        middle = await w.running.delegations.delegate(direct, Asked(to=AgentName("middle")))
+        through = replace(direct, chain=Chain(links=(root, middle)))
         tokens = []
-        for chain in (direct, through):
-            link = await delegate(chain, session, to=AgentName("coder"))
+        for source in (direct, through):
+            link = await w.running.delegations.delegate(source, Asked(to=AgentName("coder")))
             tokens.append(await w.token(coder, client_assertion=w.assertion(coder, delegation=link.id)))
         await approved(w, coder, tokens[0])
         assert outcome(await said(w, coder, "spy__drop", APPROVED, tokens[1])) == "held"

@@ -62,7 +62,8 @@ async def by_link(w: World) -> tuple[Actor, dict[str, str]]:
     coder = await w.agent("coder", ceiling="spy:drop")
     await w.agent("planner", ceiling="spy:drop", depth=1, delegates_to=["coder"])
     session, root = await w.start(await w.grant("alice", "planner", "spy:drop"))
-    source = Source(chain=Chain(links=(root,)), session=session, person=None)
+    alice = await w.store.person(PersonName("alice"))
+    source = Source(chain=Chain(links=(root,)), session=session, person=alice)
     link = await w.running.delegations.delegate(source, Asked(to=AgentName("coder"), lifetime=2 * MINUTES))
     return coder, {"delegation": link.id}
 
