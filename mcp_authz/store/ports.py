@@ -161,7 +161,7 @@ class Registry(Protocol):
     async def agent(self, name: AgentName) -> Agent | None: ...
     async def agents(self) -> tuple[Agent, ...]: ...
     async def agent_at(self, metadata_url: str) -> Agent | None:
-        """The agent that is hosted elsewhere, and whose document is at this URL; the active one, if there are several."""
+        """The agent that is hosted elsewhere, with its document at this URL; the active one, if there are several."""
 
     async def add_agent(self, agent: Agent, key: Key | None, event: Event) -> None:
         """The agent exists with its key.
