@@ -32,6 +32,7 @@ LAYERS = [
         "mcp_authz.locking",
         "mcp_authz.unix_socket",
         "mcp_authz.downstream",
+        "mcp_authz.store.facts",
         "mcp_authz.store.ports",
         "mcp_authz.store",
         "mcp_authz.policy",

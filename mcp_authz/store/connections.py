@@ -1,22 +1,29 @@
-"""The two connections of a store: one that the writer's thread writes with, one that reads."""
+"""The two connections of a store: one that the writer's thread writes with, one that reads.
+
+The only door to sqlite-utils.
+"""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TypeVar
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from sqlite_utils import Database
 
 from mcp_authz.errors import StoreError
 from mcp_authz.rules.keys import Sealer
 from mcp_authz.store.faults import store_error
-from mcp_authz.store.files import DatabaseFile, WriteLock
+from mcp_authz.store.files import DatabaseFile, WriteLock, free_siblings
 from mcp_authz.store.ports import Clock
 from mcp_authz.store.rows import micros
 from mcp_authz.store.transaction import Transaction
 
 T = TypeVar("T")
 Connect = Callable[[], sqlite3.Connection]
+Synchronous = Literal["FULL", "NORMAL", "EXTRA"]
 
 
 class Transactions:
@@ -118,3 +125,36 @@ class FilePen:
     def explain(self, fault: Exception) -> StoreError:
         """What went wrong, as a sentence that says what to do."""
         return store_error(fault, self._transactions.file.path)
+
+
+def connect(path: Path, synchronous: Synchronous, seconds: float) -> sqlite3.Connection:
+    free_siblings(path)
+    connection = sqlite3.connect(
+        f"{path.as_uri()}?mode=rw",  # a file that is gone is not made anew
+        uri=True,
+        timeout=seconds,
+        isolation_level=None,  # transactions begin where they are written
+        check_same_thread=False,  # made by one thread, used by another, never by two
+        cached_statements=256,
+    )
+    try:
+        db = Database(connection, execute_plugins=False)  # an installed plugin would run inside the gateway
+        db.enable_wal()
+        if db.journal_mode != "wal":
+            raise StoreError(f"store `{path}`: its file system cannot share memory; put it on a local disk")
+        for pragma in (
+            f"synchronous = {synchronous}",
+            "foreign_keys = ON",
+            "cell_size_check = ON",
+        ):
+            db.execute(f"PRAGMA {pragma}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def connect_reader(connect: Callable[[], sqlite3.Connection]) -> sqlite3.Connection:
+    connection = connect()
+    connection.execute("PRAGMA query_only = ON")
+    return connection

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from mcp_authz.model import (
     Agent,
@@ -27,132 +26,21 @@ from mcp_authz.model import (
     Verdict,
 )
 from mcp_authz.passkey import Invitation, Passkey, SignIn
-
-EventKind = Literal[
-    "decision",
-    "outcome",
-    "approval",
-    "delegation",
-    "grant",
-    "session",
-    "revocation",
-    "enrolment",
-    "pin",
-    "policy",
-    "configuration",
-    "sign-in",
-    "administration",
-    "refusals",
-]
-
-RevocableKind = Literal["link", "session", "grant", "agent", "key", "person", "hold"]
-
-Clock = Callable[[], datetime]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
-    """Something that happened, before it has a place in the log; `fields` is JSON and holds no argument value."""
-
-    kind: EventKind
-    at: datetime
-    call: str | None = None  # the call it belongs to: decision and outcome share it
-    fields: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
-    """An event with its place in the hash chain."""
-
-    sequence: int  # 1, 2, 3 ... without a gap
-    event: Event
-    previous: bytes  # hash of the record before; 32 zero bytes for the first
-    hash: bytes  # `rules.log.record_hash`
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
-    """What the store knows, in one read, about everything an access token names; absent things are None."""
-
-    agent: Agent | None
-    key: Key | None
-    person: Person | None
-    grant: Grant | None
-    session: Session | None
-    links: tuple[Link, ...]  # root to leaf
-    holders: Mapping[AgentName, Agent]  # every agent that holds one of the links
-    owner: Person | None = None  # of the session's first agent: who answers for it where it works for itself
-    keys: Mapping[Thumbprint, Key] = field(default_factory=dict)  # that the links were given to, or signed by
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Statement:
-    """What a delegator signed, or the gateway for a root, kept by its digest (`rules.signed_link`)."""
-
-    digest: bytes  # SHA-256 of the signing input
-    above: bytes | None  # the digest of the statement it stands under; None at a root
-    text: str  # the compact JWS
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Enrolment:
-    """A one-time code by which an agent registers its key; the code itself is kept by nobody."""
-
-    digest: bytes  # SHA-256 of the code
-    agent: AgentName
-    made_at: datetime
-    expires_at: datetime
-    used_at: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pin:
-    """The definition of a tool that the operator accepted (or that was seen first), and one that waits."""
-
-    server: str
-    tool: str
-    digest: bytes
-    definition: Mapping[str, Any]
-    seen_at: datetime
-    changed: Mapping[str, Any] | None = None  # a different definition that was seen since: the tool is in quarantine
-    changed_digest: bytes | None = None
-
-
-LostReason = Literal["revoked", "expired", "session", "budget", "replayed", "claimed", "definition"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Admission:
-    """Everything step 14 needs, in one value; `Store.admit` does it in one transaction or not at all."""
-
-    event: Event  # the decision record of a permitted call
-    agent: AgentName
-    key: Thumbprint
-    subject: PersonName | None
-    grant: GrantId
-    session: SessionId
-    links: tuple[LinkId, ...]  # root to leaf
-    server: str
-    tool: str
-    definition_digest: bytes
-    once: tuple[Once, ...] = ()
-    claim: HoldId | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Registration:
-    """What comes into the store with a signed chain, in one transaction."""
-
-    links: tuple[Link, ...]  # those that are new, from above down
-    statements: tuple[Statement, ...]  # root first
-    children: tuple[tuple[Agent, Key], ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lost:
-    """The call was not admitted: something changed between its evaluation and its transaction."""
-
-    reason: LostReason
+from mcp_authz.store.facts import (
+    Admission,
+    Clock,
+    Enrolment,
+    Event,
+    EventKind,
+    Lost,
+    LostReason,
+    Pin,
+    Record,
+    Registration,
+    RevocableKind,
+    Standing,
+    Statement,
+)
 
 
 class Registry(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final
 
+from mcp_authz import limits
 from mcp_authz.errors import Conflict, NotFound
 from mcp_authz.model import (
     Agent,
@@ -195,8 +196,16 @@ def add_link(tx: Transaction, new: Link, event: Event) -> None:
         raise Conflict(f"link `{new.id}` does not stand under a link of its session")
     if above.ended is not None:
         raise Conflict("the parent link, or what it descends from, is not active any more")
-    tx.db.execute(insert("links", LINK), rows.link_row(new))
+    insert_link(tx, new)
     append(tx, event)
+
+
+def insert_link(tx: Transaction, new: Link) -> None:
+    """The link is there, unless its session has as many as it may have."""
+    (there,) = tx.db.execute("SELECT count(*) FROM links WHERE session_id = ?", (new.session,)).fetchone()
+    if there >= limits.LINKS_PER_SESSION:
+        raise Conflict(f"session `{new.session}` has {there} delegations, and no room for more; start another")
+    tx.db.execute(insert("links", LINK), rows.link_row(new))
 
 
 def open_links(tx: Transaction, holder: AgentName, at: int) -> tuple[tuple[Session, Link], ...]:

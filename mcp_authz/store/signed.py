@@ -12,7 +12,7 @@ from mcp_authz.store import registry, rows
 from mcp_authz.store.lineage import lineage
 from mcp_authz.store.ports import Event, Registration, Statement
 from mcp_authz.store.records import append
-from mcp_authz.store.rows import AGENT, KEY, LINK, Row, insert, micros
+from mcp_authz.store.rows import AGENT, KEY, Row, insert, micros
 from mcp_authz.store.transaction import Transaction
 
 _UP: Final = f"""
@@ -59,7 +59,7 @@ def _add(tx: Transaction, link: Link) -> bool:
         raise Conflict(f"link `{link.id}` does not stand under a link of its session")
     if above.ended is not None:
         raise Conflict("the parent link, or what it descends from, is not active any more")
-    tx.db.execute(insert("links", LINK), rows.link_row(link))
+    registry.insert_link(tx, link)
     return True
 
 
@@ -70,6 +70,7 @@ def _add_child(tx: Transaction, child: Agent, key: Key) -> bool:
         raise Conflict(f"key `{key.thumbprint}` belongs to somebody already")
     before = registry.agent(tx, child.name)
     if before is None:
+        _require_room(tx, child)
         tx.db.execute(insert("agents", AGENT), rows.agent_row(child))
     elif before.parent != child.parent or before.status != "active":
         raise Conflict(f"agent `{child.name}` was revoked, or is no child of `{child.parent}`")
@@ -83,6 +84,14 @@ def _add_child(tx: Transaction, child: Agent, key: Key) -> bool:
     tx.db.execute("UPDATE keys SET status = 'revoked' WHERE holder = ? AND status = 'active'", (belongs,))
     tx.db.execute(insert("keys", KEY), rows.key_row(key))
     return True
+
+
+def _require_room(tx: Transaction, child: Agent) -> None:
+    (there,) = tx.db.execute(
+        "SELECT count(*) FROM agents WHERE parent = ? AND ends_at > ?", (child.parent, tx.now)
+    ).fetchone()
+    if there >= limits.CHILDREN_PER_AGENT:
+        raise Conflict(f"agent `{child.parent}` has {there} children; another one has to wait until one has ended")
 
 
 def _statement(row: Row) -> Statement:

@@ -1,4 +1,4 @@
-"""The store in one SQLite file; the only door to sqlite-utils.
+"""The store in one SQLite file.
 
 Reads run at once, on a connection of their own: each sees everything that is committed. Writes wait for the writer's
 flush. Several processes may have the file open.
@@ -12,9 +12,7 @@ from contextlib import closing
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
-
-from sqlite_utils import Database
+from typing import Any
 
 from mcp_authz import ids, limits
 from mcp_authz.errors import StoreError
@@ -40,9 +38,9 @@ from mcp_authz.passkey import Invitation, Passkey, SignIn
 from mcp_authz.rules.keys import Sealer, random_bytes
 from mcp_authz.store import accounts, admission, enrolments, holds, pins, records, registry, revoke, signed
 from mcp_authz.store.changes import Changes
-from mcp_authz.store.connections import FilePen, Reader, Transactions
+from mcp_authz.store.connections import FilePen, Reader, Synchronous, Transactions, connect, connect_reader
 from mcp_authz.store.faults import store_error
-from mcp_authz.store.files import DatabaseFile, InstanceLock, WriteLock, free_siblings, prepare
+from mcp_authz.store.files import DatabaseFile, InstanceLock, WriteLock, prepare
 from mcp_authz.store.ports import (
     Admission,
     Clock,
@@ -61,8 +59,6 @@ from mcp_authz.store.rows import micros
 from mcp_authz.store.schema import migrate
 from mcp_authz.store.transaction import Transaction, known_secret, secret
 from mcp_authz.store.writer import Writer
-
-Synchronous = Literal["FULL", "NORMAL", "EXTRA"]
 
 
 class SqliteStore:
@@ -100,12 +96,12 @@ class SqliteStore:
         lock = WriteLock(path, patience=seconds)
         try:
             prepare(path)
-            connect = partial(_connect, path, synchronous, seconds)
+            opening = partial(connect, path, synchronous, seconds)
             instance = InstanceLock(path, ids.new_id("i"))
             make = partial(Transactions, DatabaseFile(path), clock=clock, sealer=sealer, instance=instance.name)
-            pen = FilePen(make(connect), lock)
+            pen = FilePen(make(opening), lock)
             try:
-                _make_ready(pen, lock, connect)
+                _make_ready(pen, lock, opening)
             except BaseException:
                 pen.close()
                 instance.close()
@@ -113,7 +109,7 @@ class SqliteStore:
         except (sqlite3.Error, OSError, StoreError) as fault:
             raise store_error(fault, path) from fault
         instance.sweep()
-        return cls(Reader(make(partial(_connect_reader, connect))), pen, instance)
+        return cls(Reader(make(partial(connect_reader, opening))), pen, instance)
 
     async def aclose(self) -> None:
         """What waited is written; connections, locks and thread are gone."""
@@ -357,39 +353,6 @@ def _version(tx: Transaction) -> tuple[sqlite3.Connection, int]:
 def _tidy(tx: Transaction) -> None:
     holds.expire_due(tx)
     admission.forget(tx)
-
-
-def _connect(path: Path, synchronous: Synchronous, seconds: float) -> sqlite3.Connection:
-    free_siblings(path)
-    connection = sqlite3.connect(
-        f"{path.as_uri()}?mode=rw",  # a file that is gone is not made anew
-        uri=True,
-        timeout=seconds,
-        isolation_level=None,  # transactions begin where they are written
-        check_same_thread=False,  # made by one thread, used by another, never by two
-        cached_statements=256,
-    )
-    try:
-        db = Database(connection, execute_plugins=False)  # an installed plugin would run inside the gateway
-        db.enable_wal()
-        if db.journal_mode != "wal":
-            raise StoreError(f"store `{path}`: its file system cannot share memory; put it on a local disk")
-        for pragma in (
-            f"synchronous = {synchronous}",
-            "foreign_keys = ON",
-            "cell_size_check = ON",
-        ):
-            db.execute(f"PRAGMA {pragma}")
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _connect_reader(connect: Callable[[], sqlite3.Connection]) -> sqlite3.Connection:
-    connection = connect()
-    connection.execute("PRAGMA query_only = ON")
-    return connection
 
 
 def _make_ready(pen: FilePen, lock: WriteLock, connect: Callable[[], sqlite3.Connection]) -> None:

@@ -8,6 +8,7 @@ from datetime import timedelta
 import anyio
 import pytest
 
+from mcp_authz import limits
 from mcp_authz.errors import Conflict
 from mcp_authz.model import Agent, AgentName, Key, Link, LinkId, Thumbprint
 from mcp_authz.rules.scope import Scope
@@ -203,3 +204,27 @@ async def test_a_session_has_one_root_signed_or_not(stores: Stores) -> None:
         second = replace(root("l_second"), statement=ABOVE.digest)
         with pytest.raises(Conflict):
             await store.add_signed(Registration(links=(second,), statements=(ABOVE,)), recorded)
+
+
+async def test_a_session_has_room_for_so_many_delegations_and_an_agent_for_so_many_children(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with stores.open() as store:
+        await settle(store)
+        await store.add_signed(registration(), recorded)
+        there = len(await store.links(SESSION))
+        with monkeypatch.context() as patch:
+            patch.setattr(limits, "CHILDREN_PER_AGENT", 1)
+            second = replace(child(), name=AgentName("coder/worker-8"))
+            other = replace(WORKER, thumbprint=Thumbprint("other"), holder="agent:coder/worker-8", raw=b"o" * 32)
+            with pytest.raises(Conflict, match="1 children"):
+                await store.add_signed(registration(replace(SIGNED, id=LinkId("l_2")), other, second), recorded)
+            assert await store.agent(second.name) is None
+        with monkeypatch.context() as patch:
+            patch.setattr(limits, "LINKS_PER_SESSION", there)
+            with pytest.raises(Conflict, match="no room"):
+                await store.add_signed(replace(registration(replace(SIGNED, id=LinkId("l_3"))), children=()), recorded)
+            with pytest.raises(Conflict, match="no room"):
+                await store.add_link(replace(link("l_4", LEAF, CODER, depth=2)), event("delegation"))
+            await store.add_signed(registration(), recorded)  # what is there already stays as it is
+        assert len(await store.links(SESSION)) == there
