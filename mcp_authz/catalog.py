@@ -181,14 +181,14 @@ def _require_unique(names: Sequence[ToolName]) -> None:
 
 
 def could_ever_use(caller: Caller, tool: Tool) -> bool:
-    """Whether some arguments exist with which this caller's ceiling and chain would cover the tool (DESIGN section 5).
+    """Whether some arguments exist with which the ceilings and links of this caller's chain would cover the tool (DESIGN section 5).
 
     An agent in its own name, without a session, is shown what its ceiling alone allows. What is observed is shown to
     all: nothing of this would stop a call of it.
     """
     if tool.quarantined or tool.observed:
         return not tool.quarantined
-    held = [caller.agent.ceiling]
+    held = list(caller.ceilings.values())
     if caller.chain is not None:
         held.extend(link.scope for link in caller.chain.links)
         if any(link.tools is not None and tool.name not in link.tools for link in caller.chain.links):

@@ -6,6 +6,7 @@ and is recorded.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -80,7 +81,8 @@ class Delegations:
         try:
             require_bounds(asked.lifetime, asked.max_calls, asked.reason)
             delegate = await self._delegate(asked.to)
-            link = _fitted(link, delegate, asked)
+            ceilings = [agent.ceiling for agent in (await self._holders(source.chain)).values()]
+            link = _fitted(link, delegate, ceilings, asked)
             await self.require(source, delegate, link)
             await self._store.add_link(link, made(source.session, leaf.holder, link))
         except (DelegationError, Conflict, InputError) as error:
@@ -96,7 +98,7 @@ class Delegations:
         """
         if source.session.mode is Mode.IMPERSONATED:
             raise DelegationError("an agent that impersonates a person delegates nothing")
-        holders = {name: agent for name in source.chain.agents if (agent := await self._store.agent(name)) is not None}
+        holders = await self._holders(source.chain)
         check_hop(source.chain, holders, delegate, link)
         hop = Hop(
             session=source.session,
@@ -111,6 +113,9 @@ class Delegations:
         if (denial := await self._policy.denial(hop)) is not None:
             because = ", ".join(denial.because)
             raise DelegationError(f"policy does not permit this delegation ({because}) {denial.detail}".rstrip())
+
+    async def _holders(self, chain: Chain) -> dict[AgentName, Agent]:
+        return {name: agent for name in chain.agents if (agent := await self._store.agent(name)) is not None}
 
     async def _delegate(self, to: AgentName) -> Agent:
         delegate = await self._store.agent(to)
@@ -178,12 +183,17 @@ def _event(session: Session, by: AgentName, link: Link, summary: str, fields: di
     return Event(kind="delegation", at=link.issued_at, fields=every)
 
 
-def _fitted(link: Link, delegate: Agent, asked: Asked) -> Link:
-    """The link within the delegate's own bounds: what was asked must fit, what was inherited is cut to fit."""
+def _fitted(link: Link, delegate: Agent, above: Sequence[frozenset[Scope]], asked: Asked) -> Link:
+    """The link within the delegate's own bounds: what was asked must fit, what was inherited is cut to fit.
+
+    `above` is the ceilings of those who stand in the chain already: what they may not have any more, nobody inherits.
+    """
     depth = link.depth + delegate.depth
     if asked.max_depth is not None and not link.depth <= link.max_depth <= depth:
         raise DelegationError(f"agent `{delegate.name}` stands at depth {link.depth} and may reach {depth}")
-    scope = common(link.scope, delegate.ceiling) if asked.scope is None else narrow(delegate.ceiling, link.scope)
+    scope = link.scope
+    for ceiling in (delegate.ceiling, *above):
+        scope = common(scope, ceiling) if asked.scope is None else narrow(ceiling, scope)
     if not scope:
         raise DelegationError(f"the ceiling of agent `{delegate.name}` covers none of what its delegator has")
     return replace(link, scope=scope, max_depth=min(link.max_depth, depth))

@@ -106,7 +106,11 @@ class Evaluator:
 
 def _scope_denial(caller: Caller, needed: tuple[Scope, ...]) -> Deny | None:
     assert caller.chain is not None  # noqa: S101 - the caller of this has checked it
-    held = [("ceiling", caller.agent.ceiling), *((f"link:{link.id}", link.scope) for link in caller.chain.links)]
+    ceilings = (
+        ("ceiling" if name == caller.agent.name else f"ceiling:{name}", scopes)
+        for name, scopes in caller.ceilings.items()
+    )
+    held = [*ceilings, *((f"link:{link.id}", link.scope) for link in caller.chain.links)]
     for name, scopes in held:
         if lacking := uncovered(needed, scopes):
             detail = f"{name} does not cover {' '.join(lacking)}"
@@ -126,8 +130,10 @@ def _constraint_denial(chain: Chain, call: ToolCall) -> Deny | None:
 
 
 def effective(caller: Caller) -> frozenset[Scope]:
-    """What token, every link and the ceiling have in common: the scopes that policy may count on."""
-    scopes = common(caller.token.scope, caller.agent.ceiling)
+    """What token, every link and every ceiling have in common: the scopes that policy may count on."""
+    scopes = caller.token.scope
+    for ceiling in caller.ceilings.values():
+        scopes = common(scopes, ceiling)
     for link in caller.chain.links if caller.chain is not None else ():
         scopes = common(scopes, link.scope)
     return scopes

@@ -229,6 +229,11 @@ class Caller:
     public_key: bytes = b""  # of `key`: 32 bytes, Ed25519
     once: tuple[Once, ...] = ()  # the proofs of this very request: each counts once, and is not remembered yet
 
+    @property
+    def ceilings(self) -> Mapping[AgentName, frozenset[Scope]]:
+        """What each agent of the chain may have at most as it is registered now; the caller's own is among them."""
+        return {**{name: agent.ceiling for name, agent in self.holders.items()}, self.agent.name: self.agent.ceiling}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApprovalRule:

@@ -86,8 +86,9 @@ def check_hop(chain: Chain, holders: Mapping[AgentName, Agent], delegate: Agent,
         reach = above.depth + holders[above.holder].depth
         if link.depth > reach:
             raise DelegationError(f"what agent `{above.holder}` has may reach depth {reach}, and no further")
-    if extra := uncovered(tuple(sorted(link.scope)), delegate.ceiling):
-        raise DelegationError(f"the ceiling of agent `{delegate.name}` does not cover {' '.join(extra)}")
+    for agent in (delegate, *(holders[above.holder] for above in chain.links)):
+        if extra := uncovered(tuple(sorted(link.scope)), agent.ceiling):
+            raise DelegationError(f"the ceiling of agent `{agent.name}` does not cover {' '.join(extra)}")
     check_narrows(leaf, link)
 
 

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
+from mcp_authz.changing import Changes, change_agent
 from mcp_authz.model import AgentName
 from mcp_authz.rules import jose
 from mcp_authz.rules.constraint import parse_tools
 from mcp_authz.rules.scope import parse_scopes
 from mcp_authz.rules.signed_link import TYP, parse_chain, write_chain
 from tests.oauth.house import JWT, Actor, House, claims_of, expect, house, refused
+from tests.world import OPERATOR, world
 
 ONE_OF = {"constraint_type": "one_of", "values": ["api", "web"]}
 OTHER = {"constraint_type": "one_of", "values": ["api", "ops"]}
@@ -103,3 +105,19 @@ async def test_a_root_that_says_more_than_the_store_gives_no_more(tmp_path: Path
         link = (await h.redeem(coder, h.derive(forged, planner, coder, **given)))["link"]
         found = await h.store.link(link)
         assert found is not None and found.scope == parse_scopes("pr:write")
+
+
+async def test_who_may_not_do_it_any_more_has_given_it_to_nobody(tmp_path: Path) -> None:
+    pull = {"owner": "acme", "repo": "api"}
+    async with world(tmp_path) as w:
+        planner = await w.ready("planner", "pr", depth=1, delegates_to=["coder"])
+        coder = await w.agent("coder", ceiling="pr")
+        await w.delegate(planner, "coder", "pr")
+        assert not (await w.call(coder, "acme__list_pull_requests", **pull)).is_error
+        changes = Changes(ceiling=parse_scopes("pr:read:acme:web"))
+        await change_agent(w.store, w.clock, "planner", changes, roles={}, by=OPERATOR)
+        denied = await w.call(coder, "acme__list_pull_requests", **pull)
+        assert denied.envelope["reason"] == "insufficient_scope"
+        assert (await w.decisions())[-1]["because"] == ["ceiling:planner"]
+        async with w.client(coder) as client:  # nor is it shown what it could never use
+            assert "acme__open_pull_request" not in {tool.name for tool in (await client.list_tools()).tools}

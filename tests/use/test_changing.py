@@ -9,9 +9,10 @@ import pytest
 
 from mcp_authz.changing import Changes, change_agent
 from mcp_authz.errors import AuthzError, Conflict, DelegationError, InputError, NotFound
+from mcp_authz.evaluation import effective
 from mcp_authz.model import Agent, AgentName
-from mcp_authz.rules.scope import parse_scopes
-from tests.oauth.house import OPERATOR, Actor, House, claims_of, house, office
+from mcp_authz.rules.scope import Scope, covered, parse_scopes
+from tests.oauth.house import JWT, OPERATOR, Actor, House, claims_of, house, office, refused
 
 ROLES = {"reader": parse_scopes("pr:read git:read"), "writer": parse_scopes("pr:write git:read")}
 
@@ -90,3 +91,17 @@ async def test_a_revoked_agent_is_not_changed(tmp_path: Path) -> None:
         await h.revoke("agent", "coder")
         with pytest.raises(Conflict, match="revoked"):
             await change(h, depth=1)
+
+
+async def test_what_was_delegated_shrinks_with_the_ceiling_of_whoever_delegated_it(tmp_path: Path) -> None:
+    async with house(tmp_path) as h:
+        planner, coder, *_ = await h.family()
+        token, chain = await h.delegated(planner, coder), await h.root(planner)
+        held = parse_scopes("pr:read")
+        await change_agent(h.store, h.clock, "planner", Changes(ceiling=held), roles={}, by=OPERATOR)
+
+        caller = await h.caller(token)
+        assert covered(Scope("pr:write"), caller.chain.leaf.scope)  # type: ignore[union-attr]  # the link itself stays
+        assert effective(caller) == held
+        refused(await h.exchange(coder, h.derive(chain, planner, coder, scope="pr:write"), JWT), "access_denied")
+        assert set(claims_of(await h.delegated(planner, coder))["scope"].split()) == {"mcp:connect", "pr:read"}
