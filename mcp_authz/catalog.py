@@ -181,7 +181,7 @@ def _require_unique(names: Sequence[ToolName]) -> None:
 
 
 def could_ever_use(caller: Caller, tool: Tool) -> bool:
-    """Whether some arguments exist with which the ceilings and links of this caller's chain would cover the tool (DESIGN section 5).
+    """Whether some arguments exist with which all that bounds the caller would cover the tool (DESIGN section 5).
 
     An agent in its own name, without a session, is shown what its ceiling alone allows. What is observed is shown to
     all: nothing of this would stop a call of it.

@@ -22,7 +22,7 @@ from mcp_authz.outcome import Held, Outcome, Refused, Replayed
 from mcp_authz.parts import Parts
 from mcp_authz.proving import Proofs
 from mcp_authz.relay import Channel, clean
-from mcp_authz.requesting import SessionRequest
+from mcp_authz.requesting import SessionRequest, cannot_ask
 from mcp_authz.rules import session_request
 from mcp_authz.rules.display import visible
 from mcp_authz.rules.message import Message, without_own_meta
@@ -53,7 +53,8 @@ class Gateway:
         """The tools this caller could use with some arguments; listing grants nothing."""
         if self._parts.catalog.has_quarantined:
             await self._parts.catalog.reread()
-        return (*(tool for tool in self._parts.catalog.tools if could_ever_use(caller, tool)), session_request.TOOL)
+        own = () if cannot_ask(caller) else (session_request.TOOL,)
+        return (*(tool for tool in self._parts.catalog.tools if could_ever_use(caller, tool)), *own)
 
     async def list_offers(self, caller: Caller, offer: Offer) -> tuple[Mapping[str, Any], ...]:
         """The resources, templates or prompts of the servers that this caller could ask for them."""

@@ -30,6 +30,8 @@ KEY_OVERLAP: Final = timedelta(days=1)  # how long a rotated key may still stand
 REPLAY_WINDOW: Final = timedelta(minutes=2)  # an identical call gets the recorded outcome again
 REQUEST_STATE_LIFETIME: Final = timedelta(minutes=15)
 KEY_OVERLAP_SELF: Final = timedelta(hours=12)  # the same where an agent replaces its own key: no session is cut short
+LINK_OVERLAP: Final = timedelta(minutes=10)  # how long links that a replaced key signed can still be redeemed
+ROTATION_PAUSE: Final = timedelta(hours=1)  # after an agent's new key was refused: asking again would be no better
 KEY_PROOF_AGE: Final = timedelta(minutes=2)  # of the proof by which a new key asks to be an agent's
 ENROLMENT_CODE: Final = timedelta(hours=1)  # of the one-time code by which an agent registers its key
 INVITATION: Final = timedelta(hours=1)  # of the one-time link by which a person registers a passkey
@@ -51,11 +53,14 @@ CALL_PROOF_ARGUMENTS: Final = 64 * 1024  # bytes in canonical form; a proof carr
 CALL_PROOF_BYTES: Final = 128 * 1024  # base64url of those, and the rest
 CHAIN_BYTES: Final = 64 * 1024  # of all signed links together, read before any cryptography
 LINKS_PER_SESSION: Final = 4_096  # delegations of one session; an agent must not fill the store
+LINKS_PER_HOLDER: Final = 64  # open ones of one agent in one session; a sign-in looks at each
 CHILDREN_PER_AGENT: Final = 1_024  # children whose links have not ended
-LINKS_REMEMBERED: Final = 10_000  # signed links whose signatures were verified; about a kilobyte each
+LINKS_REMEMBERED: Final = 4 * 1024 * 1024  # bytes of links whose signatures were verified; 20 times that in memory
 CONSTRAINT_DEPTH: Final = 32
 LINK_JSON_DEPTH: Final = JSON_DEPTH + 2 * CONSTRAINT_DEPTH + 8  # a value in the innermost of nested constraints
-CONSTRAINT_CLAUSES: Final = 64  # in one argument's constraint, all levels; comparing two takes at most their product
+CONSTRAINT_CLAUSES: Final = 32  # in one argument's constraint, all levels; two are compared clause by clause
+CONSTRAINT_VALUES: Final = 256  # in one argument's constraint, all clauses; each may be looked up for each clause
+TOOLS_BYTES: Final = 16 * 1024  # canonical form of one tools map; each call compares those of 8 links, in 50 ms at most
 
 # What comes from tool servers and is worked on for their callers.
 LISTING_PAUSE: Final = timedelta(milliseconds=500)  # between two listings of servers that say their tools changed

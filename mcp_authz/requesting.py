@@ -59,6 +59,15 @@ _CONSENT: Final = ApprovalRule(name="consent", assurance=Assurance.SIGNED_IN)  #
 _SCHEMA: Final = ArgumentSchema(session_request.DEFINITION["inputSchema"])
 
 
+def cannot_ask(caller: Caller) -> str | None:
+    """The reason code of why this caller can ask nobody for a session; None when it can."""
+    if caller.agent.parent is not None:
+        return "child"
+    if caller.session is not None and caller.session.mode is Mode.IMPERSONATED:
+        return "impersonating"
+    return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Whose:
     """The person who is asked, and what they have agreed to already; without a grant, all is for them to say."""
@@ -93,8 +102,8 @@ class SessionRequest:
             return await self._refused(call, deny)
         if (problem := _SCHEMA.problem(asked)) is not None:  # 9
             return await self._refuse(call, "arguments", problem)
-        if self._caller.session is not None and self._caller.session.mode is Mode.IMPERSONATED:
-            return await self._refuse(call, "impersonating")
+        if (why_not := cannot_ask(self._caller)) is not None:
+            return await self._refuse(call, why_not)
         whose = await self._whose()
         if not isinstance(whose, Whose):
             return await self._refuse(call, whose)

@@ -268,7 +268,7 @@ class Sessions:
         """
         after = token.issued_at + timedelta(seconds=1)
         subject = None if token.link is None else token.subject
-        return any(link.issued_at >= after for _, link in await self._open(token.actor, subject))
+        return bool(await self._open(token.actor, subject, since=after))
 
     async def active_grants(self, agent: AgentName) -> tuple[Grant, ...]:
         """The grants by which active people let the agent act now."""
@@ -280,11 +280,12 @@ class Sessions:
         subject: str | None = None,
         session: str | None = None,
         delegation: str | None = None,
+        since: datetime | None = None,
     ) -> list[tuple[Session, Link]]:
         """The open links of the agent that the claims of its assertion leave over."""
         return [
             (found, link)
-            for found, link in await self._store.open_links(agent, self._clock())
+            for found, link in await self._store.open_links(agent, self._clock(), since=since)
             if subject in (None, found.principal)
             and session in (None, found.id)
             and delegation in (None, link.id)

@@ -26,7 +26,8 @@ class Signatures:
     store: Registry
     issuer: str
     keys: Mapping[str, PublicKey]
-    _verified: OrderedDict[bytes, SignedLink] = field(default_factory=OrderedDict)
+    _verified: OrderedDict[bytes, tuple[SignedLink, int]] = field(default_factory=OrderedDict)
+    _bytes: int = 0  # of the texts of what is remembered
 
     def verify(self, texts: Sequence[str]) -> SignedChain:
         """Return the chain, once its signatures are verified; each of its links is remembered.
@@ -35,11 +36,8 @@ class Signatures:
             SignatureRefused, DelegationError: as `verify_signatures`.
         """
         chain = verify_signatures(texts, issuer=self.issuer, keys=self.keys)
-        for link in chain.links:
-            self._verified[link.digest] = link
-            self._verified.move_to_end(link.digest)
-        while len(self._verified) > limits.LINKS_REMEMBERED:
-            self._verified.popitem(last=False)
+        for link, text in zip(chain.links, texts, strict=True):
+            self._remember(link, len(text))
         return chain
 
     async def require(self, links: Sequence[Link]) -> None:
@@ -57,11 +55,20 @@ class Signatures:
     def forget(self) -> None:
         """Nothing is remembered: the next use of each link verifies its signatures again."""
         self._verified.clear()
+        self._bytes = 0
+
+    def _remember(self, link: SignedLink, size: int) -> None:
+        _, before = self._verified.pop(link.digest, (None, 0))
+        self._verified[link.digest] = (link, size)
+        self._bytes += size - before
+        while self._bytes > limits.LINKS_REMEMBERED:
+            _, (_, forgotten) = self._verified.popitem(last=False)
+            self._bytes -= forgotten
 
     async def _signed(self, digest: bytes) -> SignedLink:
         known = self._verified.get(digest)
         if known is not None:
-            return known
+            return known[0]
         kept = await self.store.statements(digest)
         try:
             chain = self.verify([statement.text for statement in kept])

@@ -35,6 +35,10 @@ REASONS: Final[dict[str, str]] = {
         "You act for several people, so nobody can say whom to ask. Name the person by the claim `subject` when you "
         "sign in."
     ),
+    "child": (
+        "You are a child of another agent and work in what it delegated to you; you can ask nobody for more. Report to "
+        "the agent that named you."
+    ),
     "impersonating": "You act in a person's place, and so you can ask for no other session. Use what this one permits.",
     "nobody_to_ask": "The person whom you could ask for a session is gone. An operator has to look at it.",
     "proof_required": (

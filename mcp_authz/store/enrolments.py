@@ -62,6 +62,10 @@ def _require_keyless(tx: Transaction, name: AgentName) -> None:
     agent = registry.agent(tx, name)
     if agent is None or agent.status != "active":
         raise Conflict(f"there is no active agent `{name}`")
+    if agent.metadata_url is not None:
+        raise Conflict(f"the keys of agent `{name}` are those of {agent.metadata_url}; `agent refresh` reads them")
+    if agent.parent is not None:
+        raise Conflict(f"agent `{name}` is a child: its key comes with the link that agent `{agent.parent}` signs")
     if any(key.status == "active" for key in registry.keys_of(tx, f"agent:{name}")):
         raise Conflict(f"agent `{name}` has a key already; `agent rotate` gives it another")
 
@@ -78,7 +82,8 @@ def declare_keys(
     for key in declared:
         known = registry.key(tx, key.thumbprint)
         if known is not None and known.holder != holder:
-            raise Conflict(f"key `{key.thumbprint}` belongs to somebody already")
+            registry.require_free(tx, key.thumbprint)
+            known = None
         if (
             known is not None
             and known.status == "active"
@@ -97,6 +102,15 @@ def declare_keys(
         _keep(tx, key, is_new=key.thumbprint not in before)
     if changed:
         append(tx, event)
+
+
+def prove_key(tx: Transaction, thumbprint: Thumbprint, holder: str) -> bool:
+    """Whether the key is the holder's, from now on whatever other documents declare."""
+    done = tx.db.execute(
+        "UPDATE keys SET proved = 1 WHERE thumbprint = ? AND holder = ? AND status = 'active' AND retires_at IS NULL",
+        (thumbprint, holder),
+    )
+    return done.rowcount == 1
 
 
 def _require_few(tx: Transaction, holder: str, keys: Iterable[Key], shown: set[Thumbprint]) -> None:

@@ -146,7 +146,7 @@ def _inside(tx: Transaction) -> Inside:
         passkeys={person.name: accounts.passkeys_of(tx, person.name) for person in people},
         grants=registry.grants(tx, None),
         open_sessions={
-            agent.name: frozenset(session.id for session, _ in registry.open_links(tx, agent.name, tx.now))
+            agent.name: frozenset(session.id for session, _ in registry.open_links(tx, agent.name, tx.now, 0))
             for agent in agents
         },
         pins=pins.pins(tx),

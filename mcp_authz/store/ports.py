@@ -100,8 +100,13 @@ class Registry(Protocol):
     async def statements(self, leaf: bytes) -> tuple[Statement, ...]:
         """The statement with this digest and those above it, root first; empty when it is not kept."""
 
-    async def open_links(self, agent: AgentName, at: datetime) -> tuple[tuple[Session, Link], ...]:
-        """Every link of the agent that could carry a call at `at`: it, its ancestors, session and grant are active."""
+    async def open_links(
+        self, agent: AgentName, at: datetime, *, since: datetime | None = None
+    ) -> tuple[tuple[Session, Link], ...]:
+        """Every link of the agent that could carry a call at `at`: it, its ancestors, session and grant are active.
+
+        With `since` only those issued then or later.
+        """
 
     async def worked_for(self, agent: AgentName, since: datetime) -> frozenset[str]:
         """The principals of all sessions, used or begun at `since` or later, that the agent had a link in."""
@@ -128,7 +133,7 @@ class Enrolments(Protocol):
         """The code can be used once until it expires; earlier ones of the agent cannot be used any more.
 
         Raises:
-            Conflict: the agent is not there, is revoked, or has a key already.
+            Conflict: the agent is not there, is revoked, has a key already, or gets its keys otherwise.
         """
 
     async def enrol(self, code: bytes, key: Key, event: Event) -> None:
@@ -145,12 +150,16 @@ class Enrolments(Protocol):
     async def declare_keys(self, holder: str, keys: Sequence[Key], event: Event, retire_others_at: datetime) -> None:
         """The holder's keys are these: new ones are added, others end at `retire_others_at`, if they end no sooner.
 
-        A key that was revoked stays so, whatever declares it. Where nothing changes nothing is recorded.
+        A key that was revoked stays so, whatever declares it. Where nothing changes nothing is recorded. A key that
+        another document declared, and that was never proved, is this holder's now.
 
         Raises:
             Conflict: the holder is no active agent, a key is somebody else's or was replaced before, none is left, or
                 more than two would be active.
         """
+
+    async def prove_key(self, key: Thumbprint, holder: str) -> bool:
+        """Whether the key is a current one of the holder, who has just signed with it: it stays theirs from now on."""
 
 
 class Holds(Protocol):

@@ -118,9 +118,18 @@ def add_key(tx: Transaction, new: Key, event: Event, *, retire_others_at: dateti
     append(tx, event)
 
 
+def require_free(tx: Transaction, thumbprint: Thumbprint) -> None:
+    """Nobody has the key; one that a document declares, and that was never proved, is not its agent's any more."""
+    held = key(tx, thumbprint)
+    if held is None:
+        return
+    if held.proved or held.status != "active":
+        raise Conflict(f"key `{thumbprint}` belongs to somebody already")
+    tx.db.execute("DELETE FROM keys WHERE thumbprint = ?", (thumbprint,))
+
+
 def _require_holder(tx: Transaction, new: Key) -> None:
-    if key(tx, new.thumbprint) is not None:
-        raise Conflict(f"key `{new.thumbprint}` belongs to somebody already")
+    require_free(tx, new.thumbprint)
     kind, _, name = new.holder.partition(":")
     table = {"agent": "agents", "user": "people"}.get(kind)
     if table is None or _one(tx, table, ("name",), name) is None:
@@ -205,12 +214,26 @@ def insert_link(tx: Transaction, new: Link) -> None:
     (there,) = tx.db.execute("SELECT count(*) FROM links WHERE session_id = ?", (new.session,)).fetchone()
     if there >= limits.LINKS_PER_SESSION:
         raise Conflict(f"session `{new.session}` has {there} delegations, and no room for more; start another")
+    (held,) = tx.db.execute(
+        "SELECT count(*) FROM links WHERE session_id = ? AND holder = ? AND status = 'active' AND expires_at > ?",
+        (new.session, new.holder, tx.now),
+    ).fetchone()
+    if held >= limits.LINKS_PER_HOLDER:
+        raise Conflict(f"agent `{new.holder}` has {held} open delegations in this session; revoke one, or let one end")
     tx.db.execute(insert("links", LINK), rows.link_row(new))
 
 
-def open_links(tx: Transaction, holder: AgentName, at: int) -> tuple[tuple[Session, Link], ...]:
+def open_links(tx: Transaction, holder: AgentName, at: int, since: int) -> tuple[tuple[Session, Link], ...]:
     """The links of the holder that could carry a call at `at`; one whose budget is used up could not."""
-    held = _all(tx, "links", LINK, "WHERE holder = ? AND expires_at > ? ORDER BY issued_at, id", holder, at)
+    held = _all(
+        tx,
+        "links",
+        LINK,
+        "WHERE holder = ? AND expires_at > ? AND issued_at >= ? AND status = 'active' ORDER BY issued_at, id",
+        holder,
+        at,
+        since,
+    )
     found = []
     for one in map(rows.link, held):
         chain, of_session = lineage(tx, one.id, at), session(tx, one.session)

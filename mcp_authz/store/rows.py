@@ -44,7 +44,7 @@ AGENT: Final = (
     "name", "owner", "labels", "roles", "ceiling", "depth", "delegates_to", "interactive", "status",
     "parent", "ends_at", "metadata_url",
 )  # fmt: skip
-KEY: Final = ("thumbprint", "holder", "raw", "added_at", "retires_at", "status")
+KEY: Final = ("thumbprint", "holder", "raw", "added_at", "retires_at", "status", "proved")
 GRANT: Final = ("id", "subject", "agent", "scope", "tools", "granted_at", "expires_at", "status")
 SESSION: Final = (
     "id", "grant_id", "subject", "agent", "mode", "purpose",
@@ -149,11 +149,11 @@ def _labels(stored: str) -> Mapping[str, str]:
 
 def key_row(key: Key) -> Row:
     retires_at = None if key.retires_at is None else micros(key.retires_at)
-    return key.thumbprint, key.holder, key.raw, micros(key.added_at), retires_at, key.status
+    return key.thumbprint, key.holder, key.raw, micros(key.added_at), retires_at, key.status, int(key.proved)
 
 
 def key(row: Row) -> Key:
-    thumbprint, holder, raw, added_at, retires_at, status = row
+    thumbprint, holder, raw, added_at, retires_at, status, proved = row
     return Key(
         thumbprint=Thumbprint(thumbprint),
         holder=holder,
@@ -161,6 +161,7 @@ def key(row: Row) -> Key:
         added_at=when(added_at),
         retires_at=None if retires_at is None else when(retires_at),
         status=status,
+        proved=bool(proved),
     )
 
 

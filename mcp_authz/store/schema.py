@@ -227,6 +227,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE INDEX enrolments_by_agent ON enrolments (agent)",
     ),
     ("ALTER TABLE holds ADD COLUMN mode TEXT NOT NULL DEFAULT 'delegated'",),
+    ("ALTER TABLE keys ADD COLUMN proved INTEGER NOT NULL DEFAULT 1 CHECK (proved IN (0, 1))",),
 )
 
 

@@ -67,7 +67,8 @@ def _add_child(tx: Transaction, child: Agent, key: Key) -> bool:
     """Whether the key is new: then the child has it, and has lost every older one."""
     holder, belongs = registry.key(tx, key.thumbprint), f"agent:{child.name}"
     if holder is not None and (holder.holder != belongs or holder.status != "active"):
-        raise Conflict(f"key `{key.thumbprint}` belongs to somebody already")
+        registry.require_free(tx, key.thumbprint)
+        holder = None
     before = registry.agent(tx, child.name)
     if before is None:
         _require_room(tx, child)

@@ -187,8 +187,11 @@ class SqliteStore:
     async def statements(self, leaf: bytes) -> tuple[Statement, ...]:
         return self._ask(lambda tx: signed.statements(tx, leaf))
 
-    async def open_links(self, agent: AgentName, at: datetime) -> tuple[tuple[Session, Link], ...]:
-        return self._ask(lambda tx: registry.open_links(tx, agent, micros(at)))
+    async def open_links(
+        self, agent: AgentName, at: datetime, *, since: datetime | None = None
+    ) -> tuple[tuple[Session, Link], ...]:
+        after = 0 if since is None else micros(since)
+        return self._ask(lambda tx: registry.open_links(tx, agent, micros(at), after))
 
     async def worked_for(self, agent: AgentName, since: datetime) -> frozenset[str]:
         return self._ask(lambda tx: registry.worked_for(tx, agent, micros(since)))
@@ -214,6 +217,9 @@ class SqliteStore:
 
     async def declare_keys(self, holder: str, keys: Sequence[Key], event: Event, retire_others_at: datetime) -> None:
         await self._write(lambda tx: enrolments.declare_keys(tx, holder, keys, event, retire_others_at))
+
+    async def prove_key(self, key: Thumbprint, holder: str) -> bool:
+        return await self._write(lambda tx: enrolments.prove_key(tx, key, holder))
 
     # Holds
 

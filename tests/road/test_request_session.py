@@ -6,8 +6,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
 
+from mcp_authz.client import AgentIdentity
 from mcp_authz.errors import InputError
 from mcp_authz.model import AgentName, HeldCall, HoldState, PersonName
 from mcp_authz.revocation import Revocation
@@ -321,3 +325,18 @@ async def test_the_record_names_who_agreed_and_not_only_for_whom_it_is(tmp_path:
         assert not (await ask(w, coder)).is_error
         begun = (await w.records("session"))[-1].event.fields
         assert (begun["by"], begun["subject"]) == ("user:bob", "user:alice")
+
+
+async def test_a_child_can_ask_nobody_for_more_and_is_not_shown_how(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        planner = AgentIdentity(name="planner", key=(await w.ready("planner", "pr", depth=1)).key)
+        worker, chain = planner.child("worker-7", await planner.chain(w.url), scope="pr:read")
+        auth = worker.auth(w.url, chain=chain)
+        async with (
+            httpx2.AsyncClient(auth=auth) as http,
+            Client(streamable_http_client(w.url, http_client=http)) as client,
+        ):
+            listed = [tool.name for tool in (await client.list_tools()).tools]
+            asked = await called(client, "authz__request_session", {"purpose": "more", "minutes": 5})
+    assert listed == ["acme__list_pull_requests"]
+    assert asked.is_error and asked.envelope["reason"] == "child"

@@ -228,3 +228,20 @@ async def test_a_session_has_room_for_so_many_delegations_and_an_agent_for_so_ma
                 await store.add_link(replace(link("l_4", LEAF, CODER, depth=2)), event("delegation"))
             await store.add_signed(registration(), recorded)  # what is there already stays as it is
         assert len(await store.links(SESSION)) == there
+
+
+async def test_an_agent_has_room_for_so_many_open_delegations_in_a_session(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with stores.open() as store:
+        await settle(store)
+        held = [one for one in await store.links(SESSION) if one.holder == CODER]
+        monkeypatch.setattr(limits, "LINKS_PER_HOLDER", len(held) + 1)
+        await store.add_link(replace(held[0], id=LinkId("l_5")), event("delegation"))
+        with pytest.raises(Conflict, match="open delegations"):
+            await store.add_link(replace(held[0], id=LinkId("l_6")), event("delegation"))
+        await store.revoke("link", "l_5", event("revocation"))
+        await store.add_link(replace(held[0], id=LinkId("l_7")), event("delegation"))
+        found = await store.open_links(CODER, START, since=held[0].issued_at)
+        assert {one.id for _, one in found} == {held[0].id, "l_7"}
+        assert await store.open_links(CODER, START, since=held[0].issued_at + HOUR) == ()
