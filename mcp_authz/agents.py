@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -108,6 +108,8 @@ class Agents:
         )
         now = self._clock()
         held = None if key is None else _key(key, f"agent:{agent.name}", now)
+        if held is not None and metadata_url is not None:
+            held = replace(held, proved=False)  # a document says so
         fields = {"agent": f"agent:{agent.name}", "owner": f"user:{agent.owner}", "ceiling": sorted(ceiling)}
         thumbprint = {} if held is None else {"key": held.thumbprint}
         hosted = {} if metadata_url is None else {"metadata_url": metadata_url}

@@ -12,6 +12,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -69,7 +70,7 @@ class Fetcher:
         host, port = parts.hostname or "", parts.port or 443
         addresses = await self._judged(host, port)
         async with httpx2.AsyncClient(
-            verify=self.trust or True, trust_env=False, follow_redirects=False, timeout=None
+            verify=self.trust or system_trust(), trust_env=False, follow_redirects=False, timeout=None
         ) as http:
             for address in addresses[:_ADDRESSES]:
                 try:
@@ -93,6 +94,12 @@ class Fetcher:
                 f"host `{host}` has an address that is not on the public internet; nothing was asked there"
             )
         return addresses
+
+
+@cache
+def system_trust() -> ssl.SSLContext:
+    """Whose certificates count by default; read once, since that takes a while in which nothing else happens."""
+    return httpx2.create_ssl_context(trust_env=False)
 
 
 async def _read(http: httpx2.AsyncClient, url: str, address: str, port: int) -> bytes:

@@ -83,14 +83,27 @@ class HostedAgents:
         Why not is on record. Until then the keys that are known count, in case its host is only away for a while.
         """
         if agent.metadata_url is None or agent.status != "active":
-            return await self._store.keys_of(f"agent:{agent.name}")
+            return await self.known_keys_of(agent)
         reading, now = self._reading(agent), self._clock()
         async with reading.lock:
             if reading.read_at is None or now - reading.read_at >= limits.METADATA_FRESH:
                 await self._try(agent, agent.metadata_url, reading)
-        if reading.read_at is None or now - reading.read_at >= limits.METADATA_KEPT:
-            return ()
+        return await self.known_keys_of(agent)
+
+    async def known_keys_of(self, agent: Agent) -> tuple[Key, ...]:
+        """Return the keys as `keys_of`, without waiting for a host: what was read last, if that was not too long ago."""
+        if agent.metadata_url is not None and agent.status == "active":
+            read_at = self._reading(agent).read_at
+            if read_at is None or self._clock() - read_at >= limits.METADATA_KEPT:
+                return ()
         return await self._store.keys_of(f"agent:{agent.name}")
+
+    async def prove(self, agent: Agent, key: Thumbprint) -> bool:
+        """Whether the key, with which the agent has just signed, is its own; no other document can take it then."""
+        held = await self._store.key(key)
+        if held is not None and held.proved:
+            return held.holder == f"agent:{agent.name}"
+        return await self._store.prove_key(key, f"agent:{agent.name}")
 
     async def read_again(self, agent: Agent) -> bool:
         """Whether the document was read since this was asked; it is left alone when that was tried a moment ago."""
@@ -128,7 +141,8 @@ class HostedAgents:
     async def _declare(self, agent: Agent, keys: tuple[PublicKey, ...], now: datetime, *, by: str) -> None:
         holder = f"agent:{agent.name}"
         declared = tuple(
-            Key(thumbprint=Thumbprint(key.thumbprint), holder=holder, raw=key.raw, added_at=now) for key in keys
+            Key(thumbprint=Thumbprint(key.thumbprint), holder=holder, raw=key.raw, added_at=now, proved=False)
+            for key in keys
         )
         fields = {
             "summary": f"agent {agent.name} has the keys that its document says",

@@ -112,6 +112,7 @@ class Key:
     added_at: datetime
     retires_at: datetime | None = None  # set by a rotation: valid for what was issued before, until then
     status: Status = "active"
+    proved: bool = True  # False: a document says so, and its agent has not signed in with the key yet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

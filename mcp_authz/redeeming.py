@@ -6,11 +6,12 @@ it hangs below that link, so that neither depth nor lifetime, constraints or bud
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from itertools import takewhile
 
+from mcp_authz import limits
 from mcp_authz.delegating import Delegations, Source, made, refused
 from mcp_authz.errors import Conflict, DelegationError, InputError, SignatureRefused, TokenRefused
 from mcp_authz.issuer_keys import IssuerKeys
@@ -23,15 +24,32 @@ from mcp_authz.standing import chain_of, is_over, require_answerable
 from mcp_authz.store.ports import Clock, Event, Registration, Statement, Store
 
 
-class Chains:
-    """Takes signed chains in, and gives signed roots out."""
+AgentKeys = Callable[[Agent], Awaitable[Sequence[Key]]]
+"""Returns an agent's keys as they are now, replaced and revoked ones included."""
 
-    def __init__(self, *, store: Store, clock: Clock, issuer: str, keys: IssuerKeys, delegations: Delegations) -> None:
+
+class Chains:
+    """Takes signed chains in, and gives signed roots out.
+
+    `agent_keys` knows keys of agents that are hosted elsewhere; None stands for what the store says.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        clock: Clock,
+        issuer: str,
+        keys: IssuerKeys,
+        delegations: Delegations,
+        agent_keys: AgentKeys | None = None,
+    ) -> None:
         self._store = store
         self._clock = clock
         self._issuer = issuer
         self._keys = keys
         self._delegations = delegations
+        self._agent_keys = agent_keys or self._stored_keys
         self.signatures = Signatures(store=store, issuer=issuer, keys=keys.public)
 
     async def root(self, leaf: Link, session: Session, chain: Chain, key: Key) -> tuple[str, ...]:
@@ -107,7 +125,7 @@ class Chains:
         Then it is kept as a revoked link, so that it can never be redeemed. Otherwise nothing is changed.
         """
         holders = {Thumbprint(link.holder.thumbprint) for link in chain.links}
-        if not holders & {key.thumbprint for key in await self._store.keys_of(f"agent:{by.name}")}:
+        if not holders & {key.thumbprint for key in await self._store.keys_of(f"agent:{by.name}") if key.proved}:
             return
         leaf, event = ids.link_id(chain.leaf.id), revoked(ids.link_id(chain.leaf.id), by.name, self._clock())
         try:
@@ -164,32 +182,51 @@ class Chains:
         return Source(chain=above, session=session, person=standing.person)
 
     async def _require_signer(self, delegator: AgentName, signed: SignedLink) -> None:
-        """A key that a rotation replaced signs nothing new: what it signed before counts until the overlap is over."""
-        held = await self._store.keys_of(f"agent:{delegator}")
+        """A key that a rotation replaced signs nothing new: what it signed before is taken for a short while.
+
+        Whoever has the old key can write an earlier time into what it signs, so that while is all that tells them
+        apart. A key that left a document elsewhere has none: when it left is not known, nor that it was by rotation.
+        """
+        agent = await self._store.agent(delegator)
+        held = () if agent is None else await self._agent_keys(agent)
         key = next((one for one in held if one.thumbprint == signed.signer.thumbprint), None)
-        if key is None or key.status != "active":
+        if agent is None or key is None or not key.proved or key.status != "active":
             raise SignatureRefused(f"a link is signed by a key that is not agent `{delegator}`'s, or was revoked")
         if key.retires_at is None:
             return
         later = [one.added_at for one in held if one.added_at > key.added_at]
         replaced_at = min(later, default=key.added_at)
-        if self._clock() >= key.retires_at or signed.issued_at > replaced_at:
+        ends_at = min(key.retires_at, replaced_at + limits.LINK_OVERLAP)
+        if agent.metadata_url is not None or self._clock() >= ends_at or signed.issued_at > replaced_at:
             raise SignatureRefused(f"a link is signed by a key that agent `{delegator}` has replaced")
 
     async def _holder(self, delegator: AgentName, signed: SignedLink) -> tuple[Agent, Key | None]:
         """Who the link was given to; a child of the delegator comes with the key that it has from now on."""
-        known = await self._store.key(Thumbprint(signed.holder.thumbprint))
+        known = await self._proved(Thumbprint(signed.holder.thumbprint))
         if known is None and not signed.child:
-            raise SignatureRefused("a link is given to a key that no agent has; name it as a child, or enrol the agent")
+            raise SignatureRefused(
+                "a link is given to a key that no agent has signed in with; name it as a child, or enrol the agent"
+            )
         if known is not None:
             agent = await self._store.agent(AgentName(known.holder.removeprefix("agent:")))
-            if agent is None or known.status != "active" or signed.child not in ("", agent.name.partition("/")[2]):
+            held = () if agent is None else await self._agent_keys(agent)
+            known = next((one for one in held if one.thumbprint == known.thumbprint), None)
+            own = "" if agent is None else agent.name.partition("/")[2]
+            if agent is None or known is None or known.status != "active" or signed.child not in ("", own):
                 raise SignatureRefused("a link is given to a key that is revoked, or no agent's, or another's")
             if known.retires_at is not None and self._clock() >= known.retires_at:
                 raise SignatureRefused(f"a link is given to a key that agent `{agent.name}` has replaced")
             if agent.parent != delegator:
                 return agent, None
         return await self._child(delegator, signed, known)
+
+    async def _proved(self, thumbprint: Thumbprint) -> Key | None:
+        """The key, if it is known whose it is; what a document declares says nothing of who has the key."""
+        known = await self._store.key(thumbprint)
+        return known if known is not None and known.proved else None
+
+    async def _stored_keys(self, agent: Agent) -> tuple[Key, ...]:
+        return await self._store.keys_of(f"agent:{agent.name}")
 
     async def _child(self, delegator: AgentName, signed: SignedLink, known: Key | None) -> tuple[Agent, Key]:
         """The child that this link names, as its parent is now."""

@@ -26,8 +26,10 @@ from mcp_authz.downstream import Downstream
 from mcp_authz.downstreams import make_downstream
 from mcp_authz.errors import ConfigError, StoreError
 from mcp_authz.evaluation import Evaluator
+from mcp_authz.fetching import Fetcher
 from mcp_authz.gateway import Gateway
 from mcp_authz.holding import Holding
+from mcp_authz.hosted import HostedAgents
 from mcp_authz.hop import PolicyAtHop
 from mcp_authz.installation import Installation, open_installation, utc_now
 from mcp_authz.issuer_keys import IssuerKeys
@@ -71,6 +73,7 @@ class Running:
     chains: Chains
     issuer_keys: IssuerKeys
     agents: Agents
+    hosted: HostedAgents
     desktop: Desktop | None  # who is told of held calls; None where nobody wants to be
     unreachable: tuple[str, ...]  # servers that could not be listed at the start
 
@@ -116,7 +119,15 @@ async def run_gateway(config: Config, *, clock: Clock = utc_now) -> AsyncIterato
         store = installation.store
         issuer_keys = await IssuerKeys.load(store)
         delegations = Delegations(store=store, clock=clock, policy=PolicyAtHop(engine))
-        chains = Chains(store=store, clock=clock, issuer=config.public_url, keys=issuer_keys, delegations=delegations)
+        hosted = HostedAgents(store, clock, Fetcher())
+        chains = Chains(
+            store=store,
+            clock=clock,
+            issuer=config.public_url,
+            keys=issuer_keys,
+            delegations=delegations,
+            agent_keys=hosted.keys_of,
+        )
         sessions, agents = (
             Sessions(store, clock, chains.signatures, impersonations=impersonations(config)),
             Agents(store, clock),
@@ -168,6 +179,7 @@ async def run_gateway(config: Config, *, clock: Clock = utc_now) -> AsyncIterato
             chains=chains,
             issuer_keys=issuer_keys,
             agents=agents,
+            hosted=hosted,
             desktop=desktop,
             unreachable=unreachable,
         )

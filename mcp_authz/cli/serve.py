@@ -46,6 +46,7 @@ async def open_app(config: Config, *, clock: Clock = utc_now) -> AsyncIterator[t
             clock=clock,
             count_refusal=refusals.count,
             nonces=nonces,
+            hosted=running.hosted,
         )
         page = PageRoute(store=store, approvals=running.approvals, public_url=config.public_url, clock=clock)
         app = App(

@@ -98,6 +98,7 @@ class AgentPages:
 
     async def _rotated(self, request: Request, form: Form) -> dict[str, Any]:
         name = AgentName(request.path_params["agent"])
+        await self._door.ready(form)
         client = await self._door.enter(form, request.headers.get("authorization"))
         try:
             if client.agent.name != name:

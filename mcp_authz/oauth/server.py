@@ -17,8 +17,7 @@ from starlette.routing import Route
 from mcp_authz import limits
 from mcp_authz.delegating import Delegations
 from mcp_authz.errors import ConfigError, StoreError
-from mcp_authz.fetching import Fetcher
-from mcp_authz.hosted import Fetch, HostedAgents
+from mcp_authz.hosted import HostedAgents
 from mcp_authz.issuer_keys import IssuerKeys
 from mcp_authz.oauth.agents import AgentPages
 from mcp_authz.oauth.child import Children
@@ -47,8 +46,8 @@ _CACHED: Final = {"Cache-Control": "public, max-age=300"}
 class OAuthServer:
     """One issuer for one resource; `oauth_routes` puts it on the network.
 
-    `count_refusal(reason, peer)` hears of every refusal of somebody who did not prove to be an agent. `fetch` gets the
-    documents of agents that are hosted elsewhere; None is the guarded way.
+    `count_refusal(reason, peer)` hears of every refusal of somebody who did not prove to be an agent. `hosted` is the
+    one that `chains` asks, too.
     """
 
     def __init__(
@@ -64,19 +63,18 @@ class OAuthServer:
         clock: Clock,
         count_refusal: Callable[[str, str], None],
         nonces: Nonces,
-        fetch: Fetch | None = None,
+        hosted: HostedAgents,
     ) -> None:
         self._issuer = issuer
         self._resource = resource
         self._keys = signing
         self._count_refusal = count_refusal
         self._threads = anyio.CapacityLimiter(limits.SIGN_INS)
-        hosted = HostedAgents(store, clock, fetch or Fetcher())
         children = Children(store=store, clock=clock, chains=chains)
-        door = ClientDoor(store=store, issuer=issuer, clock=clock, hosted=hosted, children=children)
-        self.agents = AgentPages(store=store, issuer=issuer, door=door, clock=clock, count_refusal=count_refusal)
+        self._door = ClientDoor(store=store, issuer=issuer, clock=clock, hosted=hosted, children=children)
+        self.agents = AgentPages(store=store, issuer=issuer, door=self._door, clock=clock, count_refusal=count_refusal)
         self._core = Core(
-            door=door,
+            door=self._door,
             issuer=Issuer(store=store, issuer=issuer, resource=resource, keys=signing, clock=clock),
             sessions=sessions,
             delegations=delegations,
@@ -159,6 +157,7 @@ class OAuthServer:
                 peer=peer,
                 proofs=tuple(request.headers.getlist("dpop")),
             )
+            await self._door.ready(posted.form)  # before a thread is taken: strangers could fill them all with waiting
             answered = await anyio.to_thread.run_sync(core, posted, limiter=self._threads)
         except Refusal as error:  # before anything was believed
             self._count_refusal(error.reason, peer)

@@ -67,7 +67,7 @@ def _require_keyless(tx: Transaction, name: AgentName) -> None:
     if agent.parent is not None:
         raise Conflict(f"agent `{name}` is a child: its key comes with the link that agent `{agent.parent}` signs")
     if any(key.status == "active" for key in registry.keys_of(tx, f"agent:{name}")):
-        raise Conflict(f"agent `{name}` has a key already; `agent rotate` gives it another")
+        raise Conflict(f"agent `{name}` has a key already; `mcp-authz agent rotate {name}` gives it another")
 
 
 def declare_keys(

@@ -24,7 +24,8 @@ from mcp_authz.agents import Agents, People
 from mcp_authz.client.delegation import delegate
 from mcp_authz.delegating import Asked, Delegations, Source
 from mcp_authz.errors import AuthzError
-from mcp_authz.hosted import Fetch
+from mcp_authz.fetching import Fetcher
+from mcp_authz.hosted import Fetch, HostedAgents
 from mcp_authz.ids import new_id
 from mcp_authz.issuer_keys import IssuerKeys
 from mcp_authz.model import AccessToken, Agent, AgentName, Caller, Chain, Grant, Link, Proof, Session, Thumbprint
@@ -83,6 +84,7 @@ class House:
     agents: Agents
     people: People
     keys: IssuerKeys
+    hosted: HostedAgents
     clock: Clock
     http: httpx2.AsyncClient
     refusals: Counter[str] = field(default_factory=Counter)
@@ -277,13 +279,18 @@ def claims_of(token: str) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def office(directory: Path, issuer: str = "http://localhost:8642") -> AsyncIterator[House]:
+async def office(
+    directory: Path, issuer: str = "http://localhost:8642", *, fetch: Fetch | None = None
+) -> AsyncIterator[House]:
     """An authorization server with everything but its network."""
     clock = Clock()
     store = SqliteStore.open(directory / "store.db", sealer=Sealer(bytes(32)), clock=clock)
     keys = await IssuerKeys.load(store)
     delegations = Delegations(store=store, clock=clock, policy=Unasked())
-    chains = Chains(store=store, clock=clock, issuer=issuer, keys=keys, delegations=delegations)
+    hosted = HostedAgents(store, clock, fetch or Fetcher())
+    chains = Chains(
+        store=store, clock=clock, issuer=issuer, keys=keys, delegations=delegations, agent_keys=hosted.keys_of
+    )
     async with httpx2.AsyncClient(timeout=10) as http:
         yield House(
             issuer=issuer,
@@ -294,6 +301,7 @@ async def office(directory: Path, issuer: str = "http://localhost:8642") -> Asyn
             agents=Agents(store, clock),
             people=People(store, clock),
             keys=keys,
+            hosted=hosted,
             clock=clock,
             http=http,
         )
@@ -306,7 +314,7 @@ async def house(directory: Path, *, demand_nonce: bool = False, fetch: Fetch | N
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(64)
-        async with office(directory, f"http://localhost:{listener.getsockname()[1]}") as h:
+        async with office(directory, f"http://localhost:{listener.getsockname()[1]}", fetch=fetch) as h:
             server = OAuthServer(
                 store=h.store,
                 sessions=h.sessions,
@@ -318,7 +326,7 @@ async def house(directory: Path, *, demand_nonce: bool = False, fetch: Fetch | N
                 clock=h.clock,
                 count_refusal=lambda reason, _peer: h.refusals.update([reason]),
                 nonces=Nonces(key=bytes(32), demanded=demand_nonce),
-                fetch=fetch,
+                hosted=h.hosted,
             )
             app = Starlette(routes=[*oauth_routes(server), Route("/mcp", h.serve, methods=["POST"])])
             config = uvicorn.Config(

@@ -93,6 +93,7 @@ def _server(h: House, issuer: str) -> OAuthServer:
         clock=h.clock,
         count_refusal=lambda _reason, _peer: None,
         nonces=Nonces(key=bytes(32), demanded=True),
+        hosted=h.hosted,
     )
 
 
