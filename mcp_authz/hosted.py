@@ -91,7 +91,7 @@ class HostedAgents:
         return await self.known_keys_of(agent)
 
     async def known_keys_of(self, agent: Agent) -> tuple[Key, ...]:
-        """Return the keys as `keys_of`, without waiting for a host: what was read last, if that was not too long ago."""
+        """Return the keys as `keys_of`, without waiting for a host: those read last, if that was not too long ago."""
         if agent.metadata_url is not None and agent.status == "active":
             read_at = self._reading(agent).read_at
             if read_at is None or self._clock() - read_at >= limits.METADATA_KEPT:

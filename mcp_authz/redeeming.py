@@ -23,7 +23,6 @@ from mcp_authz.signatures import Signatures
 from mcp_authz.standing import chain_of, is_over, require_answerable
 from mcp_authz.store.ports import Clock, Event, Registration, Statement, Store
 
-
 AgentKeys = Callable[[Agent], Awaitable[Sequence[Key]]]
 """Returns an agent's keys as they are now, replaced and revoked ones included."""
 

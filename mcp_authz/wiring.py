@@ -29,8 +29,8 @@ from mcp_authz.evaluation import Evaluator
 from mcp_authz.fetching import Fetcher
 from mcp_authz.gateway import Gateway
 from mcp_authz.holding import Holding
-from mcp_authz.hosted import HostedAgents
 from mcp_authz.hop import PolicyAtHop
+from mcp_authz.hosted import HostedAgents
 from mcp_authz.installation import Installation, open_installation, utc_now
 from mcp_authz.issuer_keys import IssuerKeys
 from mcp_authz.model import HeldCall

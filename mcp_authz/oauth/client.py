@@ -54,6 +54,22 @@ class ClientDoor:
         self._hosted = hosted
         self._children = children
 
+    async def ready(self, form: Form) -> None:
+        """What the signer's host says of its keys was read, where letting the signer in may need that.
+
+        Whoever calls `enter` has this done before, while they hold nothing that others wait for: a host can be slow.
+        What is wrong with the form, `enter` says.
+        """
+        try:
+            assertion = jose.read(form.get("client_assertion", ""))
+            agent = await self._agent(jose.require_text(assertion.claims, "sub", limits.METADATA_URL))
+        except SignatureRefused:
+            return
+        if agent is None or agent.metadata_url is None:
+            return
+        if not _signers(assertion, await self._hosted.keys_of(agent)):
+            await self._hosted.read_again(agent)
+
     async def enter(self, form: Form, authorization: str | None) -> Client:
         """Return the client that signed the form's assertion; unknown, revoked and forged are answered alike.
 
@@ -94,13 +110,15 @@ class ClientDoor:
         )
         if not await self._store.remember(once):
             raise invalid_client("the assertion was used before")
+        if agent.metadata_url is not None and not await self._hosted.prove(agent, key):
+            raise invalid_client("the key was declared by another agent's document since")
         return client
 
     async def _signer(self, name: str, assertion: UnverifiedJws, form: Form) -> tuple[Agent, Thumbprint]:
         """The agent with the key that signed: a current one of it, or the one that a child's parent gives it now."""
         agent = await self._agent(name)
         if agent is not None and not await self._children.has_ended(agent):
-            for key in await self._current(agent, assertion):
+            for key in _signers(assertion, await self._hosted.known_keys_of(agent)):
                 return agent, key.thumbprint
         named = await self._children.named(AgentName(name), form)
         if named is not None and _is_signed_by(named.key, assertion):
@@ -115,13 +133,6 @@ class ClientDoor:
         if name.startswith("https://"):
             return await self._store.agent_at(name)
         return await self._store.agent(AgentName(name))
-
-    async def _current(self, agent: Agent, assertion: UnverifiedJws) -> tuple[Key, ...]:
-        """The current key of the agent that signed, if one did; a rotation elsewhere is looked for."""
-        signed = _signers(assertion, await self._hosted.keys_of(agent))
-        if not signed and await self._hosted.read_again(agent):
-            signed = _signers(assertion, await self._hosted.keys_of(agent))
-        return signed
 
 
 def _signers(assertion: UnverifiedJws, keys: tuple[Key, ...]) -> tuple[Key, ...]:
