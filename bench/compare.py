@@ -17,6 +17,7 @@ from typing import Any, Final
 from bench.governed import NAME, governed
 from bench.load import Job, Report, measure
 from bench.process import Started, resident_bytes, started
+from bench.proving import Prover
 from bench.wire import request
 
 CONNECTIONS: Final = 16
@@ -45,6 +46,7 @@ class Contestant:
     process: Started
     request: bytes
     memory: int  # bytes, at rest, before the first call
+    prover: Prover | None = None
 
     def job(self, seconds: float, *, connections: int = CONNECTIONS, rate: float | None = None) -> Report:
         """What comes of asking it."""
@@ -56,6 +58,7 @@ class Contestant:
                 connections=connections,
                 seconds=seconds,
                 rate=rate,
+                prover=None if self.prover is None else asdict(self.prover),
             )
         )
 
@@ -79,6 +82,14 @@ def contestants(directory: Path) -> Iterator[tuple[Contestant, ...]]:
                 process=gateway.process,
                 request=request(gateway.process.port, tool=NAME, token=gateway.token),
                 memory=resident_bytes(gateway.process.pid),
+            ),
+            Contestant(
+                key="P",
+                what="the same gateway; each request with a DPoP proof and a signed call proof",
+                process=gateway.process,
+                request=b"",
+                memory=resident_bytes(gateway.process.pid),
+                prover=gateway.prover,
             ),
         )
 

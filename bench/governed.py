@@ -14,12 +14,13 @@ from typing import Any, Final
 import anyio
 
 from bench.process import Started, free_port, started
+from bench.proving import Prover
 from bench.wire import TOOL
 from mcp_authz.agents import Agents, People
 from mcp_authz.config import Config, parse_config
 from mcp_authz.ids import new_id
 from mcp_authz.installation import open_installation, utc_now
-from mcp_authz.rules import jose
+from mcp_authz.rules import dpop, jose, link_id
 from mcp_authz.rules.keys import PrivateKey
 from mcp_authz.rules.scope import parse_scopes
 from mcp_authz.sessions import Sessions
@@ -34,10 +35,11 @@ SCOPE: Final = "book:read"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Governed:
-    """A gateway that serves, and a bearer token for it."""
+    """A gateway that serves, a bearer token for it, and an agent that proves what it sends."""
 
     process: Started
     token: str
+    prover: Prover
 
 
 def settings(directory: Path, port: int, behind: str) -> dict[str, Any]:
@@ -46,6 +48,7 @@ def settings(directory: Path, port: int, behind: str) -> dict[str, Any]:
     return {
         "public_url": f"http://localhost:{port}",
         "data_dir": str(directory / "data"),
+        "dpop_nonce": False,  # a nonce would be one more round trip now and then, and cost nothing else
         "servers": {SERVER: {"url": behind, "environment": "bench", "tools": {"*": tool}}},
     }
 
@@ -60,7 +63,7 @@ def governed(directory: Path, behind: str) -> Iterator[Governed]:
     file.write_text(_toml(values), encoding="utf-8")
     port = urllib.parse.urlsplit(config.public_url).port
     with started("-m", "mcp_authz.cli.main", "--config", str(file), "serve", port=port) as process:
-        yield Governed(process=process, token=fetch_token(config, key))
+        yield Governed(process=process, token=fetch_token(config, key), prover=prover(config, key))
 
 
 async def enrol(store: Store, key: PrivateKey) -> None:
@@ -73,6 +76,24 @@ async def enrol(store: Store, key: PrivateKey) -> None:
 
 def fetch_token(config: Config, key: PrivateKey) -> str:
     """An access token from the gateway's own token endpoint, good for ten minutes."""
+    token: str = _fetch(config, key, {})["access_token"]
+    return token
+
+
+def prover(config: Config, key: PrivateKey) -> Prover:
+    """The agent with a token that is bound to its key."""
+    at, url = utc_now(), f"{config.public_url}/token"
+    answer = _fetch(config, key, {"DPoP": dpop.make_proof(key, method="POST", url=url, at=at, id=new_id("d"))})
+    return Prover(
+        pem=key.to_pem(),
+        token=answer["access_token"],
+        link=link_id.jti(answer["link"]),
+        resource=config.resource,
+        tool=NAME,
+    )
+
+
+def _fetch(config: Config, key: PrivateKey, headers: dict[str, str]) -> dict[str, Any]:
     now = int(utc_now().timestamp())
     claims = {"iss": AGENT, "sub": AGENT, "aud": config.public_url, "iat": now, "exp": now + 60, "jti": new_id("j")}
     form = {
@@ -82,9 +103,10 @@ def fetch_token(config: Config, key: PrivateKey) -> str:
         "scope": SCOPE,
     }
     data = urllib.parse.urlencode(form).encode()
-    with urllib.request.urlopen(f"{config.public_url}/token", data, timeout=30) as answer:  # noqa: S310 - our own URL
-        token: str = json.load(answer)["access_token"]
-        return token
+    asked = urllib.request.Request(f"{config.public_url}/token", data, headers)  # noqa: S310 - our own URL
+    with urllib.request.urlopen(asked, timeout=30) as answer:  # noqa: S310
+        body: dict[str, Any] = json.load(answer)
+        return body
 
 
 async def _enrol_at(config: Config, key: PrivateKey) -> None:
@@ -100,6 +122,7 @@ def _toml(values: dict[str, Any]) -> str:
     lines = [
         f"public_url = {json.dumps(values['public_url'])}",
         f"data_dir = {json.dumps(values['data_dir'])}",
+        f"dpop_nonce = {json.dumps(values['dpop_nonce'])}",
         f"[servers.{SERVER}]",
         f"url = {json.dumps(server['url'])}",
         f"environment = {json.dumps(server['environment'])}",

@@ -11,13 +11,16 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import repeat
 from typing import cast
 
 import httptools
 import uvloop
 
 from bench.process import ROOT, cpu_seconds
+from bench.proving import Prover
 from bench.wire import is_right
 
 
@@ -31,6 +34,7 @@ class Job:
     connections: int
     seconds: float
     rate: float | None = None  # requests per second, all connections together
+    prover: Mapping[str, str] | None = None  # of `bench.proving`: then each request is another one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +68,7 @@ class Connection(asyncio.Protocol):
         """Send the request that was due then."""
         assert self._transport is not None
         self._due, self._body = due, b""
-        self._transport.write(self._load.request)
+        self._transport.write(next(self._load.requests))
 
     def data_received(self, data: bytes) -> None:
         self._parser.feed_data(data)
@@ -83,15 +87,20 @@ class Load:
     """All connections of one job, and what they were answered."""
 
     def __init__(self, job: Job) -> None:
-        self.request = job.request.encode("latin-1")
+        self.requests = _requests(job)
         self.wrong = 0
         self.over = False
         self.taken: list[float] = []
         self._known: set[bytes] = set()  # bodies that were read and found right
         self._period = None if job.rate is None else job.connections / job.rate
         self._connections = job.connections
+        self._seconds = job.seconds
+        self._began = self._until = 0.0
+
+    def begin(self) -> None:
+        """The time counts from now on; whatever was to be made before is made."""
         self._began = time.perf_counter()
-        self._until = self._began + job.seconds
+        self._until = self._began + self._seconds
 
     def first(self, connection: Connection, number: int) -> None:
         """Begin with a new connection, at its place in the row."""
@@ -119,9 +128,17 @@ class Load:
             asyncio.get_running_loop().call_later(due - now, connection.ask, due)
 
 
+def _requests(job: Job) -> Iterator[bytes]:
+    if job.prover is None:
+        return repeat(job.request.encode("latin-1"))
+    return Prover(**job.prover).requests(job.port, job.seconds)
+
+
 async def run(job: Job) -> Report:
     """The report of one job, done in this process."""
-    loop, load, before = asyncio.get_running_loop(), Load(job), cpu_seconds(job.pid)
+    loop, load = asyncio.get_running_loop(), Load(job)
+    load.begin()
+    before = cpu_seconds(job.pid)
 
     def connection(number: int) -> Connection:
         return Connection(load, number)

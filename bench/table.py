@@ -70,6 +70,7 @@ def _ratios(rows: list[dict[str, Any]]) -> list[str]:
     ]
     return [
         f"CPU per call, G / F          {_between(governed['cpu'], by['F']['cpu'])}",
+        f"CPU per call, P / F          {_between(by['P']['cpu'], by['F']['cpu'])}",
         f"throughput, G / S            {_between(governed['per_second'], by['S']['per_second'])}",
         f"CPU per call, G / S          {_between(governed['cpu'], by['S']['cpu'])}",
         f"added to the direct call, half of saturation: p50 {added[0][0] / 1e3:.2f} ms, p99 {added[0][1] / 1e3:.2f} ms",

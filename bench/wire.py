@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import Any, Final
 
 MODERN: Final = "2026-07-28"
@@ -26,12 +27,21 @@ DEFINITION: Final = {
 }
 
 
-def request(port: int, *, tool: str = TOOL, token: str | None = None) -> bytes:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """What one request shows beside its token, good for that one."""
+
+    request: str  # the DPoP proof
+    call: str  # the signed call proof
+
+
+def request(port: int, *, tool: str = TOOL, token: str | None = None, proof: Proof | None = None) -> bytes:
     """One 2026-07-28 `tools/call` as bytes, with the headers that a stock client sends."""
     meta = {
         "io.modelcontextprotocol/protocolVersion": MODERN,
         "io.modelcontextprotocol/clientInfo": {"name": "bench", "version": "1"},
         "io.modelcontextprotocol/clientCapabilities": {},
+        **({} if proof is None else {"dev.mcp-authz/invocation": proof.call}),
     }
     params = {"name": tool, "arguments": ARGUMENTS, "_meta": meta}
     body = json.dumps({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params}).encode()
@@ -44,7 +54,8 @@ def request(port: int, *, tool: str = TOOL, token: str | None = None) -> bytes:
         f"mcp-protocol-version: {MODERN}",
         "mcp-method: tools/call",
         f"mcp-name: {tool}",
-        *([] if token is None else [f"authorization: Bearer {token}"]),
+        *([] if token is None else [f"authorization: {'Bearer' if proof is None else 'DPoP'} {token}"]),
+        *([] if proof is None else [f"dpop: {proof.request}"]),
     ]
     return "\r\n".join([*lines, "", ""]).encode() + body
 
