@@ -7,10 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from mcp_authz import limits
+from mcp_authz.client.delegation import delegate
 from mcp_authz.errors import TokenRefused
 from mcp_authz.model import AgentName
 from mcp_authz.rules.keys import PrivateKey
+from mcp_authz.rules.scope import parse_scopes
 from mcp_authz.store.ports import Lost
+from tests.oauth.elsewhere import elsewhere
 from tests.oauth.house import JWT, OPERATOR, Actor, House, expect, house, refused
 
 OVERLAP = timedelta(minutes=10)
@@ -128,3 +132,50 @@ async def test_a_new_key_of_a_delegator_does_not_bring_back_what_a_revoked_one_s
         refused(await h.exchange(coder, known, JWT), "invalid_grant")
         refused(await h.exchange(coder, unknown, JWT), "invalid_request")
         expect(await h.exchange(coder, h.derive(await h.root(new), new, coder), JWT))
+
+
+async def test_who_has_a_replaced_key_gains_little_by_writing_an_earlier_time_into_a_link(tmp_path: Path) -> None:
+    """Times in a link are its signer's choice, so that only the gateway's own clock can end what the old key signs."""
+    async with house(tmp_path) as h:
+        planner, coder, _, root = await _line(h)
+        link = (await h.redeem(coder, h.derive(root, planner, coder)))["link"]
+        h.clock.advance(minutes=5)
+        earlier = h.clock() - timedelta(minutes=1)
+        await h.agents.rotate(planner.name, PrivateKey.generate().public, timedelta(hours=12), by=OPERATOR)
+        h.clock.advance(seconds=limits.LINK_OVERLAP.total_seconds())
+        forged = delegate(root, planner.key, to=coder.key.public, at=earlier, lifetime=timedelta(hours=1))
+        refused(await h.exchange(coder, forged, JWT), "invalid_request")
+        assert (await h.sign_in(coder))["link"] == link  # what was redeemed in time counts on
+
+
+async def test_links_of_a_replaced_key_are_redeemed_for_a_short_while_however_long_its_overlap(tmp_path: Path) -> None:
+    async with house(tmp_path) as h:
+        planner, coder, _, root = await _line(h)
+        chain = h.derive(root, planner, coder, lifetime=timedelta(hours=1))
+        h.clock.advance(seconds=1)
+        await h.agents.rotate(planner.name, PrivateKey.generate().public, timedelta(hours=12), by=OPERATOR)
+        h.clock.advance(seconds=limits.LINK_OVERLAP.total_seconds() - 1)
+        expect(await h.exchange(coder, chain, JWT))
+
+
+async def test_a_key_that_left_its_document_signs_no_link_from_the_next_reading_on(tmp_path: Path) -> None:
+    async with elsewhere(tmp_path) as host, house(tmp_path, fetch=host.fetcher()) as h:
+        coder, planner = await h.agent("coder"), Actor(AgentName("planner"), PrivateKey.generate())
+        url = host.declare(planner.key.public)
+        await h.agents.add(
+            planner.name,
+            owner="alice",
+            ceiling=parse_scopes("pr"),
+            depth=2,
+            delegates_to=frozenset({coder.name}),
+            metadata_url=url,
+            by=OPERATOR,
+        )
+        await h.start(planner)
+        root = await h.root(planner)
+        expect(await h.exchange(coder, h.derive(root, planner, coder), JWT))
+        host.declare(PrivateKey.generate().public)  # it was stolen, says the host
+        early = h.derive(root, planner, coder)
+        h.clock.advance(seconds=limits.METADATA_FRESH.total_seconds())
+        for chain in (early, h.derive(root, planner, coder)):
+            refused(await h.exchange(coder, chain, JWT), "invalid_request")

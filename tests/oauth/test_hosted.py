@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 
+from mcp_authz import limits
+from mcp_authz.enrolment import Codes
 from mcp_authz.errors import Conflict, FetchRefused, KeyRefused, NotFound
 from mcp_authz.hosted import OVERLAP, HostedAgents
 from mcp_authz.model import AgentName
 from mcp_authz.rules.keys import PrivateKey
 from tests.oauth.elsewhere import Elsewhere, elsewhere, plain
-from tests.oauth.house import OPERATOR, Actor, House, house, office, refused
+from tests.oauth.house import JWT, OPERATOR, Actor, House, house, office, refused
 
 GRANT = {"grant_type": "client_credentials"}
 
@@ -221,3 +224,42 @@ async def test_for_an_agent_that_was_revoked_nothing_is_fetched(tmp_path: Path) 
         await h.revoke("agent", "coder")
         refused(await h.post(coder, **GRANT), "invalid_client")
         assert host.connections == 0
+
+
+async def test_a_host_that_is_slow_keeps_only_its_own_agent_waiting(tmp_path: Path) -> None:
+    async with elsewhere(tmp_path) as host, house(tmp_path, fetch=host.fetcher()) as h:
+        coder, far = await h.agent("coder"), await hosted(h, host, "far")
+        over = anyio.Event()
+
+        async def late(_: object) -> None:
+            await over.wait()
+
+        host.answers["/far"] = late
+        stranger = Actor(far.name, PrivateKey.generate())
+        async with anyio.create_task_group() as group:
+            for _ in range(limits.SIGN_INS + 4):
+                group.start_soon(partial(h.post, stranger, **GRANT))
+            await anyio.sleep(0.3)  # until they are all there
+            with anyio.fail_after(2):
+                await h.sign_in(coder)
+            assert len(host.asked) == 1
+            over.set()
+
+
+@pytest.mark.parametrize("kind", ["hosted", "child"])
+async def test_no_code_is_made_for_an_agent_that_gets_its_keys_otherwise(tmp_path: Path, kind: str) -> None:
+    async with house(tmp_path) as h:
+        await h.person("alice")
+        url = "https://agents.example.com/coder"
+        await h.agents.add("coder", owner="alice", metadata_url=url if kind == "hosted" else None, by=OPERATOR)
+        name = AgentName("coder")
+        if kind == "child":
+            parent = await h.agent("planner", depth=2)
+            await h.start(parent)
+            child = Actor(AgentName("planner/worker"), PrivateKey.generate())
+            chain = h.derive(await h.root(parent), parent, child, child="worker")
+            assert (await h.exchange(child, chain, JWT)).status_code == 200
+            await h.revoke("key", child.key.public.thumbprint)
+            name = child.name
+        with pytest.raises(Conflict, match="agent refresh" if kind == "hosted" else "is a child"):
+            await Codes(h.store, h.clock).make(name, by=OPERATOR)

@@ -174,3 +174,42 @@ async def test_an_agent_is_found_by_the_url_of_its_document(stores: Stores) -> N
         found = await store.agent_at(url)
         assert found is not None and (found.name, found.owner) == ("newcomer", ALICE)
         assert await store.agent_at(url + "/") is None
+
+
+async def declare_for(store: Store, holder: str, *keys: Key) -> None:
+    declared = [replace(one, holder=holder, proved=False) for one in keys]
+    await store.declare_keys(holder, declared, event("enrolment"), START + 10 * MINUTE)
+
+
+async def test_a_key_that_is_only_declared_is_whose_document_was_read_last(stores: Stores) -> None:
+    async with stores.open() as store:
+        await announce(store)
+        await store.add_agent(agent(AgentName("other")), None, event("enrolment"))
+        await declare_for(store, "agent:other", numbered(1), numbered(2))
+        await declare_for(store, HOLDER, numbered(1))
+        assert await store.keys_of(HOLDER) == (replace(numbered(1), proved=False),)
+        assert [one.thumbprint for one in await store.keys_of("agent:other")] == ["key-2"]
+
+
+async def test_a_key_that_was_proved_is_declared_by_nobody_else(stores: Stores) -> None:
+    async with stores.open() as store:
+        await announce(store)
+        await store.add_agent(agent(AgentName("other")), None, event("enrolment"))
+        await declare_for(store, HOLDER, numbered(1))
+        assert not await store.prove_key(Thumbprint("key-1"), "agent:other")
+        assert await store.prove_key(Thumbprint("key-1"), HOLDER)
+        with pytest.raises(Conflict, match="somebody already"):
+            await declare_for(store, "agent:other", numbered(1))
+        await declare_for(store, HOLDER, numbered(1))
+        assert await store.keys_of(HOLDER) == (numbered(1),)
+
+
+async def test_a_declared_key_that_was_revoked_is_nobodys_any_more(stores: Stores) -> None:
+    async with stores.open() as store:
+        await announce(store)
+        await store.add_agent(agent(AgentName("other")), None, event("enrolment"))
+        await declare_for(store, HOLDER, numbered(1))
+        await store.revoke("key", "key-1", event("revocation"))
+        assert not await store.prove_key(Thumbprint("key-1"), HOLDER)
+        with pytest.raises(Conflict, match="somebody already"):
+            await declare_for(store, "agent:other", numbered(1))
