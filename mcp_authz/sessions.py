@@ -10,7 +10,7 @@ import anyio
 
 from mcp_authz import limits
 from mcp_authz.delegating import link_fields
-from mcp_authz.errors import Conflict, DelegationError, InputError, NotFound, TokenRefused
+from mcp_authz.errors import Conflict, ConstraintError, DelegationError, InputError, NotFound, TokenRefused
 from mcp_authz.ids import new_id, new_link
 from mcp_authz.model import (
     AccessToken,
@@ -27,7 +27,7 @@ from mcp_authz.model import (
     Session,
     SessionId,
 )
-from mcp_authz.rules.constraint import ToolsMap
+from mcp_authz.rules.constraint import ToolsMap, require_bounded
 from mcp_authz.rules.delegation import check_root
 from mcp_authz.rules.impersonation import Impersonation, may_impersonate
 from mcp_authz.rules.scope import Scope, narrow
@@ -75,8 +75,9 @@ class Sessions:
         Raises:
             NotFound: the person, the agent, or the owner who answers for it, is not registered, or revoked.
             DelegationError: the scope is more than the agent's ceiling.
-            InputError: the lifetime is not positive, or longer than `limits.GRANT_LIFETIME`.
+            InputError: the lifetime is not positive, or longer than `limits.GRANT_LIFETIME`, or the tools are too many.
         """
+        _require_tools(tools)
         _require_lifetime(lifetime, limits.GRANT_LIFETIME)
         holder = await self._active_agent(AgentName(agent))
         person = None if subject is None else PersonName(subject)
@@ -111,7 +112,9 @@ class Sessions:
             NotFound: there is none, or more than one.
         """
         found = [grant for grant in await self._active_grants(AgentName(agent)) if grant.subject == subject]
-        if len(found) != 1:
+        if not found:
+            raise NotFound(f"`{subject}` has no active grant to `{agent}`; `mcp-authz grant add` makes one")
+        if len(found) > 1:
             raise NotFound(f"there are {len(found)} active grants of `{subject}` to `{agent}`; name the grant")
         return found[0]
 
@@ -137,8 +140,10 @@ class Sessions:
             DelegationError: more is asked than the grant or the agent's depth gives, or the configuration lets nobody
                 impersonate the person like this.
             Conflict: the grant is not active any more.
-            InputError: the purpose is empty or too long, or the lifetime, the budget or the depth is not possible.
+            InputError: the purpose is empty or too long, or the lifetime, the budget or the depth is not possible, or
+                the tools are too many.
         """
+        _require_tools(tools)
         _require_bounds(purpose, lifetime, max_calls, max_depth)
         if (mode is Mode.OWN) is not (grant.subject is None):
             raise InputError("an agent works for itself without a person, and for nobody else without one")
@@ -363,6 +368,13 @@ def _require_bounds(purpose: str, lifetime: timedelta, max_calls: int | None, ma
         raise InputError("a depth is no less than 0 steps")
     if not purpose.strip() or len(purpose) > limits.PURPOSE:
         raise InputError(f"a session has a purpose of 1 to {limits.PURPOSE} characters")
+
+
+def _require_tools(tools: ToolsMap | None) -> None:
+    try:
+        require_bounded(tools)
+    except ConstraintError as error:
+        raise InputError(f"the tools are too many to give at once: {error}") from None
 
 
 def _require_lifetime(lifetime: timedelta, longest: timedelta) -> None:

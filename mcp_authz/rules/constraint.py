@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from mcp_authz import limits
-from mcp_authz.errors import ConstraintError, DelegationError
+from mcp_authz.errors import ConstraintError, DelegationError, InputError
+from mcp_authz.rules.canonical import canonical
 from mcp_authz.rules.constraint_kinds import (
     AllOf,
     AnyOf,
@@ -27,7 +28,6 @@ from mcp_authz.rules.constraint_kinds import (
     Under,
     Wildcard,
     literal,
-    value_of,
 )
 from mcp_authz.rules.strict_json import JsonObject
 
@@ -49,9 +49,12 @@ __all__ = [
     "parse_constraint",
     "parse_tools",
     "permits_call",
+    "require_bounded",
     "to_json",
     "tools_narrow",
 ]
+
+_TOO_MANY_VALUES: Final = f"a constraint names more than {limits.CONSTRAINT_VALUES} values"
 
 ToolsMap = Mapping[str, Mapping[str, Constraint]]  # tool -> argument -> constraint; no argument named: any arguments
 
@@ -60,57 +63,50 @@ def parse_constraint(value: object) -> Constraint:
     """Return the constraint that `value` is, every member of it understood.
 
     Raises:
-        ConstraintError: an unknown type or member, a missing one, one of the wrong kind, or too much nesting.
+        ConstraintError: an unknown type or member, a missing one, one of the wrong kind, or too much of them.
     """
     constraint = _parse(value, 1)
-    if _clauses_in(constraint) > limits.CONSTRAINT_CLAUSES:
+    clauses, values = _size(constraint)
+    if clauses > limits.CONSTRAINT_CLAUSES:
         raise ConstraintError(f"a constraint has more than {limits.CONSTRAINT_CLAUSES} clauses")
+    if values > limits.CONSTRAINT_VALUES:
+        raise ConstraintError(_TOO_MANY_VALUES)
     return constraint
 
 
-def narrows(child: Constraint, parent: Constraint) -> bool:  # noqa: PLR0912 - the branches are the table
+def narrows(child: Constraint, parent: Constraint) -> bool:
     """Whether every value that `child` permits is known to be permitted by `parent`.
 
-    The cases are the whole table: a pair that is not written here is refused.
+    What stands here and in `_PAIRS` is the whole table: a pair that is in neither is refused.
     """
-    match child, parent:
-        case Optionally(constraint=inner), Optionally(constraint=outer):
-            return narrows(inner, outer)
-        case _, Optionally(constraint=outer):
-            return narrows(child, outer)
-        case Optionally(), _:  # an absent argument would pass, and did not
-            return False
-        case Exact(), Exact() | Range() | OneOf() | Under():
-            return parent.permits(value_of(child.value))
-        case OneOf(), OneOf() | Under():
-            return all(parent.permits(value_of(spelling)) for spelling in child.values)
-        case Range(), Range():
-            return child.is_within(parent)
-        case NotOneOf(), NotOneOf():
-            return child.excluded >= parent.excluded
-        case Contains(), Contains():
-            return child.required >= parent.required
-        case Subset(), Subset():
-            return child.allowed <= parent.allowed
-        case _, Wildcard():  # it permits every value there is
-            return True
-        case AllOf(), AllOf():
-            return _each_parent_has_its_own_child(child.clauses, parent.clauses)
-        case AnyOf(), AnyOf():
-            return all(any(narrows(one, other) for other in parent.clauses) for one in child.clauses)
-        case Under(), Under():
-            return child.is_within(parent)
-        case _:
-            return False
+    if isinstance(parent, Optionally):
+        return narrows(child.constraint if isinstance(child, Optionally) else child, parent.constraint)
+    if isinstance(child, Optionally):  # an absent argument would pass, and did not
+        return False
+    if isinstance(parent, Wildcard):  # it permits every value there is
+        return True
+    does = _PAIRS.get((type(child), type(parent)))
+    return does is not None and does(child, parent)
 
 
 def parse_tools(value: object) -> ToolsMap:
     """Return the tools map that `value` is: tool names, argument names, constraints.
 
     Raises:
-        ConstraintError: it is no object of objects of constraints.
+        ConstraintError: it is no object of objects of constraints, or too long to be compared at every call.
     """
+    _require_short(value)
     return {tool: _parse_arguments(tool, arguments) for tool, arguments in _object(value, "the tools map").items()}
+
+
+def require_bounded(tools: ToolsMap | None) -> None:
+    """Return only if the tools map is one that `parse_tools` reads back: for maps that were made here.
+
+    Raises:
+        ConstraintError: it is too long, or a constraint of it has too many clauses or values.
+    """
+    if tools is not None:
+        parse_tools(to_json(tools))
 
 
 def to_json(tools: ToolsMap) -> JsonObject:
@@ -162,20 +158,34 @@ def _arguments_narrow(tool: str, child: Mapping[str, Constraint], parent: Mappin
 
 
 def _each_parent_has_its_own_child(child: tuple[Constraint, ...], parent: tuple[Constraint, ...]) -> bool:
-    """Whether each parent clause can be given a distinct child clause that narrows it (augmenting paths)."""
-    fitting = [[i for i, clause in enumerate(child) if narrows(clause, wanted)] for wanted in parent]
-    given: dict[int, int] = {}  # child clause -> parent clause
+    """Whether each parent clause can be given a distinct child clause that narrows it.
 
-    def give(wanted: int, tried: set[int]) -> bool:
-        for i in fitting[wanted]:
-            if i not in tried:
-                tried.add(i)
-                if i not in given or give(given[i], tried):
-                    given[i] = wanted
-                    return True
+    Augmenting paths over sets of child clauses as bits, in which no clause is looked at twice: the work is that of the
+    comparisons.
+    """
+    if len(child) < len(parent):
+        return False
+    fitting = [sum(1 << i for i, clause in enumerate(child) if narrows(clause, wanted)) for wanted in parent]
+    given: dict[int, int] = {}  # child clause -> parent clause
+    free = untried = (1 << len(child)) - 1
+
+    def give(wanted: int) -> bool:
+        nonlocal free, untried
+        while left := fitting[wanted] & untried:
+            lowest = (left & free or left) & -(left & free or left)
+            untried &= ~lowest
+            i = lowest.bit_length() - 1
+            if lowest & free or give(given[i]):
+                free &= ~lowest
+                given[i] = wanted
+                return True
         return False
 
-    return all(give(wanted, set()) for wanted in range(len(parent)))
+    for wanted in range(len(parent)):
+        untried = (1 << len(child)) - 1
+        if not give(wanted):
+            return False
+    return True
 
 
 def _parse(value: object, depth: int) -> Constraint:
@@ -192,6 +202,15 @@ def _parse(value: object, depth: int) -> Constraint:
     for name in sorted(present - form.required - form.optional):
         raise ConstraintError(f"constraint `{kind}` has an unknown member {_shown(name)}")
     return form.read(members, depth)
+
+
+def _require_short(value: object) -> None:
+    try:
+        size = len(canonical(value))
+    except InputError as error:
+        raise ConstraintError(f"the tools map is no JSON: {error}") from None
+    if size > limits.TOOLS_BYTES:
+        raise ConstraintError(f"a tools map is longer than {limits.TOOLS_BYTES} bytes; name fewer tools or values")
 
 
 def _parse_arguments(tool: str, value: object) -> Mapping[str, Constraint]:
@@ -235,6 +254,8 @@ def _under(members: JsonObject, _: int) -> Under:
 def _literals(value: object) -> Literals:
     if not isinstance(value, list):
         raise ConstraintError("a constraint has something else where a list of values belongs")
+    if len(value) > limits.CONSTRAINT_VALUES:  # before each of them is read
+        raise ConstraintError(_TOO_MANY_VALUES)
     return frozenset(literal(item) for item in value)
 
 
@@ -252,14 +273,24 @@ def _inner(value: object, depth: int) -> Constraint:
     return constraint
 
 
-def _clauses_in(constraint: Constraint) -> int:
+def _size(constraint: Constraint) -> tuple[int, int]:
+    """How many clauses the constraint has on all levels, and how many values they name."""
     match constraint:
         case AllOf(clauses=clauses) | AnyOf(clauses=clauses):
-            return 1 + sum(_clauses_in(clause) for clause in clauses)
+            sizes = [_size(clause) for clause in clauses]
+            return 1 + sum(size[0] for size in sizes), sum(size[1] for size in sizes)
         case Optionally(constraint=inner):
-            return 1 + _clauses_in(inner)
+            count, values = _size(inner)
+            return 1 + count, values
+        case (
+            OneOf(values=literals)
+            | NotOneOf(excluded=literals)
+            | Contains(required=literals)
+            | Subset(allowed=literals)
+        ):
+            return 1, len(literals)
         case _:
-            return 1
+            return 1, 1
 
 
 def _object(value: object, what: str) -> JsonObject:
@@ -296,4 +327,23 @@ _FORMS: Final[Mapping[str, _Form]] = {
     "any": _Form(required=frozenset({"constraints"}), read=lambda m, d: AnyOf(clauses=_clauses(m, d))),
     "optional": _Form(required=frozenset({"constraint"}), read=_optional),
     "under": _Form(required=frozenset({"root"}), read=_under),
+}
+
+_PAIRS: Final[Mapping[tuple[type, type], Callable[[Any, Any], bool]]] = {
+    # (child, parent): values are compared as they are spelled, none is read again for each clause
+    (Exact, Exact): lambda child, parent: child.value == parent.value,
+    (Exact, OneOf): lambda child, parent: child.value in parent.values,
+    (Exact, Range): lambda child, parent: parent.permits_spelled(child.value),
+    (Exact, Under): lambda child, parent: parent.permits_spelled(child.value),
+    (OneOf, OneOf): lambda child, parent: child.values <= parent.values,
+    (OneOf, Under): lambda child, parent: all(map(parent.permits_spelled, child.values)),
+    (Range, Range): Range.is_within,
+    (NotOneOf, NotOneOf): lambda child, parent: child.excluded >= parent.excluded,
+    (Contains, Contains): lambda child, parent: child.required >= parent.required,
+    (Subset, Subset): lambda child, parent: child.allowed <= parent.allowed,
+    (AllOf, AllOf): lambda child, parent: _each_parent_has_its_own_child(child.clauses, parent.clauses),
+    (AnyOf, AnyOf): lambda child, parent: all(
+        any(narrows(one, other) for other in parent.clauses) for one in child.clauses
+    ),
+    (Under, Under): Under.is_within,
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from mcp_authz.errors import ConstraintError, InputError
@@ -18,6 +19,7 @@ from mcp_authz.rules.strict_json import JsonObject
 
 Literals = frozenset[bytes]  # JSON values in canonical form
 
+_SCALARS: Final = frozenset({str, int, bool, type(None)})
 _HOME_OR_DRIVE: Final = "~:"  # `~/x`, `C:/x`, `file:///x`: not relative, whatever they are
 
 
@@ -29,7 +31,8 @@ def literal(value: Any) -> bytes:
     """
     try:
         spelling = canonical(value)
-        strict_json.parse_value(spelling)
+        if type(value) not in _SCALARS or b"\\" in spelling:  # any other scalar that has a spelling, a call can have
+            strict_json.parse_value(spelling)
     except InputError as error:
         raise ConstraintError(f"a constraint names a value that no call can have: {error}") from None
     return spelling
@@ -73,6 +76,10 @@ class Range:
         if self.min is not None and not (value > self.min or (self.min_inclusive and value == self.min)):
             return False
         return self.max is None or value < self.max or (self.max_inclusive and value == self.max)
+
+    def permits_spelled(self, spelling: bytes) -> bool:
+        """Whether the value of this canonical form passes."""
+        return self.permits(value_of(spelling))
 
     def is_within(self, outer: Range) -> bool:
         """Whether each bound of `outer` is kept or tightened."""
@@ -243,6 +250,11 @@ class Under:
         place = _place(value) if isinstance(value, str) else None
         return place is not None and self._holds(*place)
 
+    def permits_spelled(self, spelling: bytes) -> bool:
+        """Whether the value of this canonical form passes; where it leads is remembered for the next root."""
+        place = _place_spelled(spelling)
+        return place is not None and self._holds(*place)
+
     def is_within(self, outer: Under) -> bool:
         """Whether this root is the root of `outer` or below it."""
         return outer._holds(self.absolute, self.segments)
@@ -270,6 +282,12 @@ def _spelling(value: Any) -> bytes | None:
 
 def _values_of(literals: Literals) -> list[Any]:
     return [value_of(spelling) for spelling in sorted(literals)]
+
+
+@lru_cache(maxsize=4096)
+def _place_spelled(spelling: bytes) -> tuple[bool, tuple[str, ...]] | None:
+    value = value_of(spelling)
+    return _place(value) if isinstance(value, str) else None
 
 
 def _place(path: str) -> tuple[bool, tuple[str, ...]] | None:

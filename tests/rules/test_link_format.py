@@ -141,5 +141,7 @@ def test_the_page_names_every_kind_of_constraint_and_every_bound() -> None:
     assert len(kinds) + 2 == len(Constraint.__args__)
     for bound in (limits.CHAIN_LINKS, limits.CHAIN_BYTES // 1024, limits.CONSTRAINT_DEPTH, limits.CONSTRAINT_CLAUSES):
         assert str(bound) in page
+    for bound in (limits.CONSTRAINT_VALUES, limits.TOOLS_BYTES):
+        assert str(bound) in page
     for seconds in (limits.SESSION_LIFETIME, limits.CLOCK_SKEW):
         assert str(int(seconds.total_seconds())) in page or str(int(seconds.total_seconds() // 3600)) in page
