@@ -14,7 +14,7 @@ import pytest
 
 from mcp_authz import limits
 from mcp_authz.errors import FetchRefused
-from mcp_authz.fetching import Fetcher
+from mcp_authz.fetching import Fetcher, system_trust
 from mcp_authz.rules.keys import PrivateKey
 from mcp_authz.rules.public_address import is_public
 from tests.oauth.elsewhere import HERE, elsewhere, plain
@@ -221,3 +221,8 @@ async def test_what_is_no_http_at_all_is_a_refusal(tmp_path: Path) -> None:
         host.answers["/coder"] = garbage
         with pytest.raises(FetchRefused, match="cannot be fetched"):
             await host.fetcher()(host.url())
+
+
+def test_what_the_system_trusts_is_read_once_and_not_at_each_fetch() -> None:
+    assert system_trust() is system_trust()
+    assert system_trust().verify_mode == ssl.CERT_REQUIRED and system_trust().check_hostname
