@@ -174,7 +174,13 @@ def sentence(event: Event) -> str:
             said = f.get("summary") or ", ".join(
                 f"{key} {_bare(value)}" for key, value in f.items() if _is_short(value)
             )
-            return f"{event.kind}: {said}"
+            return f"{event.kind}: {said}{_why_refused(event.kind, f)}"
+
+
+def _why_refused(kind: str, f: Mapping[str, Any]) -> str:
+    """Why something other than a call was refused; of a delegation `reason` is what the delegator said it was for."""
+    why = f.get("detail") or (f.get("reason") if kind == "sign-in" else None)
+    return f": {why}" if why and f.get("decision") == "deny" else ""
 
 
 def _decision_sentence(f: Mapping[str, Any]) -> str:
@@ -184,7 +190,7 @@ def _decision_sentence(f: Mapping[str, Any]) -> str:
     if len(chain) > 1:
         told += f", delegated by {', '.join(reversed(chain[:-1]))},"
     if "subject" in f:
-        told += f" for {_bare(f['subject'])}"
+        told += " for itself" if f["subject"] == f.get("actor") else f" for {_bare(f['subject'])}"
     asked = f" asked for {f.get('action') or f.get('tool') or f.get('method')}"
     attributes = f.get("resource") or {}
     if attributes:

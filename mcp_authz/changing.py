@@ -74,7 +74,7 @@ def _ceiling(before: Agent, changes: Changes, roles: Mapping[str, frozenset[Scop
 
 def _event(before: Agent, after: Agent, clock: Clock, by: str) -> Event:
     fields = {
-        "summary": f"agent {after.name} may have something else now",
+        "summary": f"agent {after.name} may now have {' '.join(sorted(after.ceiling)) or 'nothing'}",
         "by": by,
         "agent": f"agent:{after.name}",
         "ceiling": sorted(after.ceiling),

@@ -164,9 +164,8 @@ def link_fields(session: Session, link: Link) -> dict[str, Any]:
 
 def made(session: Session, by: AgentName, link: Link) -> Event:
     """The record of a step that was made."""
-    return _event(
-        session, by, link, f"{by} delegated to {link.holder} for {session.subject or 'itself'}", {"decision": "permit"}
-    )
+    summary = f"{by} delegated to {link.holder} for {session.subject or session.agent}"
+    return _event(session, by, link, summary, {"decision": "permit"})
 
 
 def refused(

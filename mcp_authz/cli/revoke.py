@@ -9,6 +9,7 @@ import typer
 from mcp_authz.cli.invocation import asynchronous, command_line, installation, operator
 from mcp_authz.cli.options import Json, the_one
 from mcp_authz.cli.output import next_step, print_json, say
+from mcp_authz.cli.states import shown_subject
 from mcp_authz.revocation import Revocation, Stopped
 from mcp_authz.rules.display import visible
 from mcp_authz.store.ports import RevocableKind, Store
@@ -55,7 +56,8 @@ async def revoke(
     say(f"{kind} {full} would be revoked" if dry_run else f"{kind} {full} is revoked: {_EFFECT[kind]}")
     would = "would stop" if dry_run else "stopped"
     for session, link in stopped.links:
-        say(f"{would}: agent {link.holder} for {session.subject}, {visible(session.purpose)}: link {link.id}")
+        whom = shown_subject(session.subject)
+        say(f"{would}: agent {link.holder} for {whom}, {visible(session.purpose)}: link {link.id}")
     for hold in stopped.holds:
         say(f"{would}: held call {hold}")
     if not stopped.links and not stopped.holds:

@@ -184,9 +184,15 @@ def _named(subject: str, link: Link | None) -> Answer:
     return {"subject": subject, "session": link.session, "link": link.id, **details(link.tools)}
 
 
+def _for_whom(token: AccessToken) -> str:
+    if token.session is None:
+        return "without a session"
+    return "for itself" if token.subject == f"agent:{token.actor}" else f"for {token.subject.partition(':')[2]}"
+
+
 def _signed_in(token: AccessToken, at: datetime, peer: str) -> Event:
     fields: Mapping[str, Any] = {
-        "summary": f"{token.actor} signed in for {token.subject}",
+        "summary": f"{token.actor} signed in {_for_whom(token)}",
         "actor": f"agent:{token.actor}",
         "key": token.key,
         "token": token.id,

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from mcp_authz.audit import sentence
 from mcp_authz.installation import utc_now
 from mcp_authz.store.ports import Event
 from tests.cli.desk import COMMAND, SOON, Desk, held_call, hold, settle
@@ -42,6 +43,36 @@ async def test_records_are_sentences_and_can_be_chosen(desk: Desk) -> None:
     assert desk.json("audit", "list", "--since", "2090-01-01") == []
     assert {record["kind"] for record in desk.json("audit", "list", "--agent", "coder")} == {"enrolment", "delegation"}
     assert desk.run("audit", "list", "--since", "tomorrow").code == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "told"),
+    [
+        (
+            "sign-in",
+            {"summary": "coder was refused", "decision": "deny", "reason": "spent"},
+            "coder was refused: spent",
+        ),
+        (
+            "delegation",
+            {"summary": "no", "decision": "deny", "reason": "to test", "detail": "too deep"},
+            "no: too deep",
+        ),
+        (
+            "delegation",
+            {"summary": "planner delegated", "decision": "permit", "reason": "to test"},
+            "planner delegated",
+        ),
+    ],
+)
+def test_what_was_refused_reads_with_why(kind: str, fields: dict[str, str], told: str) -> None:
+    assert sentence(Event(kind=kind, at=utc_now(), fields=fields)) == f"{kind}: {told}"
+
+
+def test_a_call_of_an_agent_that_works_for_itself_reads_so() -> None:
+    own = {"actor": "agent:planner", "subject": "agent:planner", "chain": ["agent:planner"], "decision": "permit"}
+    event = Event(kind="decision", at=utc_now(), fields={**own, "action": "pr.read"})
+    assert sentence(event) == "planner for itself asked for pr.read: permitted"
 
 
 async def test_a_log_longer_than_a_page_is_read_from_its_end(desk: Desk) -> None:
