@@ -76,10 +76,9 @@ async def start(
         sessions = Sessions(here.store, here.clock, impersonations=impersonations(here.config))
         bounds = _Bounds(purpose=purpose, lifetime=lifetime, max_calls=max_calls, max_depth=depth, by=operator())
         scopes = None if scope is None else parse_scopes(scope)
-        where_to_look = ("agent", "show", agent) if own else ("grant", "list")
         with (
             advising(NotFound, f"see: {command_line(ctx, 'grant', 'list')}"),
-            advising(DelegationError, f"what may be asked for: {command_line(ctx, *where_to_look)}"),
+            advising(DelegationError, _what_may_be(ctx, agent, mode)),
         ):
             if scopes is not None and mode is Mode.OWN:
                 limited = await typed_tools(here.store, tools, where)
@@ -117,6 +116,14 @@ def _mode(subject: str | None, grant: str | None, scope: str | None, *, own: boo
     if not own and subject is None:
         raise typer.BadParameter("say for whom with --subject PERSON, or --own for the agent itself")
     return Mode.OWN if own else Mode.IMPERSONATED if impersonate else Mode.DELEGATED
+
+
+def _what_may_be(ctx: typer.Context, agent: str, mode: Mode) -> str:
+    """Where the bound stands that was asked for too much of."""
+    if mode is Mode.IMPERSONATED:
+        return "an [[impersonation]] table of the configuration names who, for whom and which scopes"
+    show = command_line(ctx, "agent", "show", agent)
+    return f"see: {show}" if mode is Mode.OWN else f"see: {command_line(ctx, 'grant', 'list')}, {show}"
 
 
 async def _grant(here: Installation, sessions: Sessions, subject: str, agent: str, named: str | None) -> Grant:

@@ -58,6 +58,8 @@ async def test_a_grant_says_what_arguments_have_to_be(ready: Desk) -> None:
 def test_an_agent_is_started_for_itself(ready: Desk) -> None:
     assert "planner works for itself until" in start(ready, "--own", "--scope", "files:read")
     (session,) = ready.json("session", "list")
+    stopped = ready.ok("revoke", "session", session["id"], "--reason", "test", "--dry-run")
+    assert "would stop: agent planner for itself, test" in stopped
     assert (session["mode"], session["subject"]) == ("own", None)
     shown = ready.ok("session", "show", session["id"])
     assert "mode: own, planner works for itself" in shown and "agent:planner" in shown
@@ -106,3 +108,11 @@ def test_what_an_agent_may_have_is_changed_and_shown(ready: Desk) -> None:
     config.write_text(config.read_text().replace('["time:read"]', '["time", "git:read"]'))
     assert "has more in [roles] by now" in ready.ok("agent", "show", "planner")
     assert "say what becomes otherwise" in ready.run("agent", "edit", "planner").err
+
+
+def test_what_is_in_the_way_of_a_session_is_said_with_where_to_change_it(ready: Desk) -> None:
+    ready.ok("user", "add", "bob")
+    begin = ("session", "start", "--agent", "planner", "--purpose", "test", "--subject")
+    assert "`bob` has no active grant to `planner`; `mcp-authz grant add` makes one" in ready.refused(*begin, "bob")
+    assert "an [[impersonation]] table" in ready.refused(*begin, "alice", "--impersonate")
+    assert "agent show planner" in ready.refused(*begin, "alice", "--depth", "3")
