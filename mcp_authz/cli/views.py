@@ -25,6 +25,8 @@ def agent(it: Agent) -> dict[str, Any]:
         "delegates_to": sorted(it.delegates_to),
         "interactive": it.interactive,
         "metadata_url": it.metadata_url,
+        "parent": it.parent,
+        "ends_at": None if it.ends_at is None else timestamp(it.ends_at),
     }
 
 
