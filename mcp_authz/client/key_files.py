@@ -64,7 +64,7 @@ def _read(path: Path) -> str:
             mode = os.fstat(file.fileno()).st_mode
             text = file.read(_LARGEST).decode("utf-8", "replace")
     except OSError as error:
-        raise ConfigError(f"key file `{path}` cannot be read: {error.strerror}") from None
+        raise ConfigError(f"key file `{path}` cannot be read: {error.strerror}; name the file it is in") from None
     if stat.S_ISREG(mode) and mode & 0o077:
         raise KeyRefused(f"key file `{path}` can be read by others; run: chmod 600 {path}")
     return text
