@@ -25,7 +25,7 @@ async def check_agents(case: Case) -> tuple[Finding, ...]:
     if not active:
         return (note(AGENTS, "no agent is registered", case.command("agent", "add", "--help")),)
     found = [finding for agent in active for finding in _grants(case, case.inside, agent)]
-    sessions = sum(len(open_) for open_ in case.inside.open_sessions.values())
+    sessions = len(frozenset[str]().union(*case.inside.open_sessions.values()))  # a delegated one is of several agents
     said = f"{len(active)} active ({named([agent.name for agent in active])}), {sessions} open sessions"
     old = [finding for agent in active for finding in _old_keys(case, case.inside, agent)]
     return (fine(AGENTS, said), *found, *old, *_key_files(case, case.inside))
@@ -82,7 +82,9 @@ def _key_files(case: Case, inside: Inside) -> Iterator[Finding]:
             and (key.retires_at is None or key.retires_at > case.at)
             for key in known
         ):
-            yield broken(AGENTS, f"{path} is not a key of {path.stem} that counts", _rotate(case, path.stem))
+            yield broken(
+                AGENTS, f"{path} is not a key of {path.stem} that counts", case.command("agent", "rotate", path.stem)
+            )
 
 
 def _rotate(case: Case, agent: str) -> str:

@@ -355,7 +355,8 @@ async def test_agents_with_old_keys_are_named_where_keys_are_to_be_replaced(desk
 async def test_an_agent_that_works_by_a_delegation_needs_no_grant(desk: Desk) -> None:
     async with desk.open() as here:
         await settle(here)
-    assert is_fine(await check_agents(case(desk)))
+    found = await check_agents(case(desk))
+    assert is_fine(found) and "1 open sessions" in told(found, "fine")  # two agents are in it
 
 
 async def test_key_files_that_are_of_no_use_are_named(desk: Desk) -> None:
