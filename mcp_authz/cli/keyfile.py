@@ -15,13 +15,17 @@ _LARGEST = 64 * 1024  # bytes of a key file; anything larger is something else
 
 @contextmanager
 def written(path: Path, text: str) -> Iterator[None]:
-    """The file is there with mode 0600; it is removed again if what follows does not succeed.
+    """The file is there with mode 0600, in a folder that is made for this user only if there is none.
+
+    It is removed again if what follows does not succeed.
 
     Raises:
         Conflict: there is something at `path` already.
         ConfigError: it cannot be written.
     """
     try:
+        if not path.parent.exists():
+            path.parent.mkdir(mode=0o700)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except FileExistsError:
         raise Conflict(f"`{path}` exists already and is not overwritten; name another file") from None

@@ -57,6 +57,14 @@ def test_a_public_key_is_taken_as_text_or_from_a_file(desk: Desk) -> None:
     assert "belongs to somebody" in desk.refused("agent", "add", "three", "--owner", "alice", "--public-key", raw)
 
 
+def test_a_key_may_be_made_right_where_connect_and_delegate_look_for_it(desk: Desk) -> None:
+    desk.ok("user", "add", "alice")
+    desk.ok("agent", "add", "planner", "--owner", "alice", "--new-key", "data/agents/planner.pem")
+    folder, key = desk.path("data/agents"), desk.path("data/agents/planner.pem")
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (folder, key)] == [0o700, 0o600]
+    assert "cannot be written" in desk.refused("agent", "rotate", "planner", "--new-key", "no/such/folder/k.pem")
+
+
 def test_roles_of_the_configuration_add_to_the_ceiling(desk: Desk) -> None:
     desk.configure('data_dir = "data"\n[roles]\nreader = ["files:read", "git:read"]\n')
     desk.ok("user", "add", "alice")
