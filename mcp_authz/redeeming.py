@@ -89,6 +89,16 @@ class Chains:
         """
         return verify_links(texts, issuer=self._issuer, keys=self._keys.public, presenter=presenter, now=self._clock())
 
+    async def require_last(self, chain: SignedChain, delegator: AgentName) -> None:
+        """Return only if the last link is signed by a key that counts as this agent's, and no link of it was revoked.
+
+        Raises:
+            SignatureRefused: the key is not the agent's, or does not count any more, or the store has another link.
+            Conflict: a link was revoked.
+        """
+        await self._known(chain)
+        await self._require_signer(delegator, chain.leaf)
+
     async def redeem(self, chain: SignedChain, texts: Sequence[str]) -> tuple[Session, Link]:
         """Return session and link of the chain's leaf; links, statements and children that were not there are.
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, Final
 
+from authlib.oauth2 import OAuth2Error  # type: ignore[import-untyped]
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -36,7 +37,13 @@ class AgentPages:
     """One route for each thing; `{agent}` is the name, of an agent that is no child."""
 
     def __init__(
-        self, *, store: Store, issuer: str, door: ClientDoor, clock: Clock, count_refusal: Callable[[str, str], None]
+        self,
+        *,
+        store: Store,
+        issuer: str,
+        door: ClientDoor,
+        clock: Clock,
+        count_refusal: Callable[[OAuth2Error, str], None],
     ) -> None:
         self._store = store
         self._issuer = issuer
@@ -70,7 +77,7 @@ class AgentPages:
 
     async def enrol(self, request: Request) -> Response:
         """Answer whoever has a one-time code, and a key that proves itself."""
-        peer = _peer(request)
+        peer = peer_of(request)
         if not self._throttle.allows(peer, time.monotonic()):
             refusal = Refusal("slow_down", "too many wrong codes from here; try again in a minute", status=429)
             return self._refused(refusal, peer)
@@ -92,7 +99,7 @@ class AgentPages:
         try:
             return _json(await work(request, await read_form(request)), 200, _NO_STORE)
         except Refusal as refusal:
-            return self._refused(refusal, _peer(request))
+            return self._refused(refusal, peer_of(request))
         except StoreError:
             return _json({"error": "temporarily_unavailable"}, 503, _NO_STORE)
 
@@ -124,10 +131,10 @@ class AgentPages:
         try:
             held = await self._codes.enrol(name, form.get("code", ""), key)
         except CodeRefused as error:
-            self._throttle.charge(_peer(request), time.monotonic())
-            raise Refusal("invalid_grant", _CODE_REFUSED, reason=str(error)) from None
+            self._throttle.charge(peer_of(request), time.monotonic())
+            raise Refusal("invalid_grant", _CODE_REFUSED, kind="enrolment code", reason=str(error)) from None
         except Conflict as error:
-            raise Refusal("invalid_request", str(error), status=409) from None
+            raise Refusal("invalid_request", str(error), kind="enrolment", status=409) from None
         return {"agent": name, "key": held.thumbprint}
 
     def _proved(self, name: AgentName, form: Form, audience: str) -> PublicKey:
@@ -144,13 +151,13 @@ class AgentPages:
             "actor": f"agent:{client.agent.name}",
             "key": client.key,
             "decision": "deny",
-            "reason": reason,
+            "reason": reason[: limits.DETAIL_RECORDED],
         }
         await self._store.append(Event(kind="enrolment", at=self._clock(), fields=fields))
 
     def _refused(self, refusal: Refusal, peer: str) -> Response:
         if not refusal.recorded:
-            self._count_refusal(refusal.reason, peer)
+            self._count_refusal(refusal, peer)
         status, body, _ = refusal()
         return _json(body, status, _NO_STORE)
 
@@ -165,7 +172,8 @@ def _overlap(form: Form) -> timedelta:
     return timedelta(seconds=int(text))
 
 
-def _peer(request: Request) -> str:
+def peer_of(request: Request) -> str:
+    """Return the network that a request came from; all of an IPv6 /64 is one."""
     return source(request.client.host) if request.client is not None else "local"  # by the Unix socket
 
 

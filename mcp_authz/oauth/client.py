@@ -70,8 +70,10 @@ class ClientDoor:
         if not _signers(assertion, await self._hosted.keys_of(agent)):
             await self._hosted.read_again(agent)
 
-    async def enter(self, form: Form, authorization: str | None) -> Client:
+    async def enter(self, form: Form, authorization: str | None, *, chain: str | None = None) -> Client:
         """Return the client that signed the form's assertion; unknown, revoked and forged are answered alike.
+
+        A child that is nobody yet enters where it exchanges the `chain` that names it, and nowhere else.
 
         Raises:
             Refusal: there is no assertion, or it does not prove a current key of an active agent.
@@ -81,14 +83,14 @@ class ClientDoor:
         if form.get("client_assertion_type") != _ASSERTION_TYPE or "client_assertion" not in form:
             raise invalid_client("no client assertion")
         try:
-            return await self._proved(jose.read(form["client_assertion"]), form)
+            return await self._proved(jose.read(form["client_assertion"]), form, chain)
         except SignatureRefused as error:
-            raise invalid_client(f"assertion: {error}") from None
+            raise invalid_client("the assertion is not valid", str(error)) from None
 
-    async def _proved(self, assertion: UnverifiedJws, form: Form) -> Client:
+    async def _proved(self, assertion: UnverifiedJws, form: Form, chain: str | None) -> Client:
         claims = assertion.claims
         name = jose.require_text(claims, "sub", limits.METADATA_URL)
-        agent, key = await self._signer(name, assertion, form)
+        agent, key = await self._signer(name, assertion, chain)
         if claims.get("iss") != name or form.get("client_id") not in (None, name):
             raise invalid_client("issuer, subject and client are not the same")
         if claims.get("aud") not in (self._issuer, [self._issuer]):
@@ -114,14 +116,16 @@ class ClientDoor:
             raise invalid_client("the key was declared by another agent's document since")
         return client
 
-    async def _signer(self, name: str, assertion: UnverifiedJws, form: Form) -> tuple[Agent, Thumbprint]:
+    async def _signer(self, name: str, assertion: UnverifiedJws, chain: str | None) -> tuple[Agent, Thumbprint]:
         """The agent with the key that signed: a current one of it, or the one that a child's parent gives it now."""
         agent = await self._agent(name)
         if agent is not None and not await self._children.has_ended(agent):
             for key in _signers(assertion, await self._hosted.known_keys_of(agent)):
                 return agent, key.thumbprint
-        named = await self._children.named(AgentName(name), form)
-        if named is not None and _is_signed_by(named.key, assertion):
+        named = None
+        if chain is not None:
+            named = await self._children.named(AgentName(name), chain, lambda key: _is_signed_by(key, assertion))
+        if named is not None:
             return named.child, Thumbprint(named.key.thumbprint)
         raise invalid_client("no such agent" if agent is None else "not signed by a current key of the agent")
 

@@ -17,6 +17,7 @@ from mcp_authz.oauth.client import METHOD, Client, ClientDoor
 from mcp_authz.oauth.form import Form
 from mcp_authz.oauth.issuing import Issuer
 from mcp_authz.oauth.refusal import Refusal
+from mcp_authz.oauth.token_types import JWT_TYPE, TOKEN_EXCHANGE
 from mcp_authz.redeeming import Chains
 from mcp_authz.rules.dpop import DpopProof, NonceRefused, Nonces, only_proof, read_proof
 from mcp_authz.sessions import Sessions
@@ -53,6 +54,7 @@ class TokenRequest(OAuth2Request):  # type: ignore[misc]
         self.posted = posted
         self.payload = BasicOAuth2Payload(posted.form)
         self.proof: DpopProof | None = None  # once verified
+        self.chain: str | None = None  # where it is exchanged: the only place where a child may be named by one
 
     @property
     def form(self) -> Form:
@@ -76,7 +78,7 @@ class Core(AuthorizationServer):  # type: ignore[misc]
         sessions: Sessions,
         delegations: Delegations,
         chains: Chains,
-        count_refusal: Callable[[str, str], None],
+        count_refusal: Callable[[OAuth2Error, str], None],
         nonces: Nonces,
     ) -> None:
         super().__init__()
@@ -112,6 +114,8 @@ class Core(AuthorizationServer):  # type: ignore[misc]
             request.proof = self._read_proof(request.posted)
         except Refusal as refusal:
             return self._refused(request, refusal)
+        if (request.form["grant_type"], request.form.get("subject_token_type")) == (TOKEN_EXCHANGE, JWT_TYPE):
+            request.chain = request.form.get("subject_token")
         answered: Answered = self.create_token_response(request)
         return answered
 
@@ -161,7 +165,7 @@ class Core(AuthorizationServer):  # type: ignore[misc]
         """Clients are not looked up by name; `ClientDoor` knows those that proved themselves."""
 
     def _authenticate(self, _query_client: object, request: TokenRequest) -> Client:
-        client = self.ask(self.door.enter, request.form, request.posted.authorization)
+        client = self.ask(self.door.enter, request.form, request.posted.authorization, chain=request.chain)
         request.client = client
         if request.proof is not None and not self.ask(self.issuer.store.remember, request.proof.once):
             raise Refusal("invalid_dpop_proof", "the DPoP proof was used before; sign one for each request")
@@ -173,7 +177,7 @@ class Core(AuthorizationServer):  # type: ignore[misc]
         if error.error == NonceRefused.code:
             pass  # to be told the nonce is part of a sign-in
         elif client is None:
-            anyio.from_thread.run_sync(self._count_refusal, reason, request.posted.peer)
+            anyio.from_thread.run_sync(self._count_refusal, error, request.posted.peer)
         elif not (isinstance(error, Refusal) and error.recorded):
             fields = {
                 "summary": f"{client.agent.name} was refused at the authorization server",

@@ -19,7 +19,7 @@ from mcp_authz.delegating import Delegations
 from mcp_authz.errors import ConfigError, StoreError
 from mcp_authz.hosted import HostedAgents
 from mcp_authz.issuer_keys import IssuerKeys
-from mcp_authz.oauth.agents import AgentPages
+from mcp_authz.oauth.agents import AgentPages, peer_of
 from mcp_authz.oauth.child import Children
 from mcp_authz.oauth.client import METHOD, ClientDoor
 from mcp_authz.oauth.core import Answered, Core, Posted
@@ -27,7 +27,7 @@ from mcp_authz.oauth.exchange import TokenExchange
 from mcp_authz.oauth.form import read_form
 from mcp_authz.oauth.grants import ClientCredentials
 from mcp_authz.oauth.issuing import Issuer
-from mcp_authz.oauth.refusal import Refusal
+from mcp_authz.oauth.refusal import Refusal, counting
 from mcp_authz.oauth.revocation import REVOCATION, RevocationEndpoint
 from mcp_authz.oauth.token_types import TOKEN_EXCHANGE
 from mcp_authz.redeeming import Chains
@@ -68,18 +68,18 @@ class OAuthServer:
         self._issuer = issuer
         self._resource = resource
         self._keys = signing
-        self._count_refusal = count_refusal
+        self._count_refusal = counted = counting(count_refusal)
         self._threads = anyio.CapacityLimiter(limits.SIGN_INS)
         children = Children(store=store, clock=clock, chains=chains)
         self._door = ClientDoor(store=store, issuer=issuer, clock=clock, hosted=hosted, children=children)
-        self.agents = AgentPages(store=store, issuer=issuer, door=self._door, clock=clock, count_refusal=count_refusal)
+        self.agents = AgentPages(store=store, issuer=issuer, door=self._door, clock=clock, count_refusal=counted)
         self._core = Core(
             door=self._door,
             issuer=Issuer(store=store, issuer=issuer, resource=resource, keys=signing, clock=clock),
             sessions=sessions,
             delegations=delegations,
             chains=chains,
-            count_refusal=count_refusal,
+            count_refusal=counted,
             nonces=nonces,
         )
         self._core.register_grant(ClientCredentials)
@@ -148,7 +148,7 @@ class OAuthServer:
         return await self._answer(request, "/revoke", partial(self._core.endpoint, REVOCATION))
 
     async def _answer(self, request: Request, path: str, core: Callable[[Posted], Answered]) -> Response:
-        peer = request.client.host if request.client is not None else "local"  # by the Unix socket
+        peer = peer_of(request)
         try:
             posted = Posted(
                 url=f"{self._issuer}{path}",
@@ -160,7 +160,7 @@ class OAuthServer:
             await self._door.ready(posted.form)  # before a thread is taken: strangers could fill them all with waiting
             answered = await anyio.to_thread.run_sync(core, posted, limiter=self._threads)
         except Refusal as error:  # before anything was believed
-            self._count_refusal(error.reason, peer)
+            self._count_refusal(error, peer)
             status, body, headers = error()
             answered = Answered(status=status, body=body, headers=tuple(headers))
         except StoreError:

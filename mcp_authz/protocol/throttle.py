@@ -39,10 +39,10 @@ class Refusals:
         self._counts: Counter[tuple[str, str]] = Counter()
 
     def count(self, reason: str, source: str) -> None:
-        """One more; when the table is full, new sources are counted together."""
+        """One more; when the table is full, what is new in it is counted together."""
         key = (reason, source)
         if key not in self._counts and len(self._counts) >= limits.REFUSAL_KINDS:
-            key = (reason, "many sources")
+            key = ("other", "many sources")
         self._counts[key] += 1
 
     def take(self) -> list[tuple[str, str, int]]:

@@ -116,10 +116,10 @@ def read_link(link: UnverifiedJws, *, session: str, parent: SignedLink | None, s
         raise SignatureRefused(f"a link lives up to {int(limits.SESSION_LIFETIME.total_seconds())} seconds")
     try:
         ids.link_id(id_)
-        holder = PublicKey.from_jwk(_object(_object(claims, "cnf"), "jwk"))
+        holder = holder_of(claims)
         scope = parse_scopes(jose.require_text(claims, "scope", limits.TOKEN_BYTES))
         tools = _tools(claims)
-    except (InputError, KeyRefused, ScopeError, ConstraintError) as error:
+    except (InputError, ScopeError, ConstraintError) as error:
         raise SignatureRefused(f"a link gives what cannot be given: {error}") from None
     return SignedLink(
         id=id_,
@@ -135,7 +135,7 @@ def read_link(link: UnverifiedJws, *, session: str, parent: SignedLink | None, s
         expires_at=expires_at,
         max_calls=_count(claims, "max_calls", least=1) if "max_calls" in claims else None,
         reason=jose.require_text(claims, "reason", limits.PURPOSE) if "reason" in claims else "",
-        child=_child(claims),
+        child=child_of(claims),
         digest=hashlib.sha256(link.signing_input).digest(),
     )
 
@@ -154,6 +154,32 @@ def purpose_of(claims: Mapping[str, Any]) -> Purpose:
         purpose=jose.require_text(claims, "purpose", limits.PURPOSE),
         agents=_agents(claims),
     )
+
+
+def holder_of(claims: Mapping[str, Any]) -> PublicKey:
+    """Return the key to which the claims of a link say that it was given.
+
+    Raises:
+        SignatureRefused: there is none.
+    """
+    try:
+        return PublicKey.from_jwk(_object(_object(claims, "cnf"), "jwk"))
+    except KeyRefused as error:
+        raise SignatureRefused(f"a link is given to no key: {error}") from None
+
+
+def child_of(claims: Mapping[str, Any]) -> str:
+    """Return the name that the claims of a link give to its holder, "" where they give none.
+
+    Raises:
+        SignatureRefused: it is no name.
+    """
+    if "child" not in claims:
+        return ""
+    name = jose.require_text(claims, "child", limits.NAME)
+    if _CHILD.fullmatch(name) is None:
+        raise SignatureRefused("claim `child` is no name: a-z, 0-9 and, not first, a hyphen")
+    return name
 
 
 def _claims(given: Given) -> dict[str, Any]:
@@ -200,15 +226,6 @@ def _agents(claims: Mapping[str, Any]) -> tuple[str, ...]:
         found.append(jose.require_text(act, "sub"))
         act = act.get("act")
     return tuple(reversed(found))
-
-
-def _child(claims: Mapping[str, Any]) -> str:
-    if "child" not in claims:
-        return ""
-    name = jose.require_text(claims, "child", limits.NAME)
-    if _CHILD.fullmatch(name) is None:
-        raise SignatureRefused("claim `child` is no name: a-z, 0-9 and, not first, a hyphen")
-    return name
 
 
 def _object(claims: Mapping[str, Any], name: str) -> Mapping[str, Any]:

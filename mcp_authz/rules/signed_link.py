@@ -23,7 +23,9 @@ from mcp_authz.rules.link_claims import (
     Given,
     Purpose,
     SignedLink,
+    child_of,
     derived_claims,
+    holder_of,
     issuer_of,
     purpose_of,
     read_link,
@@ -32,12 +34,14 @@ from mcp_authz.rules.link_claims import (
 
 __all__ = [
     "TYP",
+    "ClaimedLink",
     "Given",
     "Purpose",
     "SignedChain",
     "SignedLink",
     "derive",
     "parse_chain",
+    "read_claimed",
     "read_issuer",
     "read_purpose",
     "read_unverified",
@@ -49,6 +53,27 @@ __all__ = [
 ]
 
 TYP: Final = "aat+jwt"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimedLink:
+    """What one link says of where it stands, read alone: nothing of it is verified, and what it gives is not read."""
+
+    link: UnverifiedJws
+    id: str
+    issuer: str
+    holder: PublicKey
+    child: str
+
+    def is_signed_by(self, key: PublicKey) -> bool:
+        """Whether this key derived it; no other than the one that it names is tried."""
+        if self.issuer != issuer_of(key):
+            return False
+        try:
+            self.link.verify(key, typ=TYP)
+        except SignatureRefused:
+            return False
+        return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +124,22 @@ def read_unverified(links: Sequence[str]) -> tuple[SignedLink, ...]:
         # Who signed it is said by the link itself here: nobody's key but the holder's before could have.
         found.append(read_link(unverified, session=found[0].session, parent=found[-1], signer=found[-1].holder))
     return tuple(found)
+
+
+def read_claimed(link: str) -> ClaimedLink:
+    """Return what this one link says of itself, at the price of reading it: for who decides whether to verify it.
+
+    Raises:
+        SignatureRefused: it cannot be read.
+    """
+    read = _read(link)
+    return ClaimedLink(
+        link=read,
+        id=jose.require_text(read.claims, "jti"),
+        issuer=jose.require_text(read.claims, "iss"),
+        holder=holder_of(read.claims),
+        child=child_of(read.claims),
+    )
 
 
 def read_purpose(links: Sequence[str]) -> Purpose:

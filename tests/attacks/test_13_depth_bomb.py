@@ -9,10 +9,11 @@ import pytest
 
 from mcp_authz import limits
 from mcp_authz.model import AgentName
-from mcp_authz.rules import jose
-from mcp_authz.rules.keys import PublicKey
+from mcp_authz.rules import jose, link_claims
+from mcp_authz.rules.constraint import parse_tools
+from mcp_authz.rules.keys import PrivateKey, PublicKey
 from mcp_authz.rules.signed_link import TYP, parse_chain, write_chain
-from tests.oauth.house import JWT, House, claims_of, expect, house, refused
+from tests.oauth.house import JWT, Actor, House, claims_of, expect, house, refused
 
 
 @pytest.fixture
@@ -105,3 +106,39 @@ async def test_a_link_says_no_depth_that_is_beyond_the_bound(tmp_path: Path) -> 
             forged = jose.sign({**claims_of(link), "del_max_depth": depth}, typ=TYP, key=planner.key)
             refused(await h.exchange(coder, write_chain([*above, forged]), JWT), "invalid_request")
         assert await h.store.links(session.id) == (root,)
+
+
+async def test_who_names_itself_a_child_costs_few_verifications_whatever_chain_it_brings(
+    tmp_path: Path, verified: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = list[object]()
+    async with house(tmp_path) as h:
+        planner = await h.agent("planner", depth=6)
+        await h.start(planner)
+        root = await h.root(planner)
+        stranger, named = PrivateKey.generate(), AgentName("planner/x")
+        chain, tools = h.derive(root, planner, stranger, depth=5), parse_tools({"t": {}})
+        for depth in (4, 3, 2):
+            chain = h.derive(chain, Actor(named, stranger), stranger, tools=tools, depth=depth)
+        chain = h.derive(chain, Actor(named, stranger), stranger, child="x", tools=tools)
+        monkeypatch.setattr(link_claims, "parse_tools", read.append)
+        for key in (PrivateKey.generate(), stranger):
+            form = {"client_assertion": h.assertion(Actor(named, key))}
+            verified.clear()
+            refused(await h.exchange(Actor(named, key), chain, JWT, **form), "invalid_client")
+            assert len(verified) == 1 and read == []
+
+
+@pytest.mark.parametrize("what", ["agent", "key", "link"])
+async def test_an_old_root_is_not_worth_a_verification_of_what_was_hung_below_it(
+    tmp_path: Path, verified: list[bytes], what: str
+) -> None:
+    async with house(tmp_path) as h:
+        planner, _, _, root = await h.family()
+        child = Actor(AgentName("planner/x"), PrivateKey.generate())
+        chain = h.derive(await h.root(planner), planner, child, child="x")
+        await h.revoke(what, {"agent": "planner", "key": planner.key.public.thumbprint, "link": root.id}[what])
+        verified.clear()
+        answer = await h.exchange(child, chain, JWT)
+        assert answer.json()["error"] in ("invalid_client", "invalid_grant")
+        assert len(verified) <= 2  # the assertion, and the last link where the parent's key still counts

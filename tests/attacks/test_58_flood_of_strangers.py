@@ -9,10 +9,16 @@ from pathlib import Path
 import anyio
 import httpx2
 import pytest
+from starlette.applications import Starlette
 
 from mcp_authz import limits
+from mcp_authz.model import AgentName
+from mcp_authz.oauth import oauth_routes
 from mcp_authz.protocol.throttle import Refusals, Throttle, source
+from mcp_authz.rules import jose
+from mcp_authz.rules.keys import PrivateKey
 from tests.attacks.attacker import spoken, spy, status_of, tool, until
+from tests.oauth.house import EXCHANGE, JWT, Actor, house, office
 from tests.world import MODERN, modern_call, world
 
 FLOOD = 500
@@ -38,6 +44,46 @@ def test_refusals_of_many_sources_are_counted_together_and_none_is_lost() -> Non
     assert len(taken) <= limits.REFUSAL_KINDS + 1
     assert sum(count for _, _, count in taken) == 5 * limits.REFUSAL_KINDS
     assert refusals.take() == []
+
+
+def test_the_table_of_refusals_is_bounded_in_reasons_as_well() -> None:
+    refusals = Refusals()
+    for number in range(3 * limits.REFUSAL_KINDS):
+        refusals.count(f"reason {number}", f"source {number % 7}")
+    taken = refusals.take()
+    assert len(taken) <= limits.REFUSAL_KINDS + 1
+    assert ("other", "many sources", 2 * limits.REFUSAL_KINDS) in taken
+
+
+async def test_strangers_choose_no_words_by_which_their_refusals_are_counted(tmp_path: Path) -> None:
+    async with house(tmp_path) as h:
+        nobody, kinds = Actor(AgentName("planner/x"), PrivateKey.generate()), set[str]()
+        for number in range(4):
+            bad = f"e30.{jose.b64url(b'{' + b' ' * number + b'x}')}.{jose.b64url(bytes(64))}"
+            form = {"grant_type": EXCHANGE, "subject_token_type": JWT, "subject_token": f"{bad}\n{bad}"}
+            await h.post(nobody, **form)
+            for path in ("/token", "/revoke", "/agents/planner/key"):
+                await h.post(nobody, path, client_assertion=bad, **form)
+            await h.post(nobody, client_assertion=h.assertion(nobody, exp=number), **form)
+            await h.post(nobody, "/agents/planner/enrol", proof=bad, code=f"{number}")
+            await h.post(nobody, f"/agents/planner-{number}/enrol", proof="x" * number, code=f"{number}")
+            await h.post(nobody, grant_type=f"mine-{number}", **{f"field {number}": "x"})
+            await h.http.post(f"{h.issuer}/token", content=b"x" * number)
+            await h.post(nobody, headers={"DPoP": bad}, **form)
+            kinds = kinds or set(h.refusals)
+        assert set(h.refusals) == kinds and all(len(kind) < 80 for kind in kinds), h.refusals
+
+
+async def test_all_of_an_ipv6_network_is_one_source_at_the_authorization_server_too(tmp_path: Path) -> None:
+    counted = list[tuple[str, str]]()
+    async with office(tmp_path) as h:
+        routes = oauth_routes(h.server(lambda reason, peer: counted.append((reason, peer))))
+        for host in ("2001:db8::1", "2001:db8::2:3", "192.0.2.7"):
+            transport = httpx2.ASGITransport(Starlette(routes=routes), client=(host, 1))
+            async with httpx2.AsyncClient(transport=transport, base_url=h.issuer) as http:
+                for path in ("/token", "/revoke", "/agents/planner/key"):
+                    await http.post(path, data={"grant_type": "client_credentials"})
+    assert Counter(peer for _, peer in counted) == {"2001:db8::/64": 6, "192.0.2.7": 3}
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -238,6 +238,22 @@ class House:
         """The fields of the records of one kind."""
         return [record.event.fields for record in await self.store.records(kind=kind, limit=10_000)]
 
+    def server(self, count_refusal: Callable[[str, str], None], *, demand_nonce: bool = False) -> OAuthServer:
+        """The authorization server."""
+        return OAuthServer(
+            store=self.store,
+            sessions=self.sessions,
+            delegations=self.delegations,
+            chains=self.chains,
+            issuer=self.issuer,
+            resource=self.resource,
+            signing=self.keys,
+            clock=self.clock,
+            count_refusal=count_refusal,
+            nonces=Nonces(key=bytes(32), demanded=demand_nonce),
+            hosted=self.hosted,
+        )
+
     async def serve(self, request: Request) -> Response:
         """The protected resource: challenges as the gateway does, and remembers whom it served."""
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
@@ -315,19 +331,7 @@ async def house(directory: Path, *, demand_nonce: bool = False, fetch: Fetch | N
         listener.bind(("127.0.0.1", 0))
         listener.listen(64)
         async with office(directory, f"http://localhost:{listener.getsockname()[1]}", fetch=fetch) as h:
-            server = OAuthServer(
-                store=h.store,
-                sessions=h.sessions,
-                delegations=h.delegations,
-                chains=h.chains,
-                issuer=h.issuer,
-                resource=h.resource,
-                signing=h.keys,
-                clock=h.clock,
-                count_refusal=lambda reason, _peer: h.refusals.update([reason]),
-                nonces=Nonces(key=bytes(32), demanded=demand_nonce),
-                hosted=h.hosted,
-            )
+            server = h.server(lambda reason, _peer: h.refusals.update([reason]), demand_nonce=demand_nonce)
             app = Starlette(routes=[*oauth_routes(server), Route("/mcp", h.serve, methods=["POST"])])
             config = uvicorn.Config(
                 app, lifespan="off", log_level="error", access_log=False, timeout_graceful_shutdown=1

@@ -15,7 +15,7 @@ from mcp_authz.rules.keys import PrivateKey
 from mcp_authz.rules.scope import parse_scopes
 from mcp_authz.rules.signed_link import TYP, parse_chain, write_chain
 from mcp_authz.store.ports import Event
-from tests.oauth.house import JWT, TOKEN, Actor, House, claims_of, expect, house, refused
+from tests.oauth.house import JWT, OPERATOR, TOKEN, Actor, House, claims_of, expect, house, refused
 
 WORKER = AgentName("planner/worker-7")
 
@@ -254,3 +254,67 @@ async def test_a_child_is_bound_to_the_proof_that_it_shows(tmp_path: Path) -> No
         answer = expect(await h.exchange(child, chain, JWT, headers=h.proof(child.key)))
         assert answer["token_type"] == "DPoP"
         assert (await h.caller(answer["access_token"], Proof.DPOP)).agent.name == WORKER
+
+
+async def _replaced(h: House, overlap: timedelta) -> tuple[Actor, Actor, Actor, str]:
+    """A planner before and after its key was replaced, a child of today, and the root for the key of before."""
+    planner, _, _, _ = await h.family()
+    old, now, child = await h.root(planner), Actor(planner.name, PrivateKey.generate()), worker()
+    h.clock.advance(seconds=2)
+    await h.agents.rotate("planner", now.key.public, overlap, by=OPERATOR)
+    await h.redeem(child, h.derive(await h.root(now), now, child, child="worker-7"))
+    return planner, now, child, old
+
+
+async def test_a_key_that_was_taken_from_the_parent_lets_nobody_in_as_its_child(tmp_path: Path) -> None:
+    async with house(tmp_path) as h:
+        planner, _, child, old = await _replaced(h, timedelta(0))
+        await h.revoke("key", planner.key.public.thumbprint)
+        thief, link = worker(), (await h.sign_in(child))["link"]
+        forged = h.derive(old, planner, thief, child="worker-7")
+        named = {"subject_token": forged, "subject_token_type": JWT}
+        refused(await h.exchange(thief, forged, JWT), "invalid_client")
+        refused(await h.post(thief, grant_type="client_credentials", **named), "invalid_client")
+        refused(await h.post(thief, "/revoke", token=link, **named), "invalid_client")
+        refused(await h.post(thief, "/agents/planner/key", **named), "invalid_client")
+        assert (await h.sign_in(child))["link"] == link
+
+
+async def test_a_key_that_the_parent_replaced_names_no_child_from_then_on(tmp_path: Path) -> None:
+    async with house(tmp_path) as h:
+        planner, _, _, old = await _replaced(h, timedelta(hours=1))
+        h.clock.advance(minutes=5)
+        late = worker("planner/worker-8")
+        refused(await h.exchange(late, h.derive(old, planner, late, child="worker-8"), JWT), "invalid_client")
+
+
+async def test_a_good_chain_lets_a_child_in_where_it_is_exchanged_and_nowhere_else(tmp_path: Path) -> None:
+    async with house(tmp_path) as h:
+        planner, _, _, root = await h.family()
+        child = worker()
+        chain = h.derive(await h.root(planner), planner, child, child="worker-7")
+        named = {"subject_token": chain, "subject_token_type": JWT}
+        refused(await h.post(child, grant_type="client_credentials", **named), "invalid_client")
+        refused(await h.post(child, "/revoke", token=root.id, **named), "invalid_client")
+        await h.redeem(child, chain)
+
+
+async def test_a_childs_replaced_key_ends_nothing_of_its_successor(tmp_path: Path) -> None:
+    async with house(tmp_path) as h:
+        planner, _, _, _ = await h.family()
+        root, one, two = await h.root(planner), worker(), worker()
+        first = h.derive(root, planner, one, child="worker-7")
+        await h.redeem(one, first)
+        h.clock.advance(seconds=2)
+        link = (await h.redeem(two, h.derive(root, planner, two, child="worker-7")))["link"]
+        named = {"subject_token": first, "subject_token_type": JWT}
+        refused(await h.post(one, "/revoke", token=link, **named), "invalid_client")
+        refused(await h.exchange(one, first, JWT), "invalid_grant")
+        assert (await h.sign_in(two))["link"] == link
+
+
+async def test_a_key_that_is_another_agents_is_no_new_child(tmp_path: Path) -> None:
+    async with house(tmp_path) as h:
+        planner, coder, _, _ = await h.family()
+        chain = h.derive(await h.root(planner), planner, coder, child="worker-7")
+        refused(await h.exchange(Actor(WORKER, coder.key), chain, JWT), "invalid_client")
