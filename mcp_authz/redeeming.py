@@ -59,7 +59,7 @@ class Chains:
         Raises:
             InputError: the link is older than links that can be signed.
         """
-        if leaf.statement is not None and leaf.holder_key == key.thumbprint:
+        if leaf.statement is not None and is_signed_for(leaf, key):
             return tuple(statement.text for statement in await self._store.statements(leaf.statement))
         given = Given(
             id=ids.jti(leaf.id),
@@ -118,7 +118,7 @@ class Chains:
                 link = replace(link, holder=holder.name)
                 await self._delegations.require(replace(source, key=link.signed_by), holder, link)
             except (DelegationError, SignatureRefused, InputError) as error:
-                await self._store.append(refused(source.session, delegator, link, error))
+                await self._store.append(refused(source.session, delegator, link, error, at=self._clock()))
                 raise
             if key is not None:
                 children[holder.name] = (holder, key)
@@ -267,7 +267,7 @@ class Chains:
         def event_for(one: Link | Key) -> Event:
             if isinstance(one, Key):
                 return _enrolled(one, source.session, self._clock())
-            return made(source.session, holders[one.parent or one.id], one)
+            return made(source.session, holders[one.parent or one.id], one, at=self._clock())
 
         registration = Registration(links=tuple(new), statements=statements, children=children)
         await self._store.add_signed(registration, event_for)
@@ -279,6 +279,11 @@ def _statements(chain: SignedChain, texts: Sequence[str]) -> tuple[Statement, ..
         Statement(digest=link.digest, above=before, text=text)
         for before, link, text in zip(above, chain.links, texts, strict=False)
     )
+
+
+def is_signed_for(link: Link, key: Key) -> bool:
+    """Whether the link was signed for this key: then what was signed is all that its holder can be given of it."""
+    return link.statement is not None and link.holder_key == key.thumbprint
 
 
 def revoked(link: LinkId, by: AgentName, at: datetime) -> Event:

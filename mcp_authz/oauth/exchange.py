@@ -47,14 +47,23 @@ class TokenExchange(BaseGrant, TokenEndpointMixin):  # type: ignore[misc]
         core: Core = self.server
         client: Client = self.request.client
         form: Form = self.request.form
-        if "actor_token" in form:
-            core.issuer.read_own_token(form["actor_token"], client, self.request.confirmation)
+        self._require_actor(core, client, form)
         match form["subject_token_type"]:
             case "urn:ietf:params:oauth:token-type:access_token":
                 return 200, self._from_token(core, client, form), self.TOKEN_RESPONSE_HEADER
             case "urn:ietf:params:oauth:token-type:jwt":
                 return 200, self._from_chain(core, client, form), self.TOKEN_RESPONSE_HEADER
         raise Refusal("invalid_request", "the subject_token_type is not supported")
+
+    def _require_actor(self, core: Core, client: Client, form: Form) -> None:
+        """An actor token is the client's own, and beside an access token one of the same session and subject."""
+        if "actor_token" not in form:
+            return
+        actor = core.issuer.read_own_token(form["actor_token"], client, self.request.confirmation)
+        if form["subject_token_type"] == ACCESS_TOKEN_TYPE:
+            subject = core.issuer.read_own_token(form["subject_token"], client, self.request.confirmation)
+            if (actor.session, actor.subject) != (subject.session, subject.subject):
+                raise Refusal("invalid_request", "the actor_token is of another session than the subject_token")
 
     def _from_token(self, core: Core, client: Client, form: Form) -> Answer:
         if client.agent.parent is not None:

@@ -14,6 +14,8 @@ from mcp_authz.oauth.core import Core, Posted
 from mcp_authz.oauth.issuing import Answer
 from mcp_authz.oauth.refusal import Refusal
 from mcp_authz.oauth.token_types import ACCESS_TOKEN_TYPE
+from mcp_authz.redeeming import is_signed_for
+from mcp_authz.rules.delegation import uncovered
 from mcp_authz.rules.signed_link import parse_chain
 
 
@@ -33,12 +35,18 @@ async def delegate(core: Core, client: Client, token: AccessToken, posted: Poste
 
 
 async def root(core: Core, client: Client, token: AccessToken, posted: Posted) -> Answer:
-    """The client's own link as a signed chain, from which it delegates with its key; the lineage goes on."""
+    """The client's own link as a signed chain, from which it delegates with its key; the lineage goes on.
+
+    A link that was signed for the key is given back as it was signed: less of it cannot be asked for.
+    """
     source, leaf = await _source(core, token)
     key = await core.issuer.store.key(client.key)
     if key is None:
         raise Refusal("invalid_grant", "the key that signed in is gone")
     scope = asked_out_of(posted.form.get("scope"), source.chain.leaf.scope)
+    if is_signed_for(leaf, key) and "scope" in posted.form and uncovered(tuple(leaf.scope), scope):
+        text = "a signed link is given back as it is; leave out scope, and delegate from the link with less"
+        raise Refusal("invalid_scope", text)
     try:
         texts = await core.chains.root(replace(leaf, scope=scope), source.session, source.chain, key)
     except InputError as error:

@@ -61,3 +61,17 @@ async def test_an_actor_token_without_its_type_or_of_another_type_is_refused(tmp
             {"actor_token": own, "actor_token_type": JWT},
         ):
             refused(await h.exchange(planner, own, requested_actor=coder.name, **form), "invalid_request")
+
+
+async def test_an_actor_token_of_another_session_or_person_stands_beside_no_other(tmp_path: Path) -> None:
+    async with house(tmp_path) as h:
+        planner, _, session, _ = await h.family()
+        await h.person("bob")
+        others = [(await h.start(planner))[0], (await h.start(planner, subject="bob"))[0]]
+        own = await h.token(planner, claims={"session": session.id})
+        for other in others:
+            form = {"actor_token": await h.token(planner, claims={"session": other.id}), "actor_token_type": TOKEN}
+            for asked in ({"requested_actor": "agent:coder"}, {"requested_token_type": JWT}):
+                refused(await h.exchange(planner, own, **asked, **form), "invalid_request")
+        same = {"actor_token": await h.token(planner, claims={"session": session.id}), "actor_token_type": TOKEN}
+        expect(await h.exchange(planner, own, requested_actor="agent:coder", **same))

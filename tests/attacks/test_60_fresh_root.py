@@ -236,6 +236,18 @@ async def test_a_root_of_a_narrow_token_gives_no_more_than_the_token(tmp_path: P
         assert claims_of((await h.root(planner, scope="pr:read:acme")).strip())["scope"] == "pr:read:acme"
 
 
+async def test_a_signed_link_is_given_back_as_it_is_or_not_at_all(tmp_path: Path) -> None:
+    async with house(tmp_path) as h:
+        planner, coder, _ = await _line(h, scope="pr", tools=None)
+        chain = h.derive(await h.root(planner), planner, coder, depth=1)
+        token = (await h.redeem(coder, chain))["access_token"]
+        for scope in ("pr:read", "pr:read:acme"):
+            answer = await h.exchange(coder, token, requested_token_type=JWT, scope=scope)
+            refused(answer, "invalid_scope")
+            assert "given back as it is" in answer.json()["error_description"]
+        assert await h.root(coder, token) == await h.root(coder, token, scope="pr") == chain
+
+
 @pytest.mark.parametrize("name", ["authorization_details", "expires_in", "max_calls", "max_depth", "reason"])
 async def test_nobody_is_let_believe_that_an_exchange_narrowed_what_it_did_not(tmp_path: Path, name: str) -> None:
     async with house(tmp_path) as h:

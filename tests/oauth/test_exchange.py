@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 
+from mcp_authz import limits
 from mcp_authz.errors import TokenRefused
 from mcp_authz.model import AgentName, Chain, Proof
+from mcp_authz.rules import jose
 from mcp_authz.rules.constraint import parse_tools
 from mcp_authz.rules.keys import PrivateKey
 from mcp_authz.rules.scope import parse_scopes
+from mcp_authz.rules.signed_link import TYP, parse_chain, write_chain
 from mcp_authz.store.ports import Event
 from tests.oauth.house import JWT, TOKEN, House, claims_of, expect, house, refused
 
@@ -275,3 +278,15 @@ async def test_revoking_what_is_unknown_or_somebody_elses_answers_alike_and_chan
             assert expect(await h.post(coder, "/revoke", token=token)) == {}
         refused(await h.post(coder, "/revoke"), "invalid_request")
         assert await h.events("revocation") == [] and (await h.caller(planners)).chain == Chain(links=(root,))
+
+
+async def test_why_an_agent_was_refused_is_recorded_no_longer_than_a_record_may_be(tmp_path: Path) -> None:
+    async with house(tmp_path) as h:
+        planner, coder, _, _ = await h.family()
+        above, text = parse_chain(h.derive(await h.root(planner), planner, coder))
+        wide = " ".join(sorted(f"s{number}:{'x' * 40}" for number in range(100)))
+        claims = {**jose.read(text).claims, "scope": wide}
+        chain = write_chain([above, jose.sign(claims, typ=TYP, key=planner.key)])
+        refused(await h.exchange(coder, chain, JWT), "invalid_request")
+        (record,) = [fields for fields in await h.events("sign-in") if fields["decision"] == "deny"]
+        assert 100 < len(record["reason"]) <= limits.DETAIL_RECORDED
