@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from mcp_authz import limits
@@ -77,6 +77,7 @@ class Delegations:
             expires_at=min(now + asked.lifetime, leaf.expires_at),
             max_calls=leaf.max_calls if asked.max_calls is None else asked.max_calls,
             reason=asked.reason,
+            signed_by=source.key,
         )
         try:
             require_bounds(asked.lifetime, asked.max_calls, asked.reason)
@@ -84,9 +85,9 @@ class Delegations:
             ceilings = [agent.ceiling for agent in (await self._holders(source.chain)).values()]
             link = _fitted(link, delegate, ceilings, asked)
             await self.require(source, delegate, link)
-            await self._store.add_link(link, made(source.session, leaf.holder, link))
+            await self._store.add_link(link, made(source.session, leaf.holder, link, at=self._clock()))
         except (DelegationError, Conflict, InputError) as error:
-            await self._store.append(refused(source.session, leaf.holder, link, error))
+            await self._store.append(refused(source.session, leaf.holder, link, error, at=self._clock()))
             raise
         return link
 
@@ -157,29 +158,44 @@ def link_fields(session: Session, link: Link) -> dict[str, Any]:
         "max_depth": link.max_depth,
         "max_calls": link.max_calls,
         "expires_at": link.expires_at.isoformat(),
-        "signed_by": link.signed_by,
+        "delegator_key": link.signed_by,
         "statement": None if link.statement is None else link.statement.hex(),
     }
 
 
-def made(session: Session, by: AgentName, link: Link) -> Event:
+def made(session: Session, by: AgentName, link: Link, *, at: datetime) -> Event:
     """The record of a step that was made."""
     summary = f"{by} delegated to {link.holder} for {session.subject or session.agent}"
-    return _event(session, by, link, summary, {"decision": "permit"})
+    return _event(session, by, link, at, {"summary": summary, "decision": "permit"})
 
 
 def refused(
-    session: Session, by: AgentName, link: Link, error: DelegationError | Conflict | InputError | SignatureRefused
+    session: Session,
+    by: AgentName,
+    link: Link,
+    error: DelegationError | Conflict | InputError | SignatureRefused,
+    *,
+    at: datetime,
 ) -> Event:
     """The record of a step that was refused."""
-    fields = {"decision": "deny", "reason_code": error.code, "detail": str(error)[: limits.DETAIL_RECORDED]}
-    return _event(session, by, link, f"{by} may not delegate this to {link.holder}", fields)
+    return _event(
+        session,
+        by,
+        link,
+        at,
+        {
+            "summary": f"{by} may not delegate this to {link.holder}",
+            "decision": "deny",
+            "reason_code": error.code,
+            "detail": str(error)[: limits.DETAIL_RECORDED],
+        },
+    )
 
 
-def _event(session: Session, by: AgentName, link: Link, summary: str, fields: dict[str, Any]) -> Event:
+def _event(session: Session, by: AgentName, link: Link, at: datetime, fields: dict[str, Any]) -> Event:
     who = {"by": f"agent:{by}", "from": f"agent:{by}", "reason": link.reason[: limits.PURPOSE]}
-    every = {"summary": summary, **who, **link_fields(session, link), **fields}
-    return Event(kind="delegation", at=link.issued_at, fields=every)
+    every = {**who, **link_fields(session, link), **fields}
+    return Event(kind="delegation", at=at, fields=every)
 
 
 def _fitted(link: Link, delegate: Agent, above: Sequence[frozenset[Scope]], asked: Asked) -> Link:

@@ -78,7 +78,7 @@ def hop_input(hop: Hop) -> dict[str, Any]:
     link = hop.link
     return {
         "actor": actor_members(
-            hop.holders[hop.chain.leaf.holder], hop.key, Proof.BEARER if link.signed_by is None else Proof.SIGNED
+            hop.holders[hop.chain.leaf.holder], hop.key, Proof.BEARER if link.statement is None else Proof.SIGNED
         ),
         "chain": chain_members(hop.chain.links, hop.holders),
         "on_behalf_of": None if hop.person is None else person_members(hop.person),

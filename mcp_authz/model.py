@@ -170,7 +170,7 @@ class Link:
     calls_made: int = 0
     reason: str = ""
     holder_key: Thumbprint | None = None  # the one key it was given to; None: whatever key its holder has
-    signed_by: Thumbprint | None = None  # the delegator's key that signed it; None: the gateway made it
+    signed_by: Thumbprint | None = None  # the delegator's key that signed it, or that asked the gateway for it
     statement: bytes | None = None  # the digest of what the delegator signed (`rules.signed_link`)
     status: Status = "active"
 

@@ -262,7 +262,7 @@ class Sessions:
     async def _require_signed(self, chain: Chain) -> None:
         if self._signatures is not None:
             await self._signatures.require(chain.links)
-        elif any(link.statement is not None or link.signed_by is not None for link in chain.links):
+        elif any(link.statement is not None or link.holder_key is not None for link in chain.links):
             raise TokenRefused("the chain is signed, and its signatures cannot be verified here")
 
     async def has_newer(self, token: AccessToken) -> bool:

