@@ -94,7 +94,7 @@ class Children:
     async def _require_own_key(self, name: AgentName, leaf: SignedLink) -> None:
         """Return only if the key that the link gives is new, or the child's own as ever."""
         known = await self.store.key(Thumbprint(leaf.holder.thumbprint))
-        if known is None:
+        if known is None or not known.proved:  # what a document declares says nothing of who has the key
             return
         if known.holder != f"agent:{name}":
             raise SignatureRefused("the key that the last link gives is somebody else's")
