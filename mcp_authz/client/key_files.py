@@ -33,6 +33,15 @@ def load_key(path: Path, passphrase: str | None = None) -> PrivateKey:
         raise KeyRefused(f"`{path}`: {error}") from None
 
 
+def is_sealed(path: Path) -> bool:
+    """Whether the key in the file is sealed with a passphrase.
+
+    Raises:
+        KeyRefused, ConfigError: as `load_key`.
+    """
+    return _read(path).strip().startswith(_SEALED)
+
+
 def save_key(path: Path, key: PrivateKey, passphrase: str | None = None, *, replace: bool) -> None:
     """The file holds the key, whole and with mode 0600; whoever reads meanwhile sees the old file or the new one.
 
