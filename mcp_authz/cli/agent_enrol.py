@@ -15,12 +15,11 @@ from mcp_authz.cli.invocation import advising, asynchronous
 from mcp_authz.cli.kept_key import kept_key
 from mcp_authz.cli.options import Json
 from mcp_authz.cli.output import next_step, print_json, say
-from mcp_authz.client.agent_identity import now
 from mcp_authz.client.asking import Applicant
 from mcp_authz.client.discovery import discover, endpoint
+from mcp_authz.client.door import NoAnswer, SignInRefused
 from mcp_authz.client.enrolling import enrolled
 from mcp_authz.client.key_files import load_key, save_key
-from mcp_authz.client.sign_in import NoAnswer, SignInRefused
 from mcp_authz.client.talk import carry, line
 from mcp_authz.errors import ConfigError
 from mcp_authz.rules.keys import PrivateKey
@@ -48,7 +47,7 @@ async def enrol(
     there, resource = _is_there(path), endpoint(url)
     async with line(resource, None) as http:
         door = await discover(http, resource)
-        who = Applicant(name=agent, key=_key(path), door=door, resource=resource, clock=now)
+        who = Applicant(name=agent, key=_key(path), door=door)
         try:
             with advising(NoAnswer, f"run this again: the key stays in {path}"):
                 await carry(http, enrolled(who, _code() if code is None else code.strip()))

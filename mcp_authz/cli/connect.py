@@ -19,11 +19,11 @@ from mcp_authz.cli.invocation import advising, asynchronous, named_config
 from mcp_authz.cli.kept_key import kept_key
 from mcp_authz.client.bridge import Bridge
 from mcp_authz.client.discovery import endpoint
+from mcp_authz.client.key_files import load_key
 from mcp_authz.client.known import Known, file_name
 from mcp_authz.client.local import Local
 from mcp_authz.client.place import Elsewhere, Place, Reached
 from mcp_authz.client.rotation import keep_fresh
-from mcp_authz.client.sign_in import agent_key
 from mcp_authz.client.stdio import Lines, Output
 from mcp_authz.client.wire import Wire
 from mcp_authz.config import find_config, load_config, user_data_dir
@@ -120,7 +120,7 @@ def _configured(ctx: typer.Context) -> Path:
 
 def _key(ctx: typer.Context, named: Path | None, agent: str) -> PrivateKey:
     """The agent's key, read each time it is needed: it may be there later, or be another."""
-    return agent_key(named.absolute() if named is not None else kept_key(ctx, agent).path)
+    return load_key(named.absolute() if named is not None else kept_key(ctx, agent).path)
 
 
 async def _fresh(ctx: typer.Context, agent: str, reached: Reached) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import typer
 
 from mcp_authz.cli.invocation import named_config
@@ -30,9 +28,7 @@ async def own_chain(ctx: typer.Context, agent: str, key: PrivateKey, *, url: str
     place = _place(ctx, url)
     try:
         reached = await place.reach(start=False)
-        who = Applicant(
-            name=agent, key=key, door=reached.door, resource=reached.resource, clock=lambda: datetime.now(UTC)
-        )
+        who = Applicant(name=agent, key=key, door=reached.door, resource=reached.resource)
         token = await carry(reached.http, own_session(who, {} if session is None else {"session": session}, None))
         if token.link is None:
             raise NotFound(

@@ -68,7 +68,7 @@ def private_key(here: AtHand, agent: str | None, named: Path | None) -> PrivateK
         KeyRefused: it is no such key, others can read it, or the passphrase is another.
         ConfigError: the file cannot be read, or nobody said which one.
     """
-    from mcp_authz.client.sign_in import agent_key
+    from mcp_authz.client.key_files import load_key
 
     if named is None and agent is None:
         raise ConfigError("say who delegates with --as AGENT, or whose key signs with --key FILE")
@@ -76,7 +76,7 @@ def private_key(here: AtHand, agent: str | None, named: Path | None) -> PrivateK
     path = named or (default if here.config is None else here.config.agent_key(str(agent)))
     if _begins_sealed(path):
         return keyfile.unsealed(path, keyfile.sealed_key(path), terminal.ask_passphrase(f"passphrase of {path}: "))
-    return agent_key(path)
+    return load_key(path)
 
 
 async def delegate_key(here: AtHand, agent: str, issuer: str) -> PublicKey:

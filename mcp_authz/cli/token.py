@@ -11,7 +11,10 @@ import typer
 from mcp_authz.cli.invocation import advising, asynchronous, config_of
 from mcp_authz.cli.options import Json
 from mcp_authz.cli.output import print_json
-from mcp_authz.client.sign_in import Door, NoAnswer, agent_key, sign_in
+from mcp_authz.client.asking import Applicant, own_session
+from mcp_authz.client.door import Door, NoAnswer
+from mcp_authz.client.key_files import load_key
+from mcp_authz.client.talk import carry
 from mcp_authz.rules.token import MINIMAL_SCOPE
 
 
@@ -29,11 +32,12 @@ async def token(
     json: Json = False,
 ) -> None:
     """Sign in as an agent and print an access token (ten minutes at most). The gateway must run."""
-    config, private = config_of(ctx), agent_key(key)
+    config, private = config_of(ctx), load_key(key)
     door = Door(issuer=config.public_url, token_endpoint=f"{config.public_url}/token")
+    who = Applicant(name=name, key=private, door=door, possession=None, takes_unbound=True)
     async with httpx2.AsyncClient(trust_env=False, timeout=10) as http:
         with advising(NoAnswer, "start it with `mcp-authz serve`"):
-            body = await sign_in(http, door, name, private, scope=scope)
+            body = (await carry(http, own_session(who, {}, scope))).answer
     if json:
         print_json(body)
     else:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mcp_authz.client.agent_identity import AgentIdentity
     from mcp_authz.client.auth import GatewayAuth
-    from mcp_authz.client.sign_in import NoAnswer, SignInRefused
+    from mcp_authz.client.door import NoAnswer, SignInRefused
     from mcp_authz.errors import AuthzError, ConstraintError, DelegationError, KeyRefused
 
 __all__ = [
@@ -30,8 +30,8 @@ __all__ = [
 _FROM = {
     "AgentIdentity": "mcp_authz.client.agent_identity",
     "GatewayAuth": "mcp_authz.client.auth",
-    "NoAnswer": "mcp_authz.client.sign_in",
-    "SignInRefused": "mcp_authz.client.sign_in",
+    "NoAnswer": "mcp_authz.client.door",
+    "SignInRefused": "mcp_authz.client.door",
     "AuthzError": "mcp_authz.errors",
     "ConstraintError": "mcp_authz.errors",
     "DelegationError": "mcp_authz.errors",

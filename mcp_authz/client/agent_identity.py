@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from ssl import SSLContext
 from typing import TYPE_CHECKING, Any, Final, TypedDict, Unpack
 
 from mcp_authz import limits
 from mcp_authz.client import delegation
-from mcp_authz.client.asking import Applicant, Clock, own_session, signed_chain
+from mcp_authz.client.asking import Applicant, Clock, now, own_session, signed_chain
 from mcp_authz.client.conditions import Conditions, Tools, tools_map
 from mcp_authz.client.discovery import endpoint, looking_up
 from mcp_authz.client.enrolling import enrolled
@@ -30,11 +30,6 @@ if TYPE_CHECKING:
 
 _PART: Final = "[a-z0-9][a-z0-9-]*"
 _NAME: Final = re.compile(rf"{_PART}(?:/{_PART})?")
-
-
-def now() -> datetime:
-    """Return the time by this machine's clock."""
-    return datetime.now(UTC)
 
 
 class Narrowed(TypedDict, total=False):
@@ -263,7 +258,7 @@ class AgentIdentity:
 
     def _enrolling(self, resource: str, code: str, clock: Clock) -> Talk[None]:
         door = yield from looking_up(resource)
-        who = Applicant(name=self.name, key=self.key, door=door, resource=resource, clock=clock)
+        who = Applicant(name=self.name, key=self.key, door=door, clock=clock)
         yield from enrolled(who, code)
 
     def _fetching(self, resource: str, claims: Mapping[str, str], clock: Clock) -> Talk[str]:

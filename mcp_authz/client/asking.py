@@ -8,54 +8,49 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 import httpx2
 
 from mcp_authz import limits
-from mcp_authz.client.sign_in import ASSERTION_TYPE, SECONDS, Door, NoAnswer, SignInRefused
-from mcp_authz.client.talk import Ask, Talk
+from mcp_authz.client.door import Door, NoAnswer, SignInRefused
+from mcp_authz.client.granted import Granted, read_granted
+from mcp_authz.client.possession import USE_NONCE, Possession
+from mcp_authz.client.talk import Ask, Talk, json_object
 from mcp_authz.ids import new_id
-from mcp_authz.rules import dpop, jose
+from mcp_authz.rules import jose
 from mcp_authz.rules.keys import PrivateKey
 from mcp_authz.rules.signed_link import parse_chain, read_unverified
 
 Clock = Callable[[], datetime]
 
+_ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+_SECONDS: Final = 60  # how long the assertion lives; it is used at once
 _EXCHANGE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
 _ACCESS_TOKEN: Final = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105 - RFC 8693 section 3
 _JWT: Final = "urn:ietf:params:oauth:token-type:jwt"
 _SKEW: Final = limits.CLOCK_SKEW.total_seconds()
 _ASK: Final = "ask who delegated it for a new one"
-NONCE: Final = "dpop-nonce"
-USE_NONCE: Final = "use_dpop_nonce"
+
+
+def now() -> datetime:
+    """Return the time by this machine's clock."""
+    return datetime.now(UTC)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Applicant:
-    """Who asks, what for, and at what time it is: an agent with its key, for one gateway, at its issuer."""
+    """Who asks, what for, and at what time it is: an agent with its key, at the door of one gateway."""
 
     name: str
     key: PrivateKey = field(repr=False)
     door: Door
-    resource: str  # the gateway's URL; the server gives no token for another one (RFC 8707)
-    clock: Clock
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Granted:
-    """A token response: an access token, and what it is for as far as the gateway says so."""
-
-    access: str = field(repr=False)
-    kind: str  # `DPoP` or `Bearer`
-    began_at: datetime
-    ends_at: datetime
-    scope: frozenset[str]
-    session: str | None = None
-    subject: str | None = None
-    link: str | None = None
+    resource: str | None = None  # the gateway's URL, so that the server gives no token for another one (RFC 8707)
+    clock: Clock = now
+    possession: Possession | None = field(default_factory=Possession)  # None asks for a token that is not bound
+    takes_unbound: bool = False  # a gateway of before binds none
 
 
 def own_session(who: Applicant, claims: Mapping[str, str], scope: str | None) -> Talk[Granted]:
@@ -99,46 +94,33 @@ def signed_chain(who: Applicant, token: Granted) -> Talk[str]:
     return str((yield from _asked(who, form, {}))["access_token"])
 
 
-def proof(who: Applicant, method: str, url: str, *, token: str | None = None, nonce: str | None = None) -> str:
-    """Return a proof, good for one request, that the agent's key is here (RFC 9449 section 4.2)."""
-    return dpop.make_proof(
-        who.key, method=method, url=url, at=who.clock(), id=new_id("d"), access_token=token, nonce=nonce
-    )
+def asserted(who: Applicant, more: Mapping[str, str]) -> dict[str, str]:
+    """The form members that prove, once and for a minute, that the agent's key is here (RFC 7523 section 3)."""
+    at = int(who.clock().timestamp())
+    claims = {"iss": who.name, "sub": who.name, "aud": who.door.issuer, "iat": at, "exp": at + _SECONDS}
+    signed = jose.sign({**claims, "jti": new_id("a"), **more}, typ="JWT", key=who.key)
+    return {"client_assertion_type": _ASSERTION_TYPE, "client_assertion": signed}
 
 
 def _asked(who: Applicant, form: Mapping[str, str], claims: Mapping[str, str]) -> Talk[dict[str, Any]]:
-    answer = yield _posted(who, form, claims, None)
-    nonce = answer.headers.get(NONCE)
-    if nonce is not None and _error(answer) == USE_NONCE:  # RFC 9449 section 8
-        answer = yield _posted(who, form, claims, nonce)
+    for _ in range(2):
+        answer = yield _posted(who, form, claims)
+        heard = who.possession is not None and who.possession.heard(who.door.token_url, answer.headers)
+        if not heard or (json_object(answer) or {}).get("error") != USE_NONCE:  # RFC 9449 section 8
+            break
     return _body(who, form, answer)
 
 
-def _posted(who: Applicant, form: Mapping[str, str], claims: Mapping[str, str], nonce: str | None) -> Ask:
-    url = who.door.token_url  # as it is published, however HTTP gets there
-    signed = {"client_assertion_type": ASSERTION_TYPE, "client_assertion": _assertion(who, claims)}
-    return Ask(
-        url=who.door.token_endpoint,
-        form={**form, **signed, "resource": who.resource},
-        headers={"dpop": proof(who, "POST", url, nonce=nonce)},
-    )
-
-
-def _assertion(who: Applicant, more: Mapping[str, str]) -> str:
-    now = who.clock()
-    claims = {
-        "iss": who.name,
-        "sub": who.name,
-        "aud": who.door.issuer,
-        "iat": int(now.timestamp()),
-        "exp": int(now.timestamp()) + SECONDS,
-        "jti": new_id("a"),
-    }
-    return jose.sign({**claims, **more}, typ="JWT", key=who.key)
+def _posted(who: Applicant, form: Mapping[str, str], claims: Mapping[str, str]) -> Ask:
+    whole = {**form, **asserted(who, claims), **({} if who.resource is None else {"resource": who.resource})}
+    headers = {}
+    if who.possession is not None:  # for the URL that is published, however HTTP gets there
+        headers["dpop"] = who.possession.proof(who.key, "POST", who.door.token_url, at=who.clock())
+    return Ask(url=who.door.token_endpoint, form=whole, headers=headers)
 
 
 def _body(who: Applicant, form: Mapping[str, str], answer: httpx2.Response) -> dict[str, Any]:
-    body = _json(answer)
+    body = json_object(answer)
     if body is None or answer.status_code >= 500 or answer.status_code in range(300, 400):
         raise NoAnswer(f"the gateway at {who.door.issuer} cannot sign anybody in now")
     if answer.status_code != 200 or not isinstance(body.get("access_token"), str):
@@ -163,42 +145,16 @@ def _why(agent: str, error: str, description: str, *, by_chain: bool) -> str:
         return f"the gateway does not take the chain of agent `{agent}` ({error}: {description}); {_ASK}"
     if error == "invalid_client":
         advice = f"`mcp-authz agent show {agent}` says whether it is enrolled, active and has this key"
-        return f"the gateway does not let agent `{agent}` sign in; ask the operator: {advice}"
+        return f"the gateway does not let agent `{agent}` sign in; ask the operator: {advice} ({error}: {description})"
     return f"the gateway gave agent `{agent}` no token ({error}: {description})"
 
 
 def _granted(who: Applicant, body: Mapping[str, Any]) -> Granted:
-    now, kind, seconds = who.clock(), str(body.get("token_type", "")), body.get("expires_in")
-    if kind.lower() != "dpop":  # RFC 9449 section 5: anybody could use one that is not bound
+    granted = read_granted(body, who.key, at=who.clock())
+    if not granted.is_bound and not who.takes_unbound:  # RFC 9449 section 5: anybody could use it
         raise SignInRefused(f"the gateway at {who.door.issuer} gave a token that is not bound to the agent's key")
-    lasts = float(seconds) if isinstance(seconds, int | float) else 0.0
-    return Granted(
-        access=str(body["access_token"]),
-        kind="DPoP",
-        began_at=now,
-        ends_at=now + timedelta(seconds=lasts),
-        scope=frozenset(str(body.get("scope", "")).split()),
-        session=_text(body.get("session")),
-        subject=_text(body.get("subject")),
-        link=_text(body.get("link")),
-    )
+    return granted
 
 
 def _scoped(form: Mapping[str, str], scope: str | None) -> Mapping[str, str]:
     return form if scope is None else {**form, "scope": scope}
-
-
-def _error(answer: httpx2.Response) -> str | None:
-    return _text((_json(answer) or {}).get("error"))
-
-
-def _json(answer: httpx2.Response) -> dict[str, Any] | None:
-    try:
-        body = answer.json()
-    except ValueError:
-        return None
-    return body if isinstance(body, dict) else None
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None

@@ -9,19 +9,20 @@ from __future__ import annotations
 import threading
 from collections.abc import AsyncGenerator, Generator
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 from ssl import SSLContext
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import anyio
 import httpx2
 from anyio.lowlevel import RunVar
 
-from mcp_authz.client.asking import NONCE, Applicant, Clock, Granted, own_session, proof, redeemed
+from mcp_authz.client.asking import Applicant, Clock, own_session, redeemed
 from mcp_authz.client.challenge import explained, read_challenge
 from mcp_authz.client.discovery import endpoint, looking_up
-from mcp_authz.client.sign_in import Door
+from mcp_authz.client.door import Door
+from mcp_authz.client.granted import Granted
+from mcp_authz.client.possession import USE_NONCE, Possession
 from mcp_authz.client.signing import Signer
 from mcp_authz.client.talk import Talk, blocking_line, carry, carry_blocking, line
 from mcp_authz.errors import AuthzError, DelegationError
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 # An anyio lock belongs to one event loop; an instance may be used in several, one after the other or at once.
 _LOCKS: RunVar[WeakKeyDictionary[GatewayAuth, anyio.Lock]] = RunVar("sign-ins under way")
-_AHEAD: Final = timedelta(seconds=30)  # before its end a token is not used any more: the request takes time, too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +86,7 @@ class GatewayAuth(httpx2.Auth):
         self._door: Door | None = None
         self._token: Granted | None = None
         self._scope_held: frozenset[str] | None = None  # what the token was asked with
-        self._nonce: str | None = None
+        self._possession = Possession()
         self._link: str | None = None
         self._subject = wanted.subject
         self._failure: tuple[int, AuthzError | None] = (0, None)
@@ -179,8 +179,7 @@ class GatewayAuth(httpx2.Auth):
         token = self._token
         if token is None or token is refused or self._scope_held != self._wanted.scope:
             return None
-        lasts = max(token.ends_at - _AHEAD, token.began_at + (token.ends_at - token.began_at) / 2)
-        return token if self._clock() < lasts else None
+        return token if self._clock() < token.began_at + token.lasts else None
 
     def _require_news(self, failures: int) -> None:
         """Return only if nobody was refused while this one waited: the answer would be the same."""
@@ -200,7 +199,14 @@ class GatewayAuth(httpx2.Auth):
         wanted = self._wanted
         if self._door is None:
             self._door = yield from looking_up(self.url)
-        who = self._applicant(self._door)
+        who = Applicant(
+            name=self.identity.name,
+            key=self.identity.key,
+            door=self._door,
+            resource=self.url,
+            clock=self._clock,
+            possession=self._possession,
+        )
         scope = None if wanted.scope is None else " ".join(sorted(wanted.scope))
         if wanted.chain is not None:
             token = yield from redeemed(who, wanted.chain, scope)
@@ -225,11 +231,9 @@ class GatewayAuth(httpx2.Auth):
 
     def _dressed(self, visit: _Visit, token: Granted) -> httpx2.Request:
         """The request with token and proofs that are good for once."""
-        asked, door = visit.request, self._door
-        assert door is not None  # noqa: S101 - there is no token without
-        headers, body = asked.headers.copy(), visit.body
-        headers["authorization"] = f"{token.kind} {token.access}"
-        headers["dpop"] = proof(self._applicant(door), asked.method, self.url, token=token.access, nonce=self._nonce)
+        asked, body = visit.request, visit.body
+        headers = asked.headers.copy()
+        headers.update(token.credentials(self._possession, asked.method, self.url, at=self._clock()))
         if self._sign_calls and token.link is not None and asked.method == "POST" and "content-encoding" not in headers:
             signer = Signer(key=self.identity.key, link=token.link, resource=self.url)
             body = signer.signed(body, at=self._clock())
@@ -241,14 +245,13 @@ class GatewayAuth(httpx2.Auth):
 
     def _remedy(self, visit: _Visit, token: Granted, response: httpx2.Response) -> str | None:
         """What makes the request pass when it is sent again; None when nothing does, or it has passed."""
-        if (nonce := response.headers.get(NONCE)) is not None:
-            self._nonce = nonce  # RFC 9449 section 8.2: the newest one counts
+        heard = self._possession.heard(self.url, response.headers)
         if response.status_code not in {401, 403}:
             return None
         said = read_challenge(response)
         remedy: str | None = None
         match said.status, said.error:
-            case 401, "use_dpop_nonce" if nonce is not None:
+            case 401, error if error == USE_NONCE and heard:
                 remedy = "nonce"
             case 401, None | "invalid_token":
                 remedy = "token"
@@ -260,10 +263,6 @@ class GatewayAuth(httpx2.Auth):
         if remedy == "scope":
             self._wanted = replace(self._wanted, scope=(self._wanted.scope or token.scope) | said.scope)
         return remedy
-
-    def _applicant(self, door: Door) -> Applicant:
-        identity = self.identity
-        return Applicant(name=identity.name, key=identity.key, door=door, resource=self.url, clock=self._clock)
 
     def _is_ours(self, request: httpx2.Request) -> bool:
         return _place(request.url) == self._place

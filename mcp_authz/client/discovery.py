@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from mcp_authz.client.sign_in import Door, NoAnswer
+from mcp_authz.client.door import Door, NoAnswer
 from mcp_authz.client.talk import Ask, Talk, carry
 from mcp_authz.errors import InputError
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from mcp_authz.client.asking import Applicant
-from mcp_authz.client.sign_in import NoAnswer, SignInRefused
-from mcp_authz.client.talk import Ask, Talk
+from mcp_authz.client.door import NoAnswer, SignInRefused
+from mcp_authz.client.talk import Ask, Talk, json_object
 from mcp_authz.ids import new_id
 from mcp_authz.rules.key_proof import enrolment_url, prove_key
 
@@ -21,11 +19,8 @@ def enrolled(who: Applicant, code: str) -> Talk[None]:
     where = enrolment_url(who.door.issuer, who.name)
     proof = prove_key(who.key, agent=who.name, audience=where, id=new_id("k"), at=who.clock())
     answer = yield Ask(url=where, form={"code": code, "proof": proof})
-    try:
-        body: Any = answer.json()
-    except ValueError:
-        body = None
-    if not isinstance(body, dict) or answer.status_code not in range(200, 500) or "location" in answer.headers:
+    body = json_object(answer)
+    if body is None or answer.status_code not in range(200, 500) or "location" in answer.headers:
         raise NoAnswer(f"the gateway at {who.door.issuer} cannot enrol anybody now")
     if answer.status_code != 200:
         said = body.get("error_description") or body.get("error") or "no reason"

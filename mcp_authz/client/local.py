@@ -16,8 +16,8 @@ import anyio
 import httpx2
 
 from mcp_authz import unix_socket
+from mcp_authz.client.door import Door
 from mcp_authz.client.place import Reached, http_over
-from mcp_authz.client.sign_in import Door
 from mcp_authz.client.trouble import Trouble
 from mcp_authz.errors import AuthzError, Conflict
 from mcp_authz.locking import is_locked, locked

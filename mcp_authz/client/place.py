@@ -8,7 +8,7 @@ import anyio
 import httpx2
 
 from mcp_authz.client import discovery
-from mcp_authz.client.sign_in import Door, NoAnswer
+from mcp_authz.client.door import Door, NoAnswer
 from mcp_authz.client.trouble import Trouble
 
 # The gateway closes a connection that nobody uses for five seconds; one that it might be closing is not used.

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 from mcp_authz.ids import new_id
 from mcp_authz.rules import dpop
 from mcp_authz.rules.keys import PrivateKey
 
-NONCE: Final = "dpop-nonce"
+_NONCE: Final = "dpop-nonce"
 USE_NONCE: Final = "use_dpop_nonce"
 
 
@@ -20,22 +20,20 @@ class Possession:
     def __init__(self) -> None:
         self._nonces: dict[str, str] = {}
 
-    def proof(self, key: PrivateKey, method: str, url: str, *, token: str | None = None) -> str:
-        """Return a proof for one request, sent at once; `url` is the place as it is published."""
+    def proof(self, key: PrivateKey, method: str, url: str, *, at: datetime, token: str | None = None) -> str:
+        """Return a proof, good for one request that is sent at once; `url` is the place as it is published."""
         return dpop.make_proof(
             key,
             method=method,
             url=url,
-            at=datetime.now(UTC),
+            at=at,
             id=new_id("d"),
             access_token=token,
             nonce=self._nonces.get(url),
         )
 
     def heard(self, url: str, headers: Mapping[str, str]) -> bool:
-        """The nonce in the answer, if there is one, is used from now on; returns whether it is another than before."""
-        nonce = headers.get(NONCE)
-        if nonce is None or nonce == self._nonces.get(url):
-            return False
-        self._nonces[url] = nonce
-        return True
+        """The nonce in the answer is used from now on (RFC 9449 section 8.2); returns whether there is one."""
+        if (nonce := headers.get(_NONCE)) is not None:
+            self._nonces[url] = nonce
+        return nonce is not None

@@ -10,7 +10,7 @@ import anyio
 import httpx2
 
 from mcp_authz.client.discovery import endpoint
-from mcp_authz.client.sign_in import NoAnswer
+from mcp_authz.client.door import NoAnswer
 from mcp_authz.errors import ConfigError, InputError, KeyRefused, NotFound
 from mcp_authz.rules import strict_json
 from mcp_authz.rules.keys import PublicKey

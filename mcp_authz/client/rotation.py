@@ -10,15 +10,17 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
 import anyio
 import httpx2
 
+from mcp_authz.client.asking import Applicant, asserted
+from mcp_authz.client.door import Door, NoAnswer, SignInRefused
 from mcp_authz.client.key_files import load_key, save_key
-from mcp_authz.client.sign_in import ASSERTION_TYPE, Door, NoAnswer, SignInRefused, assertion
+from mcp_authz.client.talk import Ask, Talk, carry, json_object
 from mcp_authz.errors import AuthzError, Conflict
 from mcp_authz.ids import new_id
 from mcp_authz.locking import locked
@@ -78,9 +80,9 @@ async def rotate(http: httpx2.AsyncClient, door: Door, agent: str, path: Path) -
     new = load_key(draft)
     try:
         try:
-            await _ask(http, door, agent, signer=old, new=new)
+            await carry(http, _replaced(Applicant(name=agent, key=old, door=door), new))
         except SignInRefused:
-            await _ask(http, door, agent, signer=new, new=new)
+            await carry(http, _replaced(Applicant(name=agent, key=new, door=door), new))
     except RotationRefused:
         draft.unlink()
         raise
@@ -88,20 +90,13 @@ async def rotate(http: httpx2.AsyncClient, door: Door, agent: str, path: Path) -
     return new
 
 
-async def _ask(http: httpx2.AsyncClient, door: Door, agent: str, *, signer: PrivateKey, new: PrivateKey) -> None:
-    where = rotation_url(door.issuer, agent)
-    form = {
-        "client_assertion_type": ASSERTION_TYPE,
-        "client_assertion": assertion(agent, signer, door.issuer, {}),
-        "proof": prove_key(new, agent=agent, audience=where, id=new_id("k"), at=datetime.now(UTC)),
-    }
-    try:
-        answer = await http.post(reached(door, where), data=form, headers={"accept": "application/json"})
-        body = answer.json()
-    except (httpx2.HTTPError, ValueError):
-        raise NoAnswer(f"no gateway answers at {door.issuer}") from None
-    if not isinstance(body, dict) or answer.status_code >= 500:
-        raise NoAnswer(f"the gateway at {door.issuer} cannot replace keys now")
+def _replaced(who: Applicant, new: PrivateKey) -> Talk[None]:
+    where = rotation_url(who.door.issuer, who.name)
+    proof = prove_key(new, agent=who.name, audience=where, id=new_id("k"), at=who.clock())
+    answer = yield Ask(url=reached(who.door, where), form={**asserted(who, {}), "proof": proof})
+    body = json_object(answer)
+    if body is None or answer.status_code >= 500:
+        raise NoAnswer(f"the gateway at {who.door.issuer} cannot replace keys now")
     said = f"{body.get('error')}: {body.get('error_description', 'no reason')}"
     if answer.status_code == 401 or body.get("error") == "invalid_client":
         raise SignInRefused(said)

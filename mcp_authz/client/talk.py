@@ -9,12 +9,12 @@ from collections.abc import AsyncIterator, Generator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from ssl import SSLContext
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 import httpx2
 
-from mcp_authz.client.sign_in import NoAnswer
+from mcp_authz.client.door import NoAnswer
 
 T = TypeVar("T")
 
@@ -87,6 +87,15 @@ def blocking_line(url: str, verify: SSLContext | None) -> Iterator[httpx2.Client
     trust = True if verify is None else verify
     with httpx2.Client(verify=trust, timeout=_SECONDS, trust_env=_by_proxy(url)) as http:
         yield http
+
+
+def json_object(answer: httpx2.Response) -> dict[str, Any] | None:
+    """The JSON object in the answer; None when there is something else."""
+    try:
+        body = answer.json()
+    except ValueError:
+        return None
+    return body if isinstance(body, dict) else None
 
 
 def _by_proxy(url: str) -> bool:

@@ -5,49 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any, Final
 
 import anyio
 
-from mcp_authz.client.sign_in import SignInRefused
-from mcp_authz.rules.keys import PrivateKey
+from mcp_authz.client.door import SignInRefused
+from mcp_authz.client.granted import Granted
 
-AHEAD: Final = 30.0  # seconds before its end in which a token is not used any more
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SignedIn:
-    """A token response, and the key that signed in for it."""
-
-    answer: Mapping[str, Any] = field(repr=False)
-    key: PrivateKey = field(repr=False)
-
-
-SignIn = Callable[[Mapping[str, str]], Awaitable[SignedIn]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Token:
-    """An access token, and what it is for as far as the gateway says so."""
-
-    access: str = field(repr=False)
-    ends: float  # monotonic seconds until which it is used
-    session: str | None
-    subject: str | None
-    link: str | None  # the delegation that it is for; None in the agent's own name
-    is_bound: bool  # whether each use takes a proof of the key (RFC 9449)
-    key: PrivateKey = field(repr=False)
-
-    @property
-    def principal(self) -> str | None:
-        """Whom the agent works for: `user:NAME`, or itself as `agent:NAME`; None in its own name, without a session."""
-        return None if self.session is None else self.subject
-
-    @property
-    def is_own_name(self) -> bool:
-        """Whether the agent has no session, and so can call nothing."""
-        return self.subject is not None and self.session is None
+SignIn = Callable[[Mapping[str, str]], Awaitable[Granted]]
 
 
 class Tokens:
@@ -69,18 +33,19 @@ class Tokens:
         self._link: str | None = None
         self._subject = person
         self._session = session
-        self._token: Token | None = None
+        self._token: Granted | None = None
+        self._until = 0.0  # monotonic seconds until which it is used
         self._lock = anyio.Lock()
 
-    async def current(self) -> Token:
+    async def current(self) -> Granted:
         """Return a token that is good for a while; whatever `sign_in` raises when there is none."""
         async with self._lock:
-            if self._token is None or time.monotonic() >= self._token.ends:
+            if self._token is None or time.monotonic() >= self._until:
                 self._token = None
                 self._token = await self._renewed()
             return self._token
 
-    def drop(self, token: Token, *, session: str | None = None) -> None:
+    def drop(self, token: Granted, *, session: str | None = None) -> None:
         """The token is not given out again; `session` is the one that the next is for, where that is known."""
         if self._token is token:
             self._token = None
@@ -88,7 +53,7 @@ class Tokens:
             self._session = session
             self._redeems = False  # it has got a session of its own
 
-    async def _renewed(self) -> Token:
+    async def _renewed(self) -> Granted:
         if self._redeems:
             return await self._redeemed()
         token = await self._signed_in()
@@ -99,9 +64,9 @@ class Tokens:
         self._subject = token.principal or self._subject
         return token
 
-    async def _redeemed(self) -> Token:
+    async def _redeemed(self) -> Granted:
         link, self._link = self._link, None
-        token: Token | None = None
+        token: Granted | None = None
         if link is not None:
             with suppress(SignInRefused):
                 token = await self._asked({"delegation": link})
@@ -110,28 +75,14 @@ class Tokens:
         self._link = token.link
         return token
 
-    async def _signed_in(self) -> Token:
+    async def _signed_in(self) -> Granted:
         claims = {"session": self._session} if self._session is not None else {}
         if not claims and self._subject is not None:
             claims = {"subject": self._subject}
         return await self._asked(claims)
 
-    async def _asked(self, claims: Mapping[str, str]) -> Token:
+    async def _asked(self, claims: Mapping[str, str]) -> Granted:
         began = time.monotonic()
-        signed_in = await self._sign_in(claims)
-        answer = signed_in.answer
-        seconds = answer.get("expires_in")
-        lasts = float(seconds) if isinstance(seconds, int | float) else 0.0
-        return Token(
-            access=str(answer["access_token"]),
-            ends=began + max(lasts - AHEAD, lasts / 2),
-            session=_text(answer.get("session")),
-            subject=_text(answer.get("subject")),
-            link=_text(answer.get("link")),
-            is_bound=str(answer.get("token_type", "")).lower() == "dpop",
-            key=signed_in.key,
-        )
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
+        token = await self._sign_in(claims)
+        self._until = began + token.lasts.total_seconds()
+        return token

@@ -6,14 +6,16 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import anyio
 import httpx2
 
 from mcp_authz.client import exchange
+from mcp_authz.client.asking import Applicant, now, own_session, redeemed
+from mcp_authz.client.door import NoAnswer, SignInRefused
 from mcp_authz.client.exchange import NonceWanted, NotSent, Response, Sending, SessionGone, Unauthorized
+from mcp_authz.client.granted import Granted
 from mcp_authz.client.handshake import INITIALIZED, Handshake, McpSession
 from mcp_authz.client.known import ANSWERED
 from mcp_authz.client.messages import Message, dump, modern_headers
@@ -21,9 +23,9 @@ from mcp_authz.client.parameters import Parameters
 from mcp_authz.client.passing import as_passed
 from mcp_authz.client.place import Place, Reached
 from mcp_authz.client.possession import Possession
-from mcp_authz.client.sign_in import NoAnswer, SignInRefused, redeem, sign_in
 from mcp_authz.client.signing import Signer
-from mcp_authz.client.tokens import SignedIn, Token, Tokens
+from mcp_authz.client.talk import carry
+from mcp_authz.client.tokens import Tokens
 from mcp_authz.client.trouble import ENVELOPE, UNAUTHENTICATED, Trouble
 from mcp_authz.errors import AuthzError
 from mcp_authz.rules.keys import PrivateKey
@@ -42,7 +44,7 @@ class Way:
     """What one attempt to send a message goes by."""
 
     reached: Reached
-    token: Token
+    token: Granted
     session: McpSession | None
 
 
@@ -193,7 +195,7 @@ class Wire:
         headers |= way.session.headers if way.session is not None else self.parameters.headers(message)
         answered = False
         try:
-            raw = as_passed(message, _signer(way), at=datetime.now(UTC))
+            raw = as_passed(message, _signer(way), at=now())
             async with exchange.post(way.reached.http, way.reached.url, raw, headers, sending) as response:
                 self._possession.heard(way.reached.resource, response.headers)
                 async for raw in response.messages:
@@ -209,14 +211,11 @@ class Wire:
         if not answered:
             raise Trouble("the connection to the gateway broke before it answered", reason="broken", may_have_run=True)
 
-    def _credentials(self, token: Token, method: str, reached: Reached) -> dict[str, str]:
+    def _credentials(self, token: Granted, method: str, reached: Reached) -> dict[str, str]:
         """What shows, in this one request, that the token is ours."""
-        if not token.is_bound:
-            return {"authorization": f"Bearer {token.access}"}
-        proof = self._possession.proof(token.key, method, reached.resource, token=token.access)
-        return {"authorization": f"DPoP {token.access}", "dpop": proof}
+        return token.credentials(self._possession, method, reached.resource, at=now())
 
-    async def _heard(self, message: Message, body: Mapping[str, Any], token: Token, response: Response) -> None:
+    async def _heard(self, message: Message, body: Mapping[str, Any], token: Granted, response: Response) -> None:
         """What the answer means for later messages is known."""
         result = body.get("result")
         if not isinstance(result, dict):
@@ -231,7 +230,7 @@ class Wire:
             said = meta.get(ENVELOPE) if isinstance(meta, dict) else None
             self._outcome(message, result, said if isinstance(said, dict) else {}, token)
 
-    def _outcome(self, message: Message, result: Mapping[str, Any], said: Mapping[str, Any], token: Token) -> None:
+    def _outcome(self, message: Message, result: Mapping[str, Any], said: Mapping[str, Any], token: Granted) -> None:
         if said.get("reason") in _OVER:
             self._tokens.drop(token)
         elif message.params.get("name") == "authz__request_session" and not result.get("isError"):
@@ -267,11 +266,11 @@ class Wire:
             await self.notify(shake.level.raw, session.headers)
         self.on_session(session)
 
-    async def _token(self) -> Token:
+    async def _token(self) -> Granted:
         try:
             return await self._tokens.current()
         except SignInRefused as error:
-            raise _kept_out(f"the gateway does not let agent `{self._agent}` sign in ({error})", self._agent) from None
+            raise Trouble(str(error), reason="sign_in", rpc_code=UNAUTHENTICATED) from None
         except NoAnswer as error:
             self._was_lost()
             raise Trouble(f"{error}; call again when it is back, nothing has to be restarted") from None
@@ -284,21 +283,18 @@ class Wire:
                 rpc_code=UNAUTHENTICATED,
             ) from None
 
-    async def _sign_in(self, claims: Mapping[str, str]) -> SignedIn:
-        key, possession = self._key(), self._possession
+    async def _sign_in(self, claims: Mapping[str, str]) -> Granted:
+        key = self._key()
         chain = self._chain() if self._chain is not None and not claims else None
         reached = await self._place.reach()
         if self._fresh is not None:
             await self._fresh(reached)
             key = self._key()
-        http, door, agent = reached.http, reached.door, self._agent
+        who = Applicant(name=self._agent, key=key, door=reached.door, possession=self._possession, takes_unbound=True)
+        talk = own_session(who, claims, None) if chain is None else redeemed(who, chain, None)
         try:
             with anyio.fail_after(_SIGN_IN):
-                if chain is not None:
-                    answer = await redeem(http, door, agent, key, chain=chain, possession=possession)
-                else:
-                    answer = await sign_in(http, door, agent, key, claims=claims, possession=possession)
-                return SignedIn(answer=answer, key=key)
+                return await carry(reached.http, talk)
         except TimeoutError:
             raise NoAnswer(f"the gateway at {reached.door.issuer} does not answer") from None
 
@@ -330,7 +326,7 @@ class Wire:
         self._lost = True
         self._place.lost()
 
-    def _is_there(self, token: Token) -> None:
+    def _is_there(self, token: Granted) -> None:
         identity, before = (token.session, token.subject), self._identity
         lost, self._lost, self._identity = self._lost, False, identity
         if lost or before not in (None, identity):

@@ -10,8 +10,9 @@ import httpx2
 import pytest
 
 from mcp_authz.client import AgentIdentity, NoAnswer, SignInRefused
-from mcp_authz.client.asking import Applicant, Granted, own_session, redeemed
-from mcp_authz.client.sign_in import Door
+from mcp_authz.client.asking import Applicant, own_session, redeemed
+from mcp_authz.client.door import Door
+from mcp_authz.client.granted import Granted
 from mcp_authz.client.talk import Ask, Talk
 from mcp_authz.rules import dpop, jose
 from tests.client_library.chains import root

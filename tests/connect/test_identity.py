@@ -8,6 +8,8 @@ import sys
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,12 @@ import httpx2
 import pytest
 
 from mcp_authz.client import discovery, tokens
-from mcp_authz.client.sign_in import Door, NoAnswer, SignInRefused, agent_key, sign_in
-from mcp_authz.client.tokens import SignedIn, Tokens
+from mcp_authz.client.asking import Applicant, own_session
+from mcp_authz.client.door import Door, NoAnswer, SignInRefused
+from mcp_authz.client.granted import Granted, read_granted
+from mcp_authz.client.key_files import load_key
+from mcp_authz.client.talk import carry
+from mcp_authz.client.tokens import Tokens
 from mcp_authz.errors import ConfigError, InputError, KeyRefused
 from mcp_authz.revocation import Revocation
 from mcp_authz.rules.keys import PrivateKey
@@ -29,6 +35,7 @@ from tests.world import MODERN, OPERATOR, ROOT, Actor, World, world
 PULLS = {"owner": "acme", "repo": "api"}
 LIST = "acme__list_pull_requests"
 KEY = PrivateKey.generate()
+NOW = datetime(2026, 7, 28, 12, tzinfo=UTC)
 
 
 @asynccontextmanager
@@ -158,8 +165,8 @@ class Gate:
         self.open = {"s_1": "user:alice"}
         self.lasts = 600
 
-    async def __call__(self, claims: Mapping[str, str]) -> SignedIn:
-        return SignedIn(answer=await self._answer(claims), key=KEY)
+    async def __call__(self, claims: Mapping[str, str]) -> Granted:
+        return read_granted(await self._answer(claims), KEY, at=NOW)
 
     async def _answer(self, claims: Mapping[str, str]) -> Mapping[str, Any]:
         self.claims.append(claims)
@@ -240,12 +247,12 @@ async def test_an_agent_that_works_for_itself_goes_on_working_for_itself() -> No
 async def test_a_chain_is_redeemed_once_and_again_only_when_its_link_leads_nowhere() -> None:
     asked, ended = list[Mapping[str, str]](), set[str]()
 
-    async def gate(claims: Mapping[str, str]) -> SignedIn:
+    async def gate(claims: Mapping[str, str]) -> Granted:
         asked.append(claims)
         if (named := claims.get("delegation")) in ended:
             raise SignInRefused("invalid_grant: the delegation has ended")
         answer = {"access_token": "t", "expires_in": 600, "subject": "user:alice", "session": "s_1"}
-        return SignedIn(answer={**answer, "link": named or f"l_{len(asked)}"}, key=KEY)
+        return read_granted({**answer, "link": named or f"l_{len(asked)}"}, KEY, at=NOW)
 
     held = Tokens(gate, redeems=True)
     held.drop(await held.current())
@@ -263,14 +270,14 @@ def test_a_key_that_others_can_read_is_refused_with_what_to_do(tmp_path: Path) -
     path.write_text(PrivateKey.generate().to_pem())
     path.chmod(0o640)
     with pytest.raises(KeyRefused, match=f"chmod 600 {path}"):
-        agent_key(path)
+        load_key(path)
     path.chmod(0o600)
-    assert agent_key(path).public
+    assert load_key(path).public
     path.write_text("no key")
     with pytest.raises(KeyRefused, match="PEM"):
-        agent_key(path)
+        load_key(path)
     with pytest.raises(ConfigError, match="No such file"):
-        agent_key(tmp_path / "none")
+        load_key(tmp_path / "none")
 
 
 @pytest.mark.parametrize(
@@ -347,12 +354,13 @@ async def test_a_sign_in_that_is_refused_is_told_from_one_that_nobody_answered(t
     async with world(tmp_path) as w:
         await w.ready("coder", "pr")
         door = Door(issuer=w.config.public_url, token_endpoint=f"{w.config.public_url}/token")
+        who = Applicant(name="coder", key=KEY, door=door)
         async with httpx2.AsyncClient(timeout=SOON) as http:
             with pytest.raises(SignInRefused, match="invalid_client"):
-                await sign_in(http, door, "coder", PrivateKey.generate())
-            nowhere = Door(issuer=door.issuer, token_endpoint="http://localhost:1/token")
+                await carry(http, own_session(who, {}, None))
+            nowhere = replace(who, door=replace(who.door, token_endpoint="http://localhost:1/token"))
             with pytest.raises(NoAnswer):
-                await sign_in(http, nowhere, "coder", PrivateKey.generate())
+                await carry(http, own_session(nowhere, {}, None))
 
 
 async def test_a_gateway_elsewhere_that_does_not_answer_is_not_waited_for_long(tmp_path: Path) -> None:

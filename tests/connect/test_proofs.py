@@ -12,10 +12,10 @@ import httpx2
 import pytest
 
 from mcp_authz.client.delegation import delegate
+from mcp_authz.client.door import Door
 from mcp_authz.client.messages import made, read
 from mcp_authz.client.passing import as_passed
 from mcp_authz.client.place import Reached
-from mcp_authz.client.sign_in import Door
 from mcp_authz.client.signing import Signer
 from mcp_authz.client.wire import Wire as GatewayWire
 from mcp_authz.ids import new_link

@@ -12,9 +12,9 @@ from pathlib import Path
 import anyio
 import pytest
 
+from mcp_authz.client.door import Door
 from mcp_authz.client.key_files import load_key, save_key
 from mcp_authz.client.rotation import draft_of, keep_fresh
-from mcp_authz.client.sign_in import Door
 from mcp_authz.ids import new_id
 from mcp_authz.rules.key_proof import prove_key, rotation_url
 from mcp_authz.rules.keys import PrivateKey
