@@ -250,9 +250,10 @@ class AgentIdentity:
         from mcp_authz.client import rotation
 
         resource, file = endpoint(url), Path(path)
-        if not rotation.draft_of(file).exists() and load_key(file).public != self.public_key:
-            raise KeyRefused(f"`{path}` holds another key than agent `{self.name}` has here; load it from there")
-        async with line(resource, verify) as http:
+        rotation.require_open(file)
+        async with rotation.alone(file), line(resource, verify) as http:
+            if not rotation.draft_of(file).exists() and load_key(file).public != self.public_key:
+                raise KeyRefused(f"`{path}` holds another key than agent `{self.name}` has here; load it from there")
             door = await carry(http, looking_up(resource))
             return AgentIdentity(name=self.name, key=await rotation.rotate(http, door, self.name, file))
 
