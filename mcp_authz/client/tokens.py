@@ -19,7 +19,7 @@ class Tokens:
 
     `person` (`user:NAME`) and `session` narrow the first sign-in. Each later one names the session of the one before,
     so that a session which somebody starts meanwhile is not taken for it; when that session is over, one for the same
-    subject is asked for.
+    subject is asked for. No other one is taken for a session that was named and was never there.
 
     With `redeems` the first sign-in, which has no claims, redeems a signed chain, and each later one names the link
     that this led to. When that is refused the chain is redeemed anew: it may be another one by then.
@@ -33,6 +33,7 @@ class Tokens:
         self._link: str | None = None
         self._subject = person
         self._session = session
+        self._insists = session is not None  # on the session that was named, until it was there once
         self._token: Granted | None = None
         self._until = 0.0  # monotonic seconds until which it is used
         self._lock = anyio.Lock()
@@ -50,13 +51,16 @@ class Tokens:
         if self._token is token:
             self._token = None
         if session is not None:
-            self._session = session
+            self._session, self._insists = session, False
             self._redeems = False  # it has got a session of its own
 
     async def _renewed(self) -> Granted:
         if self._redeems:
             return await self._redeemed()
         token = await self._signed_in()
+        if token.is_own_name and self._insists:  # another session is not what was asked for
+            return token
+        self._insists = False
         if token.is_own_name and self._session is not None:  # that session is over
             self._session = None
             token = await self._signed_in()

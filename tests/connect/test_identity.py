@@ -216,6 +216,16 @@ async def test_after_a_session_comes_one_for_the_same_person_and_never_one_for_a
     ]
 
 
+async def test_no_other_session_is_taken_for_one_that_was_named_and_is_not_there() -> None:
+    gate = Gate()
+    held = Tokens(gate, session="s_9")
+    alone = await held.current()
+    assert alone.is_own_name and gate.claims == [{"session": "s_9"}]
+    gate.open = {"s_1": "user:alice", "s_9": "user:alice"}
+    held.drop(alone)
+    assert (await held.current()).session == "s_9"
+
+
 async def test_a_token_is_renewed_before_it_ends_and_a_short_one_is_used_at_all(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
