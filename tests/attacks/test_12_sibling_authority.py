@@ -51,8 +51,9 @@ async def test_another_session_of_the_same_agent_lends_nothing(tmp_path: Path) -
         refused(await h.exchange(coder, token, requested_actor="tester", scope="pr:read"), "invalid_scope")
         answer = await h.redeem(coder, reads)
         form = {"actor_token": token, "actor_token_type": "urn:ietf:params:oauth:token-type:access_token"}
-        both = {**form, "requested_actor": "tester", "scope": "secret:read"}
-        refused(await h.exchange(coder, answer["access_token"], **both), "invalid_scope")
+        asked = {"requested_actor": "tester", "scope": "secret:read"}
+        refused(await h.exchange(coder, answer["access_token"], **asked), "invalid_scope")
+        refused(await h.exchange(coder, answer["access_token"], **asked, **form), "invalid_request")
         assert planner.name == "planner" and tester.name == "tester"
 
 
