@@ -16,8 +16,9 @@ from mcp_authz.identity import Identifier
 from mcp_authz.ids import new_id
 from mcp_authz.installation import open_installation, utc_now
 from mcp_authz.issuer_keys import IssuerKeys
-from mcp_authz.model import AccessToken, Caller, Thumbprint, Tool, ToolCall
+from mcp_authz.model import Tool, ToolCall
 from mcp_authz.outcome import Forwarded
+from mcp_authz.principals import AccessToken, Caller, Thumbprint
 from mcp_authz.protocol.channel import ModernChannel
 from mcp_authz.protocol.reading import Read, Request, read
 from mcp_authz.rules import jose

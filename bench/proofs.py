@@ -20,7 +20,7 @@ from bench.wire import ARGUMENTS
 from mcp_authz.agents import Agents
 from mcp_authz.ids import new_id, new_uuid7
 from mcp_authz.installation import utc_now
-from mcp_authz.model import AccessToken, AgentName, Chain, Link, Proof, Session, Thumbprint
+from mcp_authz.principals import AccessToken, AgentName, Chain, Link, Proof, Session, Thumbprint
 from mcp_authz.rules import dpop
 from mcp_authz.rules.call_proof import Proved, prove_call, read_call_proof
 from mcp_authz.rules.keys import PrivateKey

@@ -14,8 +14,9 @@ from bench.wire import ARGUMENTS
 from mcp_authz import audit
 from mcp_authz.evaluation import effective
 from mcp_authz.installation import utc_now
-from mcp_authz.model import Admitted, Caller, Permit
+from mcp_authz.model import Admitted, Permit
 from mcp_authz.policy.document import policy_input
+from mcp_authz.principals import Caller
 from mcp_authz.protocol.reading import Read, check_headers, is_modern, read
 from mcp_authz.relay import GovernedRelay
 from mcp_authz.rules import strict_json

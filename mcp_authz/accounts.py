@@ -10,8 +10,8 @@ from typing import Any
 
 from mcp_authz import limits
 from mcp_authz.errors import Conflict, InputError, NotFound
-from mcp_authz.model import PersonName
 from mcp_authz.passkey import Invitation, Passkey, SignIn
+from mcp_authz.principals import PersonName
 from mcp_authz.rules.keys import b64url, random_bytes, unb64url
 from mcp_authz.store.ports import Clock, Event, EventKind, Store
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from mcp_authz import limits
 from mcp_authz.errors import Conflict, InputError, NotFound
-from mcp_authz.model import Agent, AgentName, Key, Person, PersonName, Thumbprint
+from mcp_authz.principals import Agent, AgentName, Key, Person, PersonName, Thumbprint
 from mcp_authz.rules.keys import PublicKey
 from mcp_authz.rules.scope import Scope
 from mcp_authz.store.ports import Clock, Event, EventKind, Store

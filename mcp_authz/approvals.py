@@ -11,25 +11,8 @@ from typing import Any
 from mcp_authz import limits
 from mcp_authz.errors import Conflict, InputError, NotFound
 from mcp_authz.ids import new_id
-from mcp_authz.model import (
-    Agent,
-    AgentName,
-    Approval,
-    Assurance,
-    Caller,
-    EndsWith,
-    HeldCall,
-    Hold,
-    HoldId,
-    HoldState,
-    Key,
-    Mode,
-    Person,
-    PersonName,
-    SessionId,
-    ToolCall,
-    Verdict,
-)
+from mcp_authz.model import Approval, Assurance, EndsWith, HeldCall, Hold, HoldId, HoldState, ToolCall, Verdict
+from mcp_authz.principals import Agent, AgentName, Caller, Key, Mode, Person, PersonName, SessionId
 from mcp_authz.rules import session_request
 from mcp_authz.rules import verdict as verdicts
 from mcp_authz.rules.difference import Difference, differences

@@ -11,7 +11,8 @@ from typing import Any
 
 from mcp_authz import limits
 from mcp_authz.errors import InputError
-from mcp_authz.model import Approval, Caller, Deny, Hold, Observed, Permit, ToolCall
+from mcp_authz.model import Approval, Deny, Hold, Observed, Permit, ToolCall
+from mcp_authz.principals import Caller
 from mcp_authz.rules.canonical import canonical
 from mcp_authz.store.ports import Event
 

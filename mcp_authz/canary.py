@@ -10,32 +10,26 @@ from datetime import timedelta
 
 from mcp_authz.errors import PolicyError
 from mcp_authz.evaluation import Evaluator
-from mcp_authz.model import (
+from mcp_authz.model import Classification, Deny, Hazard, Permit, Tool, ToolCall, ToolName
+from mcp_authz.policy.document import policy_input
+from mcp_authz.principals import (
     AccessToken,
     Agent,
     AgentName,
     Caller,
     Chain,
-    Classification,
-    Deny,
     Grant,
     GrantId,
-    Hazard,
     Link,
     LinkId,
     Mode,
-    Permit,
     Person,
     PersonName,
     Proof,
     Session,
     SessionId,
     Thumbprint,
-    Tool,
-    ToolCall,
-    ToolName,
 )
-from mcp_authz.policy.document import policy_input
 from mcp_authz.rules.decision import required_rules
 from mcp_authz.rules.scope import Scope, ScopeTemplate
 from mcp_authz.store.ports import Clock

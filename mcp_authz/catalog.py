@@ -14,7 +14,8 @@ import anyio
 from mcp_authz import limits
 from mcp_authz.downstream import Downstream
 from mcp_authz.errors import ConfigError, DownstreamError, InputError
-from mcp_authz.model import Caller, Tool, ToolName
+from mcp_authz.model import Tool, ToolName
+from mcp_authz.principals import Caller
 from mcp_authz.rules import strict_json
 from mcp_authz.rules.classify import ServerRules, classify, tool_name
 from mcp_authz.rules.definition import definition_digest

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from mcp_authz import limits
 from mcp_authz.agents import agent_name
 from mcp_authz.errors import Conflict, InputError, NotFound
-from mcp_authz.model import Agent, AgentName
+from mcp_authz.principals import Agent, AgentName
 from mcp_authz.rules.scope import Scope
 from mcp_authz.store.ports import Clock, Event, Store
 

@@ -9,7 +9,8 @@ from typing import Any, Final, Literal
 
 from mcp_authz import limits
 from mcp_authz.ids import new_id
-from mcp_authz.model import Admitted, Caller, HeldCall, Mode
+from mcp_authz.model import Admitted, HeldCall
+from mcp_authz.principals import Caller, Mode
 from mcp_authz.rules.context_token import SALT_BYTES, Approved, CallContext, pairwise, sign_context
 from mcp_authz.rules.hold import evidence_assurance
 from mcp_authz.rules.keys import PrivateKey, random_bytes

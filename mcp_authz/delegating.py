@@ -16,7 +16,7 @@ from mcp_authz.agents import current_keys
 from mcp_authz.errors import Conflict, DelegationError, InputError, SignatureRefused
 from mcp_authz.hop import Hop, HopPolicy
 from mcp_authz.ids import new_link
-from mcp_authz.model import Agent, AgentName, Chain, Link, Mode, Person, Session, Thumbprint
+from mcp_authz.principals import Agent, AgentName, Chain, Link, Mode, Person, Session, Thumbprint
 from mcp_authz.rules.constraint import ToolsMap
 from mcp_authz.rules.delegation import check_hop
 from mcp_authz.rules.scope import Scope, common, narrow

@@ -11,7 +11,7 @@ from typing import Final
 
 from mcp_authz import limits
 from mcp_authz.errors import Conflict
-from mcp_authz.model import AgentName, Key, Thumbprint
+from mcp_authz.principals import AgentName, Key, Thumbprint
 from mcp_authz.rules.keys import PublicKey, random_bytes
 from mcp_authz.store.ports import Clock, Enrolment, Event, Store
 

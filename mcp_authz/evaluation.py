@@ -9,9 +9,10 @@ from typing import Any
 
 from mcp_authz import limits
 from mcp_authz.errors import InputError, ScopeError
-from mcp_authz.model import Approval, Caller, Chain, Decision, Deny, RuleId, ToolCall
+from mcp_authz.model import Approval, Decision, Deny, RuleId, ToolCall
 from mcp_authz.policy.document import policy_input
 from mcp_authz.policy.engine import PolicyEngine
+from mcp_authz.principals import Caller, Chain
 from mcp_authz.proving import too_weak
 from mcp_authz.rules.attributes import resource_attributes
 from mcp_authz.rules.binding import action_digest

@@ -12,9 +12,10 @@ import anyio
 from mcp_authz import audit, limits
 from mcp_authz.errors import DownstreamError, DownstreamRefusal, InputError, StoreError
 from mcp_authz.ids import new_id
-from mcp_authz.model import Admitted, Caller, HoldId, HoldState
+from mcp_authz.model import Admitted, HoldId, HoldState
 from mcp_authz.outcome import Asked, Broken, Forwarded, Outcome
 from mcp_authz.parts import Parts
+from mcp_authz.principals import Caller
 from mcp_authz.relay import Channel, GovernedRelay
 from mcp_authz.rules.message import OWN_META
 from mcp_authz.rules.request_state import RequestState, seal_state

@@ -17,9 +17,10 @@ from mcp_authz.evaluation import Evaluation
 from mcp_authz.forwarding import Forwarding
 from mcp_authz.holding import Waiting, once
 from mcp_authz.ids import new_id
-from mcp_authz.model import Admitted, Approval, Caller, Deny, Hold, HoldState, Permit, RuleId, Tool, ToolCall
+from mcp_authz.model import Admitted, Approval, Deny, Hold, HoldState, Permit, RuleId, Tool, ToolCall
 from mcp_authz.outcome import Held, Outcome, Refused, Replayed
 from mcp_authz.parts import Parts
+from mcp_authz.principals import Caller
 from mcp_authz.proving import Proofs
 from mcp_authz.relay import Channel, clean
 from mcp_authz.requesting import SessionRequest, cannot_ask

@@ -14,8 +14,9 @@ from mcp_authz import limits
 from mcp_authz.approvals import Approvals, Asker, CannotBeShown, evidence
 from mcp_authz.errors import Conflict, DownstreamRefusal, InputError
 from mcp_authz.ids import new_id
-from mcp_authz.model import Approval, Caller, Deny, HeldCall, Hold, HoldId, HoldState, RuleId, ToolCall
+from mcp_authz.model import Approval, Deny, HeldCall, Hold, HoldId, HoldState, RuleId, ToolCall
 from mcp_authz.outcome import Asked, Held, Refused, Replayed
+from mcp_authz.principals import Caller
 from mcp_authz.relay import Channel
 from mcp_authz.rules import session_request
 from mcp_authz.rules.display import displayed

@@ -8,9 +8,10 @@ from datetime import datetime, timedelta
 from math import ceil
 from typing import Any, Final, Protocol
 
-from mcp_authz.model import Agent, AgentName, Chain, Deny, Hazard, Link, Person, Proof, RuleId, Session, Thumbprint
+from mcp_authz.model import Deny, Hazard, RuleId
 from mcp_authz.policy.document import actor_members, chain_members, person_members, rfc3339, session_members
 from mcp_authz.policy.engine import PolicyEngine
+from mcp_authz.principals import Agent, AgentName, Chain, Link, Person, Proof, Session, Thumbprint
 from mcp_authz.rules.constraint import to_json
 
 ACTION: Final = "delegate"

@@ -11,7 +11,7 @@ import anyio
 
 from mcp_authz import limits
 from mcp_authz.errors import AuthzError, Conflict, FetchRefused, InputError, KeyRefused, NotFound
-from mcp_authz.model import Agent, AgentName, Key, Thumbprint
+from mcp_authz.principals import Agent, AgentName, Key, Thumbprint
 from mcp_authz.rules import client_metadata
 from mcp_authz.rules.keys import PublicKey
 from mcp_authz.store.ports import Clock, Event, Store

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Final, Literal
 
 from mcp_authz.errors import AuthzError, InputError, SignatureRefused, TokenRefused
-from mcp_authz.model import AccessToken, Caller, Proof
+from mcp_authz.principals import AccessToken, Caller, Proof
 from mcp_authz.rules.dpop import DpopProof, NonceRefused, Nonces, only_proof, read_proof
 from mcp_authz.rules.keys import PublicKey
 from mcp_authz.rules.token import read_access_token

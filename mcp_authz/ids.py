@@ -6,7 +6,7 @@ import base64
 import secrets
 from datetime import datetime
 
-from mcp_authz.model import LinkId
+from mcp_authz.principals import LinkId
 from mcp_authz.rules import link_id
 
 

@@ -8,17 +8,15 @@ from datetime import datetime, timedelta
 from enum import IntEnum, StrEnum
 from typing import Any, Literal, NewType
 
-from mcp_authz.rules.constraint import ToolsMap
+from mcp_authz.principals import AgentName, Mode, PersonName, Proof, SessionId
 from mcp_authz.rules.scope import Scope, ScopeTemplate
 
-AgentName = NewType("AgentName", str)
-PersonName = NewType("PersonName", str)
-Thumbprint = NewType("Thumbprint", str)  # RFC 7638, base64url
-GrantId = NewType("GrantId", str)
-SessionId = NewType("SessionId", str)
-LinkId = NewType("LinkId", str)
 HoldId = NewType("HoldId", str)
+
+
 RuleId = NewType("RuleId", str)
+
+
 ToolName = NewType("ToolName", str)  # `server__tool`, as callers, scopes and policy know it
 
 
@@ -28,14 +26,6 @@ class Hazard(StrEnum):
     READ = "read"
     WRITE = "write"
     DESTRUCTIVE = "destructive"
-
-
-class Proof(IntEnum):
-    """How a call was proved; a larger one is stronger."""
-
-    BEARER = 1
-    DPOP = 2
-    SIGNED = 3
 
 
 class Assurance(IntEnum):
@@ -52,188 +42,7 @@ class Assurance(IntEnum):
         return self.name.lower().replace("_", "-")
 
 
-class Mode(StrEnum):
-    """How an agent stands to the person it acts for (DESIGN section 7)."""
-
-    OWN = "own"
-    DELEGATED = "delegated"
-    IMPERSONATED = "impersonated"
-
-
-Status = Literal["active", "revoked"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Once:
-    """Something that may be used once: a proof id, an assertion id, a `requestState`."""
-
-    kind: str
-    id: str
-    expires_at: datetime
-
-
 EndsWith = Literal["rule", "session", "delegation"]  # whose end is the end of a hold
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Person:
-    """A person who can be a subject, an owner or an approver."""
-
-    name: PersonName
-    groups: frozenset[str] = frozenset()
-    status: Status = "active"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Agent:
-    """An agent as the operator registered it."""
-
-    name: AgentName
-    owner: PersonName
-    labels: Mapping[str, str] = field(default_factory=dict)
-    roles: frozenset[str] = frozenset()
-    ceiling: frozenset[Scope] = frozenset()
-    depth: int = 0  # how many further delegation steps it may start
-    delegates_to: frozenset[AgentName] = frozenset()
-    interactive: bool = False
-    parent: AgentName | None = None  # of a child, `coder/worker-7`: the agent that named it and answers for it
-    ends_at: datetime | None = None  # of a child: the end of the link that enrolled it
-    metadata_url: str | None = None  # where an agent that is hosted elsewhere says who it is, and its keys
-    status: Status = "active"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Key:
-    """A public key that belongs to exactly one agent or person."""
-
-    thumbprint: Thumbprint
-    holder: str  # `agent:NAME` or `user:NAME`
-    raw: bytes  # 32 bytes, Ed25519
-    added_at: datetime
-    retires_at: datetime | None = None  # set by a rotation: valid for what was issued before, until then
-    status: Status = "active"
-    proved: bool = True  # False: a document says so, and its agent has not signed in with the key yet
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Grant:
-    """What a person has agreed that an agent may do for them."""
-
-    id: GrantId
-    subject: PersonName | None  # None: the agent works for itself, as its owner said
-    agent: AgentName
-    scope: frozenset[Scope]
-    tools: ToolsMap | None  # None permits every tool that the scopes permit
-    granted_at: datetime
-    expires_at: datetime
-    status: Status = "active"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Session:
-    """One use of a grant for one task."""
-
-    id: SessionId
-    grant: GrantId
-    subject: PersonName | None  # None in mode `own`
-    agent: AgentName  # who holds the root link
-    mode: Mode
-    purpose: str
-    started_at: datetime
-    expires_at: datetime
-    last_used_at: datetime
-    max_calls: int | None = None
-    calls_made: int = 0
-    status: Status = "active"
-
-    @property
-    def principal(self) -> str:
-        """The subject as a principal: `user:alice`; in mode `own` the agent itself, `agent:planner`."""
-        return f"agent:{self.agent}" if self.subject is None else f"user:{self.subject}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Link:
-    """One delegation step, as the store holds it; only `rules.delegation.verify_chain` makes it count."""
-
-    id: LinkId
-    session: SessionId
-    parent: LinkId | None  # None at the session's root
-    holder: AgentName
-    scope: frozenset[Scope]
-    tools: ToolsMap | None
-    depth: int  # 0 at the root
-    max_depth: int
-    issued_at: datetime
-    expires_at: datetime
-    max_calls: int | None = None
-    calls_made: int = 0
-    reason: str = ""
-    holder_key: Thumbprint | None = None  # the one key it was given to; None: whatever key its holder has
-    signed_by: Thumbprint | None = None  # the delegator's key that signed it, or that asked the gateway for it
-    statement: bytes | None = None  # the digest of what the delegator signed (`rules.signed_link`)
-    status: Status = "active"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chain:
-    """Verified links, root to leaf; made by `rules.delegation.verify_chain` only."""
-
-    links: tuple[Link, ...]
-
-    @property
-    def leaf(self) -> Link:
-        """The link of the agent that acts now."""
-        return self.links[-1]
-
-    @property
-    def agents(self) -> tuple[AgentName, ...]:
-        """The holders, root first."""
-        return tuple(link.holder for link in self.links)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AccessToken:
-    """The claims of an access token whose signature, issuer, audience and times have been checked."""
-
-    id: str  # jti
-    client_id: str
-    actor: AgentName
-    key: Thumbprint  # the agent key that logged in
-    subject: str  # `user:NAME`; `agent:NAME` in the agent's own name, and in sessions without a person
-    session: SessionId | None
-    link: LinkId | None
-    scope: frozenset[Scope]
-    issued_at: datetime
-    expires_at: datetime
-    confirmation: Thumbprint | None = None  # `cnf.jkt`: the key whose proof each use needs (RFC 9449 section 6)
-    mode: Mode | None = None  # of its session
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Caller:
-    """Who makes a request, verified by steps 3 to 6 of the road.
-
-    `session`, `chain`, `grant` and `person` are all None, or none of them is.
-    """
-
-    agent: Agent
-    key: Thumbprint
-    proof: Proof
-    token: AccessToken
-    person: Person | None = None
-    grant: Grant | None = None
-    session: Session | None = None
-    chain: Chain | None = None
-    session_over: bool = False  # the token names a session, and it has ended
-    holders: Mapping[AgentName, Agent] = field(default_factory=dict)  # every agent of the chain, as registered
-    public_key: bytes = b""  # of `key`: 32 bytes, Ed25519
-    once: tuple[Once, ...] = ()  # the proofs of this very request: each counts once, and is not remembered yet
-
-    @property
-    def ceilings(self) -> Mapping[AgentName, frozenset[Scope]]:
-        """What each agent of the chain may have at most as it is registered now; the caller's own is among them."""
-        return {**{name: agent.ceiling for name, agent in self.holders.items()}, self.agent.name: self.agent.ceiling}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

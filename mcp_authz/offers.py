@@ -9,7 +9,8 @@ from typing import Any
 from mcp_authz.catalog import Catalog, could_ever_use
 from mcp_authz.downstream import PROMPTS, RESOURCES, TEMPLATES, Downstream, Offer
 from mcp_authz.errors import DownstreamError
-from mcp_authz.model import Caller, Tool, ToolCall
+from mcp_authz.model import Tool, ToolCall
+from mcp_authz.principals import Caller
 from mcp_authz.relay import clean
 from mcp_authz.rules.call_proof import BOUND
 from mcp_authz.rules.offered import COMPLETE, GET, READ, fits_template

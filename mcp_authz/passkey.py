@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from mcp_authz.model import PersonName, Status
+from mcp_authz.principals import PersonName, Status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from mcp_authz.errors import DelegationError, InputError, SignatureRefused, TokenRefused
-from mcp_authz.model import Caller, Deny, Once, Proof, ProofNeeded, RuleId
+from mcp_authz.model import Deny, ProofNeeded, RuleId
+from mcp_authz.principals import Caller, Once, Proof
 from mcp_authz.rules import link_id
 from mcp_authz.rules.call_proof import DELEGATION, INVOCATION, CallProof, Proved, proved, read_call_proof
 from mcp_authz.rules.keys import PublicKey

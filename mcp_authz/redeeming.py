@@ -15,7 +15,7 @@ from mcp_authz import limits
 from mcp_authz.delegating import Delegations, Source, made, refused
 from mcp_authz.errors import Conflict, DelegationError, InputError, SignatureRefused, TokenRefused
 from mcp_authz.issuer_keys import IssuerKeys
-from mcp_authz.model import Agent, AgentName, Chain, Key, Link, LinkId, Session, SessionId, Thumbprint
+from mcp_authz.principals import Agent, AgentName, Chain, Key, Link, LinkId, Session, SessionId, Thumbprint
 from mcp_authz.rules import link_id as ids
 from mcp_authz.rules.keys import PublicKey
 from mcp_authz.rules.signed_link import Given, Purpose, SignedChain, SignedLink, sign_root, verify_links

@@ -23,25 +23,19 @@ from mcp_authz.model import (
     Approval,
     ApprovalRule,
     Assurance,
-    Caller,
     Deny,
-    Grant,
     HeldCall,
     Hold,
     HoldId,
     HoldState,
-    Link,
-    Mode,
     Permit,
-    PersonName,
     RuleId,
-    Session,
-    SessionId,
     Tool,
     ToolCall,
 )
 from mcp_authz.outcome import Forwarded, Held, Outcome, Refused, Replayed
 from mcp_authz.parts import Parts
+from mcp_authz.principals import Caller, Grant, Link, Mode, PersonName, Session, SessionId
 from mcp_authz.proving import Proofs
 from mcp_authz.relay import Channel
 from mcp_authz.rules import session_request

@@ -6,14 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from mcp_authz.errors import NotFound
-from mcp_authz.model import (
+from mcp_authz.model import HeldCall, HoldId, HoldState
+from mcp_authz.principals import (
     Agent,
     AgentName,
     Grant,
     GrantId,
-    HeldCall,
-    HoldId,
-    HoldState,
     Key,
     Link,
     LinkId,

@@ -12,7 +12,7 @@ from mcp_authz import limits
 from mcp_authz.delegating import link_fields
 from mcp_authz.errors import Conflict, ConstraintError, DelegationError, InputError, NotFound, TokenRefused
 from mcp_authz.ids import new_id, new_link
-from mcp_authz.model import (
+from mcp_authz.principals import (
     AccessToken,
     Agent,
     AgentName,

@@ -9,8 +9,9 @@ from typing import Final
 from mcp_authz.config import ApprovalConfig, Config, ServerConfig, ToolConfig
 from mcp_authz.context import ContextAudience
 from mcp_authz.errors import ConfigError, ScopeError
-from mcp_authz.model import AgentName, ApprovalRule, Assurance, Classification, Hazard, PersonName, Proof
+from mcp_authz.model import ApprovalRule, Assurance, Classification, Hazard
 from mcp_authz.policy.cedar import CedarEngine
+from mcp_authz.principals import AgentName, PersonName, Proof
 from mcp_authz.rules.attributes import parse_template
 from mcp_authz.rules.classify import Classified, ServerRules
 from mcp_authz.rules.decision import ApprovalFloor

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from mcp_authz import limits
 from mcp_authz.errors import DelegationError, InputError, SignatureRefused, TokenRefused
-from mcp_authz.model import Link
+from mcp_authz.principals import Link
 from mcp_authz.rules import link_id as ids
 from mcp_authz.rules.keys import PublicKey
 from mcp_authz.rules.signed_link import SignedChain, SignedLink, verify_signatures

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from mcp_authz import limits
 from mcp_authz.errors import DelegationError, TokenRefused
-from mcp_authz.model import AccessToken, Agent, Caller, Chain, Grant, Key, Link, Proof, Session
+from mcp_authz.principals import AccessToken, Agent, Caller, Chain, Grant, Key, Link, Proof, Session
 from mcp_authz.rules.delegation import verify_chain
 from mcp_authz.store.ports import Standing
 

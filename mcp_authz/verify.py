@@ -18,7 +18,8 @@ import anyio.to_thread
 
 from mcp_authz import limits
 from mcp_authz.errors import AuthzError, SignatureRefused
-from mcp_authz.model import Assurance, Mode
+from mcp_authz.model import Assurance
+from mcp_authz.principals import Mode
 from mcp_authz.published_keys import PublishedKeys, read_jwks
 from mcp_authz.rules import jose
 from mcp_authz.rules.context_token import HEADER, META, Approved, CallContext, Expected, read_context

@@ -18,6 +18,7 @@ LAYERS = [
         "mcp_authz.errors",
         "mcp_authz.limits",
         "mcp_authz.model",
+        "mcp_authz.principals",
         "mcp_authz.passkey",
         "mcp_authz.rules",
         "mcp_authz.rules.scope",

@@ -23,7 +23,8 @@ from mcp_authz.agents import Agents, People
 from mcp_authz.cli.listening import listening
 from mcp_authz.cli.serve import open_app
 from mcp_authz.config import Config, parse_config
-from mcp_authz.model import Assurance, Grant, HoldId, Link, PersonName, Session
+from mcp_authz.model import Assurance, HoldId
+from mcp_authz.principals import Grant, Link, PersonName, Session
 from mcp_authz.protocol.answers import ENVELOPE
 from mcp_authz.protocol.app import App
 from mcp_authz.rules import jose

@@ -24,7 +24,8 @@ from mcp_authz.cli.serve import open_app
 from mcp_authz.config import Config, parse_config
 from mcp_authz.errors import AuthzError
 from mcp_authz.installation import utc_now
-from mcp_authz.model import Assurance, HoldId, PersonName
+from mcp_authz.model import Assurance, HoldId
+from mcp_authz.principals import PersonName
 from mcp_authz.rules.display import displayed
 from mcp_authz.rules.keys import PrivateKey
 from mcp_authz.rules.log import first_break

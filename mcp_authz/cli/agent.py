@@ -28,7 +28,7 @@ from mcp_authz.errors import ConfigError, NotFound
 from mcp_authz.fetching import Fetcher
 from mcp_authz.hosted import HostedAgents
 from mcp_authz.installation import Installation
-from mcp_authz.model import AgentName, Key
+from mcp_authz.principals import AgentName, Key
 from mcp_authz.rules.keys import PrivateKey, PublicKey
 from mcp_authz.rules.scope import Scope, parse_scopes
 

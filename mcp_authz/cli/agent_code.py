@@ -13,7 +13,7 @@ from mcp_authz.enrolment import Code, Codes
 from mcp_authz.errors import NotFound
 from mcp_authz.fetching import Fetcher
 from mcp_authz.hosted import HostedAgents
-from mcp_authz.model import AgentName
+from mcp_authz.principals import AgentName
 from mcp_authz.rules.client_metadata import showable
 from mcp_authz.rules.log import timestamp
 

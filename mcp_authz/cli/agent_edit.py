@@ -14,7 +14,7 @@ from mcp_authz.cli.output import next_step, print_json, say
 from mcp_authz.cli.states import shown_words
 from mcp_authz.config import Config
 from mcp_authz.errors import NotFound
-from mcp_authz.model import Agent
+from mcp_authz.principals import Agent
 from mcp_authz.rules.delegation import uncovered
 from mcp_authz.rules.scope import parse_scopes
 from mcp_authz.settings import role_scopes

@@ -29,7 +29,7 @@ from mcp_authz.errors import (
     InputError,
     SignatureRefused,
 )
-from mcp_authz.model import Agent
+from mcp_authz.principals import Agent
 from mcp_authz.rules.constraint import ToolsMap
 from mcp_authz.rules.display import visible
 from mcp_authz.rules.keys import PrivateKey, PublicKey

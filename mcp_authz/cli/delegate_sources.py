@@ -21,7 +21,7 @@ from mcp_authz.cli import keyfile, terminal
 from mcp_authz.cli.invocation import installation, named_config
 from mcp_authz.config import Config, find_config, load_config, user_data_dir
 from mcp_authz.errors import ConfigError, InputError, NotFound, StoreError
-from mcp_authz.model import Agent
+from mcp_authz.principals import Agent
 from mcp_authz.rules import strict_json
 from mcp_authz.rules.classify import tool_name
 from mcp_authz.rules.keys import PrivateKey, PublicKey

@@ -15,7 +15,7 @@ from mcp_authz.cli.output import facts, local, next_step, print_json, say, short
 from mcp_authz.cli.states import grant_state, shown_subject, shown_words
 from mcp_authz.cli.tools_typed import Tools, Where, shown_tools, typed_tools
 from mcp_authz.errors import DelegationError, NotFound
-from mcp_authz.model import Grant, GrantId
+from mcp_authz.principals import Grant, GrantId
 from mcp_authz.rules.scope import parse_scopes
 from mcp_authz.sessions import Sessions
 from mcp_authz.store.ports import Store

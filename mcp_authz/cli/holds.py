@@ -16,7 +16,8 @@ from mcp_authz.cli.output import local, next_step, on_terminal, print_json, say,
 from mcp_authz.cli.watching import watch
 from mcp_authz.errors import Conflict, SignatureRefused
 from mcp_authz.installation import Installation
-from mcp_authz.model import Assurance, HeldCall, HoldId, HoldState, PersonName, Verdict
+from mcp_authz.model import Assurance, HeldCall, HoldId, HoldState, Verdict
+from mcp_authz.principals import PersonName
 from mcp_authz.rules.display import displayed, for_whom, visible
 from mcp_authz.rules.keys import PrivateKey, random_bytes
 from mcp_authz.rules.session_request import sentence

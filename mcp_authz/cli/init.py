@@ -18,7 +18,7 @@ from mcp_authz.cli.output import next_step, say
 from mcp_authz.config import Config, load_config, user_config_dir
 from mcp_authz.errors import ConfigError
 from mcp_authz.installation import Installation, open_installation
-from mcp_authz.model import Person, PersonName
+from mcp_authz.principals import Person, PersonName
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 

@@ -20,7 +20,7 @@ from mcp_authz.cli.states import Open, link_state, session_state, shown_budget, 
 from mcp_authz.cli.tools_typed import Tools, Where, shown_tools, typed_tools
 from mcp_authz.errors import DelegationError, NotFound
 from mcp_authz.installation import Installation
-from mcp_authz.model import Grant, Link, LinkId, Mode, Session, SessionId
+from mcp_authz.principals import Grant, Link, LinkId, Mode, Session, SessionId
 from mcp_authz.rules.display import visible
 from mcp_authz.rules.scope import parse_scopes
 from mcp_authz.sessions import Sessions

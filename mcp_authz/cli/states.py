@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from mcp_authz import limits
-from mcp_authz.model import Grant, Link, LinkId, PersonName, Session, SessionId
+from mcp_authz.principals import Grant, Link, LinkId, PersonName, Session, SessionId
 from mcp_authz.store.ports import Store
 
 

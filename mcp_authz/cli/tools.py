@@ -16,7 +16,8 @@ from mcp_authz.cli.options import Json
 from mcp_authz.cli.output import draw, next_step, print_json, say, table
 from mcp_authz.errors import Conflict, NotFound
 from mcp_authz.installation import Installation
-from mcp_authz.model import Proof, Tool
+from mcp_authz.model import Tool
+from mcp_authz.principals import Proof
 from mcp_authz.rules.classify import tool_name
 from mcp_authz.rules.definition import DEFINITION_MEMBERS
 from mcp_authz.rules.display import visible

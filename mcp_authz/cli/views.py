@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from mcp_authz.model import Agent, Grant, HeldCall, Key, Link, Person, Session
+from mcp_authz.model import HeldCall
 from mcp_authz.passkey import Passkey
+from mcp_authz.principals import Agent, Grant, Key, Link, Person, Session
 from mcp_authz.rules.constraint import ToolsMap, to_json
 from mcp_authz.rules.log import timestamp
 from mcp_authz.store.ports import Record

@@ -9,7 +9,7 @@ from mcp_authz.agents import current_keys
 from mcp_authz.doctor.belongings import agent_keys
 from mcp_authz.doctor.finding import Case, Finding, broken, fine, named, note
 from mcp_authz.errors import KeyRefused
-from mcp_authz.model import Agent, Grant
+from mcp_authz.principals import Agent, Grant
 from mcp_authz.rules.keys import PrivateKey
 from mcp_authz.store.glance import Inside
 

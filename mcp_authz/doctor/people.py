@@ -9,7 +9,8 @@ from typing import Final
 
 from mcp_authz.doctor.finding import Case, Finding, broken, fine, named, note
 from mcp_authz.errors import AuthzError
-from mcp_authz.model import ApprovalRule, Assurance, Person, PersonName
+from mcp_authz.model import ApprovalRule, Assurance
+from mcp_authz.principals import Person, PersonName
 from mcp_authz.rules.keys import PrivateKey
 from mcp_authz.settings import approval_floor
 from mcp_authz.store.glance import Inside

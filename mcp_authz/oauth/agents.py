@@ -16,10 +16,10 @@ from mcp_authz import limits
 from mcp_authz.agents import Agents
 from mcp_authz.enrolment import CodeRefused, Codes
 from mcp_authz.errors import Conflict, InputError, KeyRefused, SignatureRefused, StoreError
-from mcp_authz.model import AgentName, Key
 from mcp_authz.oauth.client import Client, ClientDoor
 from mcp_authz.oauth.form import Form, read_form
 from mcp_authz.oauth.refusal import Refusal
+from mcp_authz.principals import AgentName, Key
 from mcp_authz.protocol.throttle import Throttle, source
 from mcp_authz.rules.client_metadata import document, jwk_set, showable
 from mcp_authz.rules.key_proof import enrolment_url, read_key_proof, rotation_url

@@ -8,9 +8,9 @@ from typing import Any, Final
 from mcp_authz.agents import agent_name
 from mcp_authz.delegating import Asked
 from mcp_authz.errors import ConstraintError, InputError, ScopeError
-from mcp_authz.model import AgentName
 from mcp_authz.oauth.form import Form
 from mcp_authz.oauth.refusal import Refusal
+from mcp_authz.principals import AgentName
 from mcp_authz.rules import strict_json
 from mcp_authz.rules.constraint import ToolsMap, parse_tools, to_json
 from mcp_authz.rules.delegation import uncovered

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from mcp_authz.agents import current_keys
 from mcp_authz.errors import Conflict, DelegationError, InputError, SignatureRefused
-from mcp_authz.model import Agent, AgentName, Thumbprint
 from mcp_authz.oauth.refusal import Refusal, invalid_client
+from mcp_authz.principals import Agent, AgentName, Thumbprint
 from mcp_authz.redeeming import Chains
 from mcp_authz.rules import link_id as ids
 from mcp_authz.rules.keys import PublicKey

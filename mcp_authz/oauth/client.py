@@ -11,10 +11,10 @@ from mcp_authz import limits
 from mcp_authz.agents import current_keys
 from mcp_authz.errors import SignatureRefused
 from mcp_authz.hosted import HostedAgents
-from mcp_authz.model import Agent, AgentName, Key, Thumbprint
 from mcp_authz.oauth.child import Children
 from mcp_authz.oauth.form import Form
 from mcp_authz.oauth.refusal import invalid_client
+from mcp_authz.principals import Agent, AgentName, Key, Thumbprint
 from mcp_authz.rules import client_metadata, jose
 from mcp_authz.rules.jose import UnverifiedJws
 from mcp_authz.rules.keys import PublicKey

@@ -12,12 +12,12 @@ from authlib.oauth2.rfc6749.requests import BasicOAuth2Payload  # type: ignore[i
 
 from mcp_authz.delegating import Delegations
 from mcp_authz.errors import SignatureRefused
-from mcp_authz.model import Thumbprint
 from mcp_authz.oauth.client import METHOD, Client, ClientDoor
 from mcp_authz.oauth.form import Form
 from mcp_authz.oauth.issuing import Issuer
 from mcp_authz.oauth.refusal import Refusal
 from mcp_authz.oauth.token_types import JWT_TYPE, TOKEN_EXCHANGE
+from mcp_authz.principals import Thumbprint
 from mcp_authz.redeeming import Chains
 from mcp_authz.rules.dpop import DpopProof, NonceRefused, Nonces, only_proof, read_proof
 from mcp_authz.sessions import Sessions

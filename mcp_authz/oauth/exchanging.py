@@ -7,13 +7,13 @@ from dataclasses import replace
 from mcp_authz.agents import current_keys
 from mcp_authz.delegating import Asked, Source
 from mcp_authz.errors import AuthzError, Conflict, DelegationError, InputError, SignatureRefused, TokenRefused
-from mcp_authz.model import AccessToken, Caller, Chain, Link, Mode, Proof, Session, Thumbprint
 from mcp_authz.oauth.asking import asked_delegation, asked_out_of, asked_scope, carried
 from mcp_authz.oauth.client import Client
 from mcp_authz.oauth.core import Core, Posted
 from mcp_authz.oauth.issuing import Answer
 from mcp_authz.oauth.refusal import Refusal
 from mcp_authz.oauth.token_types import ACCESS_TOKEN_TYPE
+from mcp_authz.principals import AccessToken, Caller, Chain, Link, Mode, Proof, Session, Thumbprint
 from mcp_authz.redeeming import is_signed_for
 from mcp_authz.rules.delegation import uncovered
 from mcp_authz.rules.signed_link import parse_chain

@@ -12,11 +12,11 @@ from mcp_authz.delegating import link_fields
 from mcp_authz.errors import AuthzError, InputError, SignatureRefused
 from mcp_authz.ids import new_id
 from mcp_authz.issuer_keys import IssuerKeys
-from mcp_authz.model import AccessToken, Agent, AgentName, Chain, Link, LinkId, Session, Thumbprint
 from mcp_authz.oauth.asking import details
 from mcp_authz.oauth.client import Client
 from mcp_authz.oauth.refusal import Refusal
 from mcp_authz.oauth.token_types import JWT_TYPE
+from mcp_authz.principals import AccessToken, Agent, AgentName, Chain, Link, LinkId, Session, Thumbprint
 from mcp_authz.rules import jose
 from mcp_authz.rules.scope import Scope, common
 from mcp_authz.rules.signed_link import read_unverified, write_chain

@@ -13,10 +13,10 @@ from authlib.oauth2.rfc6749.endpoint import Endpoint, EndpointRequest  # type: i
 
 from mcp_authz import limits
 from mcp_authz.errors import DelegationError, SignatureRefused
-from mcp_authz.model import AgentName, LinkId
 from mcp_authz.oauth.client import METHOD, Client
 from mcp_authz.oauth.core import Core, TokenRequest
 from mcp_authz.oauth.refusal import Refusal
+from mcp_authz.principals import AgentName, LinkId
 from mcp_authz.redeeming import revoked
 from mcp_authz.rules.signed_link import parse_chain
 

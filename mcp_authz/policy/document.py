@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from mcp_authz.model import Agent, AgentName, Approval, Caller, Link, Person, Proof, Session, Thumbprint, ToolCall
+from mcp_authz.model import Approval, ToolCall
+from mcp_authz.principals import Agent, AgentName, Caller, Link, Person, Proof, Session, Thumbprint
 from mcp_authz.rules.scope import Scope
 
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from mcp_authz.model import Deny, HeldCall, HoldState, Proof, ProofNeeded
+from mcp_authz.model import Deny, HeldCall, HoldState, ProofNeeded
 from mcp_authz.outcome import Asked, Broken, Forwarded, Held, Outcome, Refused, Replayed
+from mcp_authz.principals import Proof
 from mcp_authz.rules.call_proof import INVOCATION, TYP
 from mcp_authz.rules.decision import DPOP_REQUIRED, REASONS
 from mcp_authz.rules.dpop import ALGORITHMS

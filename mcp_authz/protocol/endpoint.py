@@ -19,7 +19,7 @@ from mcp_authz import limits
 from mcp_authz.errors import StoreError
 from mcp_authz.gateway import Gateway
 from mcp_authz.identity import Identifier, Unidentified
-from mcp_authz.model import Caller, Once
+from mcp_authz.principals import Caller, Once
 from mcp_authz.protocol.answers import UNAUTHENTICATED, Places, dpop_challenge, unauthorized_challenge
 from mcp_authz.protocol.channel import dump
 from mcp_authz.protocol.deferred import Deferred

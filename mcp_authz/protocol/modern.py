@@ -11,7 +11,7 @@ from starlette.types import Receive, Send
 
 from mcp_authz.errors import StoreError
 from mcp_authz.gateway import Gateway
-from mcp_authz.model import Caller
+from mcp_authz.principals import Caller
 from mcp_authz.protocol.answers import BROKEN, UNAVAILABLE, Answer, Error, Places, Result, answer, in_stream
 from mcp_authz.protocol.channel import ModernChannel, dump, sse
 from mcp_authz.protocol.reading import Read

@@ -19,7 +19,8 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from mcp_authz.downstream import PROMPTS, RESOURCES, TEMPLATES
 from mcp_authz.errors import StoreError
 from mcp_authz.gateway import Gateway
-from mcp_authz.model import Caller, Tool
+from mcp_authz.model import Tool
+from mcp_authz.principals import Caller
 from mcp_authz.protocol.answers import BROKEN, UNAVAILABLE, Answer, Error, Places, Result, answer, in_stream
 from mcp_authz.protocol.channel import LegacyChannel
 from mcp_authz.protocol.deferred import Deferred

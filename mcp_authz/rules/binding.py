@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mcp_authz.model import AgentName, SessionId, ToolCall
+from mcp_authz.model import ToolCall
+from mcp_authz.principals import AgentName, SessionId
 from mcp_authz.rules.canonical import digest
 
 

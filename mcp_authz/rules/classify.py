@@ -9,7 +9,8 @@ from fnmatch import fnmatchcase
 from typing import Final
 
 from mcp_authz import limits
-from mcp_authz.model import Classification, Hazard, Proof, ToolName
+from mcp_authz.model import Classification, Hazard, ToolName
+from mcp_authz.principals import Proof
 from mcp_authz.rules.observe import Observing
 from mcp_authz.rules.offered import DEFINITIONS, default_classification
 from mcp_authz.rules.scope import ScopeTemplate

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from mcp_authz import limits
 from mcp_authz.errors import InputError, KeyRefused
-from mcp_authz.model import AgentName, Key
+from mcp_authz.principals import AgentName, Key
 from mcp_authz.rules import strict_json
 from mcp_authz.rules.keys import PublicKey
 from mcp_authz.rules.strict_json import JsonObject

@@ -15,7 +15,8 @@ from typing import Any, Final
 
 from mcp_authz import limits
 from mcp_authz.errors import InputError, SignatureRefused
-from mcp_authz.model import Assurance, Mode
+from mcp_authz.model import Assurance
+from mcp_authz.principals import Mode
 from mcp_authz.rules import jose
 from mcp_authz.rules.canonical import canonical
 from mcp_authz.rules.keys import PrivateKey, PublicKey, b64url, equal, unb64url

@@ -6,18 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from mcp_authz.model import (
-    Approval,
-    ApprovalRule,
-    Decision,
-    Deny,
-    Hazard,
-    Hold,
-    Obligation,
-    Permit,
-    RuleId,
-    Tool,
-)
+from mcp_authz.model import Approval, ApprovalRule, Decision, Deny, Hazard, Hold, Obligation, Permit, RuleId, Tool
 from mcp_authz.policy.engine import PolicyAnswer
 
 REASONS: Final[dict[str, str]] = {

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from mcp_authz import limits
 from mcp_authz.errors import DelegationError
-from mcp_authz.model import Agent, AgentName, Chain, Grant, Link, Session
+from mcp_authz.principals import Agent, AgentName, Chain, Grant, Link, Session
 from mcp_authz.rules.constraint import ToolsMap, tools_narrow
 from mcp_authz.rules.scope import Scope, covered, narrow
 

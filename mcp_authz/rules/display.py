@@ -10,7 +10,8 @@ from datetime import UTC
 from typing import Any, Final
 
 from mcp_authz import limits
-from mcp_authz.model import ApprovalRule, HeldCall, Mode
+from mcp_authz.model import ApprovalRule, HeldCall
+from mcp_authz.principals import Mode
 from mcp_authz.rules import session_request
 
 # Categories whose characters have no shape of their own, or reorder and hide others (UAX #9, Unicode chapter 23).

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from mcp_authz import limits
 from mcp_authz.errors import KeyRefused, SignatureRefused
-from mcp_authz.model import Once, Thumbprint
+from mcp_authz.principals import Once, Thumbprint
 from mcp_authz.rules import es256, jose
 from mcp_authz.rules.es256 import P256Key
 from mcp_authz.rules.keys import PrivateKey, PublicKey, b64url, equal

@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Final
 
-from mcp_authz.model import ApprovalRule, Assurance, HeldCall, HoldState, Mode, Person, Verdict
+from mcp_authz.model import ApprovalRule, Assurance, HeldCall, HoldState, Verdict
+from mcp_authz.principals import Mode, Person
 
 EDGES: Final[dict[HoldState, frozenset[HoldState]]] = {
     HoldState.PENDING: frozenset({HoldState.APPROVED, HoldState.DENIED, HoldState.EXPIRED, HoldState.CANCELLED}),

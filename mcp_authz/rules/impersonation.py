@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from mcp_authz.model import AgentName, PersonName
+from mcp_authz.principals import AgentName, PersonName
 from mcp_authz.rules.scope import Scope, covered
 
 

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Final
 
 from mcp_authz.errors import InputError
-from mcp_authz.model import LinkId
+from mcp_authz.principals import LinkId
 
 _OURS: Final = re.compile(r"l_[a-z2-7]{26}")
 _UUID7: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 from mcp_authz.errors import InputError, SignatureRefused
-from mcp_authz.model import Caller
+from mcp_authz.principals import Caller
 from mcp_authz.rules import strict_json
 from mcp_authz.rules.keys import Sealer, b64url, equal, unb64url
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from mcp_authz import limits
 from mcp_authz.errors import InputError, ScopeError, SignatureRefused
-from mcp_authz.model import AccessToken, AgentName, LinkId, Mode, SessionId, Thumbprint
+from mcp_authz.principals import AccessToken, AgentName, LinkId, Mode, SessionId, Thumbprint
 from mcp_authz.rules import jose
 from mcp_authz.rules.keys import PublicKey
 from mcp_authz.rules.scope import Scope, parse_scopes

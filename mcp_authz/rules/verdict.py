@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from mcp_authz import limits
 from mcp_authz.errors import InputError, SignatureRefused
-from mcp_authz.model import Assurance, HeldCall, PersonName
+from mcp_authz.model import Assurance, HeldCall
+from mcp_authz.principals import PersonName
 from mcp_authz.rules import jose, strict_json
 from mcp_authz.rules.canonical import canonical
 from mcp_authz.rules.display import displayed_digest

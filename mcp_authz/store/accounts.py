@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from mcp_authz import limits
 from mcp_authz.errors import Conflict, NotFound
-from mcp_authz.model import PersonName
 from mcp_authz.passkey import Invitation, Passkey, SignIn
+from mcp_authz.principals import PersonName
 from mcp_authz.store.ports import Event
 from mcp_authz.store.records import append
 from mcp_authz.store.rows import Row, columns, insert, micros, when

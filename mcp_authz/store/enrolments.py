@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Final
 
 from mcp_authz.errors import Conflict
-from mcp_authz.model import AgentName, Key, Thumbprint
+from mcp_authz.principals import AgentName, Key, Thumbprint
 from mcp_authz.store import registry
 from mcp_authz.store.ports import Enrolment, Event
 from mcp_authz.store.records import append

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from mcp_authz.model import (
+from mcp_authz.model import HoldId
+from mcp_authz.principals import (
     Agent,
     AgentName,
     Grant,
     GrantId,
-    HoldId,
     Key,
     Link,
     LinkId,

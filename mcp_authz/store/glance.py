@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from mcp_authz.errors import StoreError
-from mcp_authz.model import Agent, AgentName, Grant, Key, Person, PersonName, SessionId
 from mcp_authz.passkey import Passkey
+from mcp_authz.principals import Agent, AgentName, Grant, Key, Person, PersonName, SessionId
 from mcp_authz.rules.keys import Sealer
 from mcp_authz.rules.log import Break, Stored, first_break
 from mcp_authz.store import accounts, pins, registry

@@ -12,19 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from mcp_authz.errors import Conflict, NotFound
-from mcp_authz.model import (
-    AgentName,
-    Assurance,
-    Hazard,
-    HeldCall,
-    HoldId,
-    HoldState,
-    Mode,
-    PersonName,
-    SessionId,
-    ToolName,
-    Verdict,
-)
+from mcp_authz.model import Assurance, Hazard, HeldCall, HoldId, HoldState, ToolName, Verdict
+from mcp_authz.principals import AgentName, Mode, PersonName, SessionId
 from mcp_authz.rules import strict_json
 from mcp_authz.rules.hold import EDGES, may_follow
 from mcp_authz.store.ports import Event

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from mcp_authz import limits
-from mcp_authz.model import LinkId
+from mcp_authz.principals import LinkId
 from mcp_authz.store.rows import LINK, Row, columns
 from mcp_authz.store.transaction import Transaction
 

@@ -6,14 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
-from mcp_authz.model import (
+from mcp_authz.model import HeldCall, HoldId, HoldState, Verdict
+from mcp_authz.passkey import Invitation, Passkey, SignIn
+from mcp_authz.principals import (
     Agent,
     AgentName,
     Grant,
     GrantId,
-    HeldCall,
-    HoldId,
-    HoldState,
     Key,
     Link,
     LinkId,
@@ -23,9 +22,7 @@ from mcp_authz.model import (
     Session,
     SessionId,
     Thumbprint,
-    Verdict,
 )
-from mcp_authz.passkey import Invitation, Passkey, SignIn
 from mcp_authz.store.facts import (
     Admission,
     Clock,

@@ -7,7 +7,7 @@ from typing import Final
 
 from mcp_authz import limits
 from mcp_authz.errors import Conflict, NotFound
-from mcp_authz.model import (
+from mcp_authz.principals import (
     Agent,
     AgentName,
     Grant,

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Final
 
 from mcp_authz.errors import NotFound
-from mcp_authz.model import HoldId, LinkId
+from mcp_authz.model import HoldId
+from mcp_authz.principals import LinkId
 from mcp_authz.store.holds import cancel
 from mcp_authz.store.lineage import lineage
 from mcp_authz.store.ports import Event, RevocableKind

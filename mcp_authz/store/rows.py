@@ -12,11 +12,10 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final
 
-from mcp_authz.model import (
+from mcp_authz.model import ApprovalRule, Assurance
+from mcp_authz.principals import (
     Agent,
     AgentName,
-    ApprovalRule,
-    Assurance,
     Grant,
     GrantId,
     Key,

@@ -7,7 +7,7 @@ from typing import Final
 
 from mcp_authz import limits
 from mcp_authz.errors import Conflict
-from mcp_authz.model import Agent, Key, Link
+from mcp_authz.principals import Agent, Key, Link
 from mcp_authz.store import registry, rows
 from mcp_authz.store.lineage import lineage
 from mcp_authz.store.ports import Event, Registration, Statement

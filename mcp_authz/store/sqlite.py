@@ -16,14 +16,13 @@ from typing import Any
 
 from mcp_authz import ids, limits
 from mcp_authz.errors import StoreError
-from mcp_authz.model import (
+from mcp_authz.model import HeldCall, HoldId, HoldState, Verdict
+from mcp_authz.passkey import Invitation, Passkey, SignIn
+from mcp_authz.principals import (
     Agent,
     AgentName,
     Grant,
     GrantId,
-    HeldCall,
-    HoldId,
-    HoldState,
     Key,
     Link,
     LinkId,
@@ -32,9 +31,7 @@ from mcp_authz.model import (
     Session,
     SessionId,
     Thumbprint,
-    Verdict,
 )
-from mcp_authz.passkey import Invitation, Passkey, SignIn
 from mcp_authz.rules.keys import Sealer, random_bytes
 from mcp_authz.store import accounts, admission, enrolments, holds, pins, records, registry, revoke, signed
 from mcp_authz.store.changes import Changes

@@ -14,7 +14,8 @@ from mcp_authz import limits
 from mcp_authz.accounts import Accounts
 from mcp_authz.approvals import Approvals, PageAnswer, terms_of
 from mcp_authz.errors import Conflict, NotFound
-from mcp_authz.model import HeldCall, HoldId, HoldState, Person, PersonName
+from mcp_authz.model import HeldCall, HoldId, HoldState
+from mcp_authz.principals import Person, PersonName
 from mcp_authz.rules.display import shown_arguments
 from mcp_authz.rules.keys import b64url, unb64url
 from mcp_authz.rules.verdict import approval_challenge

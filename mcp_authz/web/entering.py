@@ -8,8 +8,8 @@ from starlette.routing import Route
 
 from mcp_authz.accounts import Accounts
 from mcp_authz.errors import Conflict, NotFound
-from mcp_authz.model import PersonName
 from mcp_authz.passkey import Passkey
+from mcp_authz.principals import PersonName
 from mcp_authz.rules.keys import b64url, unb64url
 from mcp_authz.store.ports import Clock
 from mcp_authz.web.challenges import Challenges

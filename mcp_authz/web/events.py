@@ -13,7 +13,8 @@ from starlette.routing import Route
 
 from mcp_authz import limits
 from mcp_authz.accounts import Accounts
-from mcp_authz.model import HeldCall, HoldState, Person
+from mcp_authz.model import HeldCall, HoldState
+from mcp_authz.principals import Person
 from mcp_authz.store.ports import Clock, Store
 from mcp_authz.web import facts
 from mcp_authz.web.visitor import Cookies, Visitor

@@ -9,7 +9,8 @@ from difflib import SequenceMatcher
 from typing import Any, Final
 
 from mcp_authz.approvals import Context
-from mcp_authz.model import ApprovalRule, Hazard, HeldCall, HoldState, Mode, Person
+from mcp_authz.model import ApprovalRule, Hazard, HeldCall, HoldState
+from mcp_authz.principals import Mode, Person
 from mcp_authz.rules import session_request
 from mcp_authz.rules.difference import Difference
 from mcp_authz.rules.display import displayed, for_whom, shown_arguments, through, visible

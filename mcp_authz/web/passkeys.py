@@ -33,8 +33,8 @@ from webauthn.helpers.structs import (
 from mcp_authz import limits
 from mcp_authz.accounts import NewPasskey, ShownPasskey
 from mcp_authz.errors import SignatureRefused
-from mcp_authz.model import PersonName
 from mcp_authz.passkey import Passkey
+from mcp_authz.principals import PersonName
 from mcp_authz.rules.keys import equal
 from mcp_authz.rules.verdict import PasskeyProof
 

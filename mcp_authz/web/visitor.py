@@ -12,8 +12,8 @@ from starlette.responses import Response
 from mcp_authz import limits
 from mcp_authz.accounts import Accounts
 from mcp_authz.errors import AuthzError
-from mcp_authz.model import Person
 from mcp_authz.passkey import SignIn
+from mcp_authz.principals import Person
 from mcp_authz.store.ports import Store
 
 _SECONDS: Final = int(limits.SIGN_IN_LIFETIME.total_seconds())

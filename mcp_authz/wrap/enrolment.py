@@ -12,7 +12,7 @@ from mcp_authz import limits
 from mcp_authz.agents import Agents, People, agent_name, current_keys, person_name
 from mcp_authz.errors import ConfigError, KeyRefused
 from mcp_authz.installation import Installation
-from mcp_authz.model import Agent, AgentName, Grant
+from mcp_authz.principals import Agent, AgentName, Grant
 from mcp_authz.revocation import Revocation
 from mcp_authz.rules.keys import PrivateKey
 from mcp_authz.rules.scope import Scope, covered

@@ -12,7 +12,7 @@ from mcp_authz import limits
 from mcp_authz.enrolment import Codes
 from mcp_authz.errors import Conflict
 from mcp_authz.hosted import HostedAgents
-from mcp_authz.model import AgentName, Thumbprint
+from mcp_authz.principals import AgentName, Thumbprint
 from mcp_authz.rules.key_proof import enrolment_url, prove_key, rotation_url
 from mcp_authz.rules.keys import PrivateKey
 from mcp_authz.rules.scope import parse_scopes

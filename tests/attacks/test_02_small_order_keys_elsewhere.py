@@ -12,7 +12,7 @@ from mcp_authz.enrolment import Codes
 from mcp_authz.errors import KeyRefused, SignatureRefused
 from mcp_authz.hosted import HostedAgents
 from mcp_authz.ids import new_uuid7
-from mcp_authz.model import AgentName
+from mcp_authz.principals import AgentName
 from mcp_authz.rules import strict_json
 from mcp_authz.rules.canonical import canonical
 from mcp_authz.rules.key_proof import TYP, enrolment_url, rotation_url

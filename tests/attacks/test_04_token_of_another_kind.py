@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from mcp_authz.errors import SignatureRefused
-from mcp_authz.model import AccessToken, Assurance, Thumbprint
+from mcp_authz.model import Assurance
+from mcp_authz.principals import AccessToken, Thumbprint
 from mcp_authz.rules import jose
 from mcp_authz.rules.call_proof import Proved, prove_call, read_call_proof
 from mcp_authz.rules.context_token import Expected, read_context, sign_context

@@ -13,7 +13,7 @@ import anyio
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from mcp_authz import limits
-from mcp_authz.model import Once
+from mcp_authz.principals import Once
 from mcp_authz.rules.keys import PrivateKey, b64url
 from mcp_authz.rules.strict_json import dump
 from tests.attacks.test_02_small_order_keys import SMALL_ORDER

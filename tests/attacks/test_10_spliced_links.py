@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mcp_authz.ids import new_uuid7
-from mcp_authz.model import AgentName
+from mcp_authz.principals import AgentName
 from mcp_authz.rules import jose
 from mcp_authz.rules.keys import b64url, unb64url
 from mcp_authz.rules.signed_link import TYP, parse_chain, write_chain

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mcp_authz.changing import Changes, change_agent
-from mcp_authz.model import AgentName
+from mcp_authz.principals import AgentName
 from mcp_authz.rules import jose
 from mcp_authz.rules.constraint import parse_tools
 from mcp_authz.rules.scope import parse_scopes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mcp_authz.model import AgentName
+from mcp_authz.principals import AgentName
 from mcp_authz.rules.scope import parse_scopes
 from mcp_authz.rules.signed_link import parse_chain, write_chain
 from tests.oauth.house import JWT, Actor, House, expect, house, refused

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mcp_authz import limits
-from mcp_authz.model import AgentName
+from mcp_authz.principals import AgentName
 from mcp_authz.rules import jose, link_claims
 from mcp_authz.rules.constraint import parse_tools
 from mcp_authz.rules.keys import PrivateKey, PublicKey

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from mcp_authz.delegating import Asked, Source
-from mcp_authz.model import AgentName, Chain, HoldState, PersonName
+from mcp_authz.model import HoldState
+from mcp_authz.principals import AgentName, Chain, PersonName
 from mcp_authz.store.ports import Event
 from tests.attacks.attacker import Spy, answer_in, spy, tool
 from tests.world import OPERATOR, Actor, World, world

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from mcp_authz.errors import AuthzError
-from mcp_authz.model import Assurance, HoldState, PersonName
+from mcp_authz.model import Assurance, HoldState
+from mcp_authz.principals import PersonName
 from mcp_authz.rules.keys import PrivateKey
 from mcp_authz.rules.verdict import make_statement
 from tests.attacks.attacker import answer_in, handshake, spy, tool

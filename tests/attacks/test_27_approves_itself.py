@@ -12,7 +12,8 @@ from mcp_authz.agents import People
 from mcp_authz.approvals import Approvals
 from mcp_authz.errors import Conflict, NotFound, SignatureRefused
 from mcp_authz.installation import Installation
-from mcp_authz.model import Assurance, HeldCall, HoldState, PersonName
+from mcp_authz.model import Assurance, HeldCall, HoldState
+from mcp_authz.principals import PersonName
 from mcp_authz.rules.keys import PrivateKey, seal_private
 from mcp_authz.rules.verdict import make_statement
 from tests.cli.desk import OPERATOR, PASSPHRASE, Cast, Desk, held_call, hold, sealed, settle

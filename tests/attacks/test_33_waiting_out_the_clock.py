@@ -12,7 +12,8 @@ import pytest
 from mcp_authz import limits
 from mcp_authz.delegating import Asked, Source
 from mcp_authz.errors import AuthzError
-from mcp_authz.model import AgentName, Assurance, Chain, HoldId, HoldState, PersonName
+from mcp_authz.model import Assurance, HoldId, HoldState
+from mcp_authz.principals import AgentName, Chain, PersonName
 from mcp_authz.rules.scope import parse_scopes
 from mcp_authz.rules.verdict import make_statement
 from mcp_authz.store.ports import Event

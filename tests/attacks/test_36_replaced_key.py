@@ -10,7 +10,7 @@ import pytest
 from mcp_authz import limits
 from mcp_authz.client.delegation import delegate
 from mcp_authz.errors import TokenRefused
-from mcp_authz.model import AgentName
+from mcp_authz.principals import AgentName
 from mcp_authz.rules.keys import PrivateKey
 from mcp_authz.rules.scope import parse_scopes
 from mcp_authz.store.ports import Lost

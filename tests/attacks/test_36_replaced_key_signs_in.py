@@ -9,7 +9,7 @@ import pytest
 
 from mcp_authz.errors import TokenRefused
 from mcp_authz.hosted import OVERLAP, HostedAgents
-from mcp_authz.model import AgentName
+from mcp_authz.principals import AgentName
 from mcp_authz.rules.key_proof import prove_key, rotation_url
 from mcp_authz.rules.keys import PrivateKey
 from mcp_authz.rules.scope import parse_scopes

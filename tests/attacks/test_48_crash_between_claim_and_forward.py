@@ -24,7 +24,8 @@ from mcp_authz.agents import Agents, People
 from mcp_authz.approvals import Approvals
 from mcp_authz.config import Config, load_config
 from mcp_authz.installation import Installation, open_installation, utc_now
-from mcp_authz.model import Assurance, HoldId, HoldState, PersonName
+from mcp_authz.model import Assurance, HoldId, HoldState
+from mcp_authz.principals import PersonName
 from mcp_authz.rules import jose
 from mcp_authz.rules.keys import PrivateKey
 from mcp_authz.rules.log import first_break

@@ -12,8 +12,8 @@ import pytest
 from starlette.applications import Starlette
 
 from mcp_authz import limits
-from mcp_authz.model import AgentName
 from mcp_authz.oauth import oauth_routes
+from mcp_authz.principals import AgentName
 from mcp_authz.protocol.throttle import Refusals, Throttle, source
 from mcp_authz.rules import jose
 from mcp_authz.rules.keys import PrivateKey

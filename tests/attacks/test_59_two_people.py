@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mcp_authz import limits
-from mcp_authz.model import Session
+from mcp_authz.principals import Session
 from mcp_authz.rules.scope import parse_scopes
 from tests.oauth.house import OPERATOR, Actor, House, claims_of, house
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mcp_authz.errors import DelegationError
-from mcp_authz.model import AgentName
+from mcp_authz.principals import AgentName
 from mcp_authz.rules import link_id
 from mcp_authz.rules.constraint import parse_tools, to_json
 from mcp_authz.rules.keys import PrivateKey

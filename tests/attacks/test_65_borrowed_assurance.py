@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from mcp_authz.errors import AuthzError
-from mcp_authz.model import Assurance, HeldCall, HoldState, PersonName
+from mcp_authz.model import Assurance, HeldCall, HoldState
+from mcp_authz.principals import PersonName
 from mcp_authz.rules import jose
 from mcp_authz.rules.keys import PrivateKey, b64url
 from mcp_authz.rules.verdict import TYP, make_statement

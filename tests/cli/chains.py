@@ -10,7 +10,7 @@ from typing import Any
 from mcp_authz.delegating import Delegations
 from mcp_authz.installation import Installation, utc_now
 from mcp_authz.issuer_keys import IssuerKeys
-from mcp_authz.model import Chain
+from mcp_authz.principals import Chain
 from mcp_authz.redeeming import Chains
 from mcp_authz.rules.definition import definition_digest
 from mcp_authz.rules.keys import PrivateKey

@@ -23,19 +23,8 @@ from mcp_authz.config import load_config
 from mcp_authz.delegating import Asked, Delegations, Source
 from mcp_authz.ids import new_id
 from mcp_authz.installation import Installation, open_installation, utc_now
-from mcp_authz.model import (
-    AgentName,
-    ApprovalRule,
-    Assurance,
-    Chain,
-    Hazard,
-    HeldCall,
-    HoldId,
-    HoldState,
-    Link,
-    Session,
-    ToolName,
-)
+from mcp_authz.model import ApprovalRule, Assurance, Hazard, HeldCall, HoldId, HoldState, ToolName
+from mcp_authz.principals import AgentName, Chain, Link, Session
 from mcp_authz.rules.keys import PrivateKey, seal_private
 from mcp_authz.rules.scope import parse_scopes
 from mcp_authz.sessions import Sessions

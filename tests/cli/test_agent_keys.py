@@ -12,7 +12,7 @@ import anyio.to_thread
 from mcp_authz.client.key_files import load_key, save_key
 from mcp_authz.client.rotation import draft_of
 from mcp_authz.enrolment import Codes
-from mcp_authz.model import AgentName
+from mcp_authz.principals import AgentName
 from mcp_authz.rules.keys import PrivateKey
 from tests.cli.desk import Desk, Done
 from tests.oauth.house import OPERATOR, Actor, House, house

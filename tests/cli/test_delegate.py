@@ -13,7 +13,7 @@ import pytest
 
 from mcp_authz.client.delegation import describe
 from mcp_authz.installation import utc_now
-from mcp_authz.model import AgentName
+from mcp_authz.principals import AgentName
 from mcp_authz.rules.constraint import permits_call, to_json
 from mcp_authz.rules.keys import seal_private
 from tests.cli.chains import CODER, PLANNER, TESTER, foreign_chain, key_file, own_chain

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mcp_authz.accounts import Accounts, NewPasskey
-from mcp_authz.model import PersonName
+from mcp_authz.principals import PersonName
 from tests.cli.desk import Desk
 
 ALICE = PersonName("alice")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mcp_authz.model import AgentName
+from mcp_authz.principals import AgentName
 from mcp_authz.revocation import Revocation
 from mcp_authz.store.ports import RevocableKind
 from tests.cli.desk import OPERATOR, Cast, Desk, held_call, hold, settle

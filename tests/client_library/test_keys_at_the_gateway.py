@@ -9,7 +9,7 @@ import pytest
 from mcp_authz.agents import Agents
 from mcp_authz.client import AgentIdentity, KeyRefused, SignInRefused
 from mcp_authz.enrolment import Codes
-from mcp_authz.model import AgentName
+from mcp_authz.principals import AgentName
 from mcp_authz.rules.scope import parse_scopes
 from tests.client_library.parties import identity, stock_client
 from tests.world import OPERATOR, World, world

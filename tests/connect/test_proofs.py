@@ -20,7 +20,7 @@ from mcp_authz.client.signing import Signer
 from mcp_authz.client.wire import Wire as GatewayWire
 from mcp_authz.ids import new_link
 from mcp_authz.installation import open_installation
-from mcp_authz.model import Chain
+from mcp_authz.principals import Chain
 from mcp_authz.rules import dpop, jose, link_id
 from mcp_authz.rules.call_proof import DELEGATION, INVOCATION, proved, read_call_proof
 from mcp_authz.rules.keys import PrivateKey

@@ -28,10 +28,10 @@ from mcp_authz.fetching import Fetcher
 from mcp_authz.hosted import Fetch, HostedAgents
 from mcp_authz.ids import new_id
 from mcp_authz.issuer_keys import IssuerKeys
-from mcp_authz.model import AccessToken, Agent, AgentName, Caller, Chain, Grant, Link, Proof, Session, Thumbprint
 from mcp_authz.oauth import OAuthServer, oauth_routes
 from mcp_authz.oauth.client import Client
 from mcp_authz.oauth.issuing import Issuer
+from mcp_authz.principals import AccessToken, Agent, AgentName, Caller, Chain, Grant, Link, Proof, Session, Thumbprint
 from mcp_authz.redeeming import Chains
 from mcp_authz.rules import jose
 from mcp_authz.rules.constraint import ToolsMap

@@ -12,7 +12,7 @@ import pytest
 from mcp_authz import limits
 from mcp_authz.enrolment import Codes
 from mcp_authz.ids import new_id
-from mcp_authz.model import AgentName
+from mcp_authz.principals import AgentName
 from mcp_authz.rules import jose
 from mcp_authz.rules.client_metadata import read_document
 from mcp_authz.rules.key_proof import TYP, enrolment_url, prove_key, rotation_url

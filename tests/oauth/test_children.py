@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mcp_authz.errors import TokenRefused
-from mcp_authz.model import Agent, AgentName, Proof
+from mcp_authz.principals import Agent, AgentName, Proof
 from mcp_authz.rules import jose
 from mcp_authz.rules.keys import PrivateKey
 from mcp_authz.rules.scope import parse_scopes

@@ -12,7 +12,7 @@ import pytest
 
 from mcp_authz import limits
 from mcp_authz.errors import TokenRefused
-from mcp_authz.model import AgentName, Chain, Proof
+from mcp_authz.principals import AgentName, Chain, Proof
 from mcp_authz.rules import jose
 from mcp_authz.rules.constraint import parse_tools
 from mcp_authz.rules.keys import PrivateKey

@@ -14,7 +14,7 @@ from mcp_authz import limits
 from mcp_authz.enrolment import Codes
 from mcp_authz.errors import Conflict, FetchRefused, KeyRefused, NotFound
 from mcp_authz.hosted import OVERLAP, HostedAgents
-from mcp_authz.model import AgentName
+from mcp_authz.principals import AgentName
 from mcp_authz.rules.keys import PrivateKey
 from tests.oauth.elsewhere import Elsewhere, elsewhere, plain
 from tests.oauth.house import JWT, OPERATOR, Actor, House, house, office, refused

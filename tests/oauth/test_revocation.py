@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mcp_authz.errors import TokenRefused
-from mcp_authz.model import AgentName, Link, LinkId, Proof
+from mcp_authz.principals import AgentName, Link, LinkId, Proof
 from mcp_authz.rules import jose, link_id
 from mcp_authz.rules.keys import PrivateKey
 from mcp_authz.rules.signed_link import TYP, parse_chain, write_chain

@@ -10,19 +10,16 @@ from typing import Any
 
 import pytest
 
-from mcp_authz.model import (
+from mcp_authz.model import Approval, Assurance, Classification, Hazard, HoldId, Tool, ToolCall, ToolName
+from mcp_authz.policy.document import policy_input, rfc3339
+from mcp_authz.principals import (
     AccessToken,
     Agent,
     AgentName,
-    Approval,
-    Assurance,
     Caller,
     Chain,
-    Classification,
     Grant,
     GrantId,
-    Hazard,
-    HoldId,
     Link,
     LinkId,
     Mode,
@@ -32,11 +29,7 @@ from mcp_authz.model import (
     Session,
     SessionId,
     Thumbprint,
-    Tool,
-    ToolCall,
-    ToolName,
 )
-from mcp_authz.policy.document import policy_input, rfc3339
 from mcp_authz.rules.scope import Scope, ScopeTemplate
 from tests.policy import documents
 

@@ -15,9 +15,10 @@ from mcp_authz.config import parse_config
 from mcp_authz.delegating import Asked, Delegations, Source
 from mcp_authz.errors import ConfigError, DelegationError, PolicyError
 from mcp_authz.hop import Hop, PolicyAtHop, hop_input
-from mcp_authz.model import Agent, AgentName, Chain, Obligation, PersonName, RuleId, Thumbprint
+from mcp_authz.model import Obligation, RuleId
 from mcp_authz.policy.cedar import CedarEngine
 from mcp_authz.policy.engine import PolicyAnswer, PolicyInput
+from mcp_authz.principals import Agent, AgentName, Chain, PersonName, Thumbprint
 from mcp_authz.rules.constraint import parse_tools
 from mcp_authz.settings import load_policy
 from tests.oauth.house import House, office

@@ -10,7 +10,8 @@ import pytest
 
 from mcp_authz.config import parse_config
 from mcp_authz.errors import ConfigError
-from mcp_authz.model import Chain, Hazard, Link, Proof
+from mcp_authz.model import Hazard
+from mcp_authz.principals import Chain, Link, Proof
 from mcp_authz.protocol.answers import ENVELOPE
 from mcp_authz.rules import link_id
 from mcp_authz.rules.call_proof import DELEGATION, INVOCATION

@@ -16,7 +16,7 @@ from mcp.client.streamable_http import streamable_http_client
 
 from mcp_authz.agents import Agents
 from mcp_authz.client import AgentIdentity
-from mcp_authz.model import AgentName
+from mcp_authz.principals import AgentName
 from mcp_authz.rules.scope import parse_scopes
 from tests.world import LEGACY, MODERN, OPERATOR, ROOT, World, called, world
 

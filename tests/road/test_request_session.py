@@ -13,7 +13,8 @@ from mcp.client.streamable_http import streamable_http_client
 
 from mcp_authz.client import AgentIdentity
 from mcp_authz.errors import InputError
-from mcp_authz.model import AgentName, HeldCall, HoldState, PersonName
+from mcp_authz.model import HeldCall, HoldState
+from mcp_authz.principals import AgentName, PersonName
 from mcp_authz.revocation import Revocation
 from mcp_authz.rules import session_request
 from mcp_authz.rules.display import displayed

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mcp_authz.errors import InputError, KeyRefused
-from mcp_authz.model import AgentName, Key, Thumbprint
+from mcp_authz.principals import AgentName, Key, Thumbprint
 from mcp_authz.rules.client_metadata import document, read_document, read_jwks, require_url, showable
 from mcp_authz.rules.keys import PrivateKey
 

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_authz.errors import SignatureRefused
-from mcp_authz.model import Assurance, Mode
+from mcp_authz.model import Assurance
+from mcp_authz.principals import Mode
 from mcp_authz.rules import jose
 from mcp_authz.rules.context_token import (
     TYP,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mcp_authz import limits
 from mcp_authz.errors import KeyRefused, SignatureRefused
-from mcp_authz.model import Once
+from mcp_authz.principals import Once
 from mcp_authz.rules import jose
 from mcp_authz.rules.dpop import DpopProof, NonceRefused, Nonces, make_proof, normalized, only_proof, read_proof
 from mcp_authz.rules.es256 import P256Key

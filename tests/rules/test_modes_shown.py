@@ -7,19 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from mcp_authz.model import (
-    AgentName,
-    ApprovalRule,
-    Hazard,
-    HeldCall,
-    HoldId,
-    HoldState,
-    Mode,
-    Person,
-    PersonName,
-    SessionId,
-    ToolName,
-)
+from mcp_authz.model import ApprovalRule, Hazard, HeldCall, HoldId, HoldState, ToolName
+from mcp_authz.principals import AgentName, Mode, Person, PersonName, SessionId
 from mcp_authz.rules.display import displayed, displayed_digest, through
 from mcp_authz.rules.hold import is_eligible, prompt_may_answer
 

@@ -6,18 +6,7 @@ import pytest
 
 from mcp_authz.config import ServerConfig
 from mcp_authz.errors import ConfigError
-from mcp_authz.model import (
-    ApprovalRule,
-    Classification,
-    Deny,
-    Hazard,
-    Hold,
-    Observed,
-    Permit,
-    RuleId,
-    Tool,
-    ToolName,
-)
+from mcp_authz.model import ApprovalRule, Classification, Deny, Hazard, Hold, Observed, Permit, RuleId, Tool, ToolName
 from mcp_authz.rules.decision import REASONS
 from mcp_authz.rules.observe import OBSERVED_DENIALS, Observing, is_observed, observe
 from mcp_authz.settings import server_rules

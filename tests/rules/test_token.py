@@ -10,7 +10,7 @@ import pytest
 
 from mcp_authz import limits
 from mcp_authz.errors import InputError, SignatureRefused
-from mcp_authz.model import AccessToken, AgentName, LinkId, SessionId, Thumbprint
+from mcp_authz.principals import AccessToken, AgentName, LinkId, SessionId, Thumbprint
 from mcp_authz.rules import jose
 from mcp_authz.rules.keys import PrivateKey, unb64url
 from mcp_authz.rules.scope import parse_scopes

@@ -9,8 +9,8 @@ import pytest
 
 from mcp_authz import limits
 from mcp_authz.errors import Conflict, NotFound
-from mcp_authz.model import PersonName
 from mcp_authz.passkey import Invitation, Passkey, SignIn
+from mcp_authz.principals import PersonName
 from mcp_authz.store.ports import Store
 from tests.store.conftest import Stores
 from tests.store.world import ALICE, BOB, HOUR, MINUTE, START, event, person

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from mcp_authz import limits
-from mcp_authz.model import AgentName, GrantId, HoldId, HoldState, LinkId, PersonName, SessionId, Thumbprint
+from mcp_authz.model import HoldId, HoldState
+from mcp_authz.principals import AgentName, GrantId, LinkId, PersonName, SessionId, Thumbprint
 from mcp_authz.store.ports import Admission, Lost, Once, Store
 from tests.store.conftest import Stores
 from tests.store.world import (

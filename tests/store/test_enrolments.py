@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from mcp_authz.errors import Conflict
-from mcp_authz.model import AgentName, Key, Thumbprint
+from mcp_authz.principals import AgentName, Key, Thumbprint
 from mcp_authz.store.ports import Enrolment, Store
 from tests.store.conftest import Stores
 from tests.store.world import ALICE, HOUR, MINUTE, START, agent, event, key, person

@@ -9,7 +9,8 @@ from itertools import pairwise
 import pytest
 
 from mcp_authz.errors import Conflict, InputError, NotFound
-from mcp_authz.model import HoldId, HoldState, SessionId
+from mcp_authz.model import HoldId, HoldState
+from mcp_authz.principals import SessionId
 from mcp_authz.rules.hold import EDGES
 from mcp_authz.store.ports import Store
 from tests.store.conftest import Stores

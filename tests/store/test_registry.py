@@ -8,7 +8,7 @@ import pytest
 
 from mcp_authz import limits
 from mcp_authz.errors import Conflict, NotFound
-from mcp_authz.model import AgentName, GrantId, LinkId, PersonName, SessionId, Thumbprint
+from mcp_authz.principals import AgentName, GrantId, LinkId, PersonName, SessionId, Thumbprint
 from tests.store.conftest import Stores
 from tests.store.world import (
     ALICE,

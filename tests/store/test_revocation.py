@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcp_authz.errors import NotFound
-from mcp_authz.model import AgentName, GrantId, HoldId, HoldState, LinkId, SessionId
+from mcp_authz.model import HoldId, HoldState
+from mcp_authz.principals import AgentName, GrantId, LinkId, SessionId
 from mcp_authz.store.ports import Admission, Lost, Store
 from mcp_authz.store.sqlite import SqliteStore
 from tests.store.conftest import SEALER, Stores

@@ -10,7 +10,7 @@ import pytest
 
 from mcp_authz import limits
 from mcp_authz.errors import Conflict
-from mcp_authz.model import Agent, AgentName, Key, Link, LinkId, Thumbprint
+from mcp_authz.principals import Agent, AgentName, Key, Link, LinkId, Thumbprint
 from mcp_authz.rules.scope import Scope
 from mcp_authz.store.ports import Event, Lost, Registration, Statement, Store
 from tests.store.conftest import Stores

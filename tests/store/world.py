@@ -6,17 +6,12 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from mcp_authz.model import (
+from mcp_authz.model import ApprovalRule, Assurance, Hazard, HeldCall, HoldId, HoldState, ToolName, Verdict
+from mcp_authz.principals import (
     Agent,
     AgentName,
-    ApprovalRule,
-    Assurance,
     Grant,
     GrantId,
-    Hazard,
-    HeldCall,
-    HoldId,
-    HoldState,
     Key,
     Link,
     LinkId,
@@ -26,8 +21,6 @@ from mcp_authz.model import (
     Session,
     SessionId,
     Thumbprint,
-    ToolName,
-    Verdict,
 )
 from mcp_authz.rules.constraint import parse_tools
 from mcp_authz.rules.scope import Scope

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mcp_authz.errors import Conflict, InputError, NotFound
-from mcp_authz.model import AgentName
+from mcp_authz.principals import AgentName
 from mcp_authz.rules.keys import PrivateKey
 from tests.oauth.house import OPERATOR, office
 

@@ -10,7 +10,7 @@ import pytest
 from mcp_authz.changing import Changes, change_agent
 from mcp_authz.errors import AuthzError, Conflict, DelegationError, InputError, NotFound
 from mcp_authz.evaluation import effective
-from mcp_authz.model import Agent, AgentName
+from mcp_authz.principals import Agent, AgentName
 from mcp_authz.rules.scope import Scope, covered, parse_scopes
 from tests.oauth.house import JWT, OPERATOR, Actor, House, claims_of, house, office, refused
 

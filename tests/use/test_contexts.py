@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mcp_authz.context import ContextAudience, Contexts
-from mcp_authz.model import AccessToken, Admitted, Caller, Chain, Mode, Proof, Thumbprint
+from mcp_authz.model import Admitted
+from mcp_authz.principals import AccessToken, Caller, Chain, Mode, Proof, Thumbprint
 from mcp_authz.rules import jose
 from mcp_authz.rules.context_token import CallContext, Expected, read_context
 from mcp_authz.rules.keys import PrivateKey

@@ -12,7 +12,7 @@ import pytest
 from mcp_authz import limits
 from mcp_authz.errors import TokenRefused
 from mcp_authz.ids import new_id
-from mcp_authz.model import AccessToken, AgentName, Chain, Link, LinkId, Proof, SessionId, Thumbprint
+from mcp_authz.principals import AccessToken, AgentName, Chain, Link, LinkId, Proof, SessionId, Thumbprint
 from mcp_authz.rules.keys import PrivateKey
 from tests.oauth.house import OPERATOR, Actor, House, office
 

@@ -12,7 +12,8 @@ from mcp_authz import limits
 from mcp_authz.config import parse_config
 from mcp_authz.delegating import Asked, Source
 from mcp_authz.errors import ConfigError, DelegationError, InputError, NotFound, TokenRefused
-from mcp_authz.model import AgentName, Chain, HoldState, Link, Mode, PersonName, Session
+from mcp_authz.model import HoldState
+from mcp_authz.principals import AgentName, Chain, Link, Mode, PersonName, Session
 from mcp_authz.rules.impersonation import Impersonation
 from mcp_authz.rules.scope import parse_scopes
 from mcp_authz.sessions import Sessions

@@ -18,7 +18,8 @@ from mcp_authz.delegating import Delegations
 from mcp_authz.errors import AuthzError, Conflict, DelegationError, SignatureRefused, TokenRefused
 from mcp_authz.hop import Hop
 from mcp_authz.ids import new_uuid7
-from mcp_authz.model import AgentName, Chain, Deny, Link, LinkId, Proof, RuleId, Session, Thumbprint
+from mcp_authz.model import Deny, RuleId
+from mcp_authz.principals import AgentName, Chain, Link, LinkId, Proof, Session, Thumbprint
 from mcp_authz.rules import jose, link_id
 from mcp_authz.rules.constraint import parse_tools
 from mcp_authz.rules.keys import PrivateKey

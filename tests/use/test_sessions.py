@@ -12,7 +12,18 @@ import pytest
 from mcp_authz import limits
 from mcp_authz.delegating import Asked, Source
 from mcp_authz.errors import AuthzError, Conflict, DelegationError, InputError, NotFound
-from mcp_authz.model import AccessToken, AgentName, Caller, Chain, GrantId, Link, PersonName, Proof, Session, Thumbprint
+from mcp_authz.principals import (
+    AccessToken,
+    AgentName,
+    Caller,
+    Chain,
+    GrantId,
+    Link,
+    PersonName,
+    Proof,
+    Session,
+    Thumbprint,
+)
 from mcp_authz.rules.constraint import parse_tools
 from mcp_authz.rules.scope import parse_scopes
 from mcp_authz.store.ports import Lost

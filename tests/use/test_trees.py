@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mcp_authz.delegating import Asked, Source
 from mcp_authz.errors import AuthzError
-from mcp_authz.model import AgentName, Chain, Link, LinkId, Session, Thumbprint
+from mcp_authz.principals import AgentName, Chain, Link, LinkId, Session, Thumbprint
 from mcp_authz.rules.constraint import parse_tools, permits_call
 from mcp_authz.rules.scope import Scope, covered, parse_scopes
 from mcp_authz.rules.signed_link import parse_chain, write_chain

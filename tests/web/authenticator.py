@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from webauthn.helpers import encode_cbor
 
 from mcp_authz.accounts import Accounts
-from mcp_authz.model import HoldId, PersonName
+from mcp_authz.model import HoldId
+from mcp_authz.principals import PersonName
 from mcp_authz.rules.keys import b64url, unb64url
 from tests.world import OPERATOR, World
 

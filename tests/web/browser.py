@@ -13,7 +13,7 @@ import pytest
 from playwright.async_api import BrowserContext, CDPSession, Page, async_playwright
 
 from mcp_authz.accounts import Accounts, invitation_link
-from mcp_authz.model import PersonName
+from mcp_authz.principals import PersonName
 from tests.world import OPERATOR, World
 
 SOON = 15_000  # milliseconds; every wait in the browser is bounded by it

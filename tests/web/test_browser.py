@@ -7,7 +7,8 @@ from pathlib import Path
 from playwright.async_api import Route
 
 from mcp_authz.accounts import Accounts
-from mcp_authz.model import Assurance, HoldState, PersonName
+from mcp_authz.model import Assurance, HoldState
+from mcp_authz.principals import PersonName
 from mcp_authz.revocation import Revocation
 from mcp_authz.rules import session_request
 from tests.web.authenticator import visiting

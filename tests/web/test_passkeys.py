@@ -18,7 +18,8 @@ from mcp_authz.accounts import Accounts
 from mcp_authz.agents import People
 from mcp_authz.approvals import PageAnswer
 from mcp_authz.errors import Conflict, SignatureRefused
-from mcp_authz.model import Assurance, HoldState, PersonName
+from mcp_authz.model import Assurance, HoldState
+from mcp_authz.principals import PersonName
 from mcp_authz.rules import jose
 from mcp_authz.rules.keys import PublicKey, b64url, unb64url
 from mcp_authz.rules.verdict import TYP, PasskeyProof, approval_challenge
