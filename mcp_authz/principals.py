@@ -12,15 +12,10 @@ from mcp_authz.rules.constraint import ToolsMap
 from mcp_authz.rules.scope import Scope
 
 AgentName = NewType("AgentName", str)
-
 PersonName = NewType("PersonName", str)
-
 Thumbprint = NewType("Thumbprint", str)  # RFC 7638, base64url
-
 GrantId = NewType("GrantId", str)
-
 SessionId = NewType("SessionId", str)
-
 LinkId = NewType("LinkId", str)
 
 
