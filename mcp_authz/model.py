@@ -1,4 +1,4 @@
-"""The nouns of the gateway: frozen values that say what has been checked."""
+"""What is called, decided, held and approved: frozen values that say what has been checked."""
 
 from __future__ import annotations
 
@@ -12,11 +12,7 @@ from mcp_authz.principals import AgentName, Mode, PersonName, Proof, SessionId
 from mcp_authz.rules.scope import Scope, ScopeTemplate
 
 HoldId = NewType("HoldId", str)
-
-
 RuleId = NewType("RuleId", str)
-
-
 ToolName = NewType("ToolName", str)  # `server__tool`, as callers, scopes and policy know it
 
 
