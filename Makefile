@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check demo bench format clean
+.PHONY: run test test-all check demo bench format clean
 
 $(VENV)/.run: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -24,8 +24,11 @@ run: $(VENV)/.run  ## start the gateway with the example configuration in front 
 demo: $(VENV)/.run  ## tell the incident of the README with real parts
 	@$(BIN)/python -m examples.incident
 
-test: $(VENV)/.dev  ## every test
-	@$(BIN)/pytest --numprocesses auto --dist worksteal
+test: $(VENV)/.dev  ## the tests; about twelve minutes on two cores
+	@$(BIN)/pytest --numprocesses 3 --dist worksteal -m "not thorough"
+
+test-all: $(VENV)/.dev  ## every test, also those that show in more variants what others show in one
+	@$(BIN)/pytest --numprocesses 3 --dist worksteal
 
 check: $(VENV)/.dev  ## lint, format, types
 	@$(BIN)/ruff check .

@@ -10,12 +10,13 @@ from pathlib import Path
 from mcp_authz.errors import AuthzError, ConfigError, Conflict, KeyRefused
 from mcp_authz.rules.keys import PrivateKey, PublicKey, open_private
 
+KEYS = "agents"  # the folder in the data directory
 _LARGEST = 64 * 1024  # bytes of a key file; anything larger is something else
 
 
 @contextmanager
 def written(path: Path, text: str) -> Iterator[None]:
-    """The file is there with mode 0600, in a folder that is made for this user only if there is none.
+    """The file is there with mode 0600; the folder where `connect` looks for keys is made, any other has to be there.
 
     It is removed again if what follows does not succeed.
 
@@ -24,7 +25,7 @@ def written(path: Path, text: str) -> Iterator[None]:
         ConfigError: it cannot be written.
     """
     try:
-        if not path.parent.exists():
+        if path.parent.name == KEYS and not path.parent.exists():
             path.parent.mkdir(mode=0o700)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except FileExistsError:

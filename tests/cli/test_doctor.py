@@ -46,6 +46,8 @@ from tests.cli.desk import COMMAND, OPERATOR, ROOT, SOON, Desk, sealed, settle
 from tests.ports import free_port
 from tests.road.desktop_service import desktop
 
+pytestmark = pytest.mark.thorough
+
 BOOKS = f"""
 [servers.books]
 command = [{json.dumps(sys.executable)}, "-m", "tests.servers.bookshelf"]

@@ -14,6 +14,8 @@ from mcp_authz.wrap import client_file
 from mcp_authz.wrap.applying import Order, carry_out
 from tests.wrap.desktop import BROKEN, PLAIN, Desktop
 
+pytestmark = pytest.mark.thorough
+
 LONG = "x" * 244  # a name beside which no other file with a longer one fits
 
 

@@ -12,6 +12,8 @@ import pytest
 from tests.servers.start import web
 from tests.wrap.desktop import BROKEN, PLAIN, SERVERS, Desktop
 
+pytestmark = pytest.mark.thorough
+
 FILES = {
     "claude-desktop": ".config/Claude/claude_desktop_config.json",
     "cursor": ".cursor/mcp.json",

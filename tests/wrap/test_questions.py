@@ -10,6 +10,8 @@ import pytest
 
 from tests.wrap.desktop import PLAIN, Desktop
 
+pytestmark = pytest.mark.thorough
+
 LOOK = {"name": "look", "annotations": {"readOnlyHint": True}}
 PUT = {"name": "put", "annotations": {"destructiveHint": False}}
 ODD = {"name": "odd"}

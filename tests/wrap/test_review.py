@@ -6,8 +6,12 @@ import json
 import tomllib
 from typing import Any
 
+import pytest
+
 from tests.wrap.desktop import BROKEN, Desktop
 from tests.wrap.test_questions import ACCEPT, LOOK, ODD, PUT
+
+pytestmark = pytest.mark.thorough
 
 HEAD = '# mine\ndata_dir = "data"\n[roles]\nreader = ["spy:look"]\n'
 
