@@ -6,8 +6,6 @@ agent and person is read at each use, warm or cold: what is remembered is only t
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,6 +14,7 @@ from typing import Any, Final
 
 from bench.governed import OPERATOR, SCOPE
 from bench.house import House
+from bench.timing import timed
 from bench.wire import ARGUMENTS
 from mcp_authz.agents import Agents
 from mcp_authz.ids import new_id, new_uuid7
@@ -28,7 +27,6 @@ from mcp_authz.rules.scope import parse_scopes
 from mcp_authz.rules.signed_link import Given, derive, read_unverified, verify_signatures
 
 LENGTHS: Final = (1, 2, 4, 8)
-_BATCHES: Final = 9
 
 Step = Callable[[], Awaitable[Any]]
 
@@ -50,8 +48,8 @@ async def proofs(house: House, calls: int) -> list[tuple[str, float]]:
         held = await _held(house, keys[:length])
         links = "1 link" if length == 1 else f"{length} links"
         for name, step in _of_chain(house, held).items():
-            measured.append((f"{links}: {name}", await _time(step, calls)))
-    measured += [(name, await _time(step, calls)) for name, step in _of_proofs(keys[0]).items()]
+            measured.append((f"{links}: {name}", await timed(step, calls)))
+    measured += [(name, await timed(step, calls)) for name, step in _of_proofs(keys[0]).items()]
     return measured
 
 
@@ -159,15 +157,3 @@ def _token(session: Session, link: Link, key: PrivateKey) -> AccessToken:
         issued_at=now,
         expires_at=now + timedelta(minutes=10),
     )
-
-
-async def _time(step: Step, calls: int) -> float:
-    """Microseconds of one run, the median of some batches."""
-    each = max(1, calls // _BATCHES)
-    taken = []
-    for _ in range(_BATCHES):
-        began = time.perf_counter()
-        for _ in range(each):
-            await step()
-        taken.append((time.perf_counter() - began) / each * 1e6)
-    return statistics.median(taken)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any
 
 from bench.governed import SERVER
 from bench.house import House, channel
+from bench.timing import timed
 from bench.wire import ARGUMENTS
 from mcp_authz import audit
 from mcp_authz.evaluation import effective
@@ -27,8 +26,6 @@ from mcp_authz.rules.token import read_access_token
 from mcp_authz.settings import load_policy
 from mcp_authz.store.ports import Admission, Event
 from mcp_authz.store.sqlite import SqliteStore
-
-_BATCHES = 9
 
 
 async def steps(house: House, calls: int) -> list[tuple[str, float]]:
@@ -100,7 +97,7 @@ async def steps(house: House, calls: int) -> list[tuple[str, float]]:
         ("1-16 whole road, one call at a time", house.call),
     ]  # fmt: skip
     try:
-        return [(name, await _time(step, calls)) for name, step in measured]
+        return [(name, await timed(step, calls)) for name, step in measured]
     finally:
         await loose.aclose()
 
@@ -158,15 +155,3 @@ def _each(step: Callable[[], Any]) -> Callable[[], Awaitable[None]]:
         step()
 
     return run
-
-
-async def _time(step: Callable[[], Awaitable[Any]], calls: int) -> float:
-    """Microseconds of one run, the median of some batches."""
-    each = max(1, calls // _BATCHES)
-    taken = []
-    for _ in range(_BATCHES):
-        began = time.perf_counter()
-        for _ in range(each):
-            await step()
-        taken.append((time.perf_counter() - began) / each * 1e6)
-    return statistics.median(taken)

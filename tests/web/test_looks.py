@@ -10,8 +10,6 @@ import pytest
 from tests.web.browser import browsers, link, person, signed_in
 from tests.world import World, world
 
-pytestmark = pytest.mark.thorough
-
 DEPLOY = {"owner": "acme", "repo": "api", "environment": "production", "version": "1.4.0"}
 LONG = {**DEPLOY, "version": "v" * 300 + "\n" + "word " * 100}
 
