@@ -11,11 +11,13 @@ from typing import Any
 from mcp_authz import limits
 from mcp_authz.errors import Conflict, InputError, NotFound
 from mcp_authz.passkey import Invitation, Passkey, SignIn
-from mcp_authz.principals import PersonName
+from mcp_authz.principals import Authentication, PersonName
 from mcp_authz.rules.keys import b64url, random_bytes, unb64url
 from mcp_authz.store.ports import Clock, Event, EventKind, Store
 
 _TOKEN_BYTES = 32
+
+PASSKEY_AMR = ("swk", "user")  # RFC 8176: a key, which may be one in software, and its user was verified
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,11 +123,17 @@ class Accounts:
         return await self._sign_in(passkey, None)
 
     async def signed_in(self, cookie: str) -> SignIn | None:
-        """Whose browser has this cookie, if the sign-in has not ended and person and passkey are active."""
+        """Whose browser has this cookie, if the sign-in has not ended and person and passkey are active.
+
+        That it was used now is noted.
+        """
         try:
-            return await self._store.sign_in(_digest(cookie))
+            found = await self._store.sign_in(_digest(cookie))
         except InputError:
             return None
+        if found is not None and self._clock() - found.last_used_at >= limits.SIGN_IN_NOTED:
+            await self._store.use_sign_in(found.digest)
+        return found
 
     async def is_signed_in(self, sign_in: SignIn) -> bool:
         """Whether the sign-in still counts."""
@@ -188,7 +196,9 @@ class Accounts:
             digest=_digest(token),
             person=passkey.person,
             credential=passkey.credential,
+            authentication=Authentication(at=now, amr=PASSKEY_AMR),
             began_at=now,
+            last_used_at=now,
             expires_at=now + limits.SIGN_IN_LIFETIME,
         )
         by, summary = f"user:{passkey.person}", f"{passkey.person} signed in"

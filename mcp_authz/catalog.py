@@ -184,13 +184,13 @@ def _require_unique(names: Sequence[ToolName]) -> None:
 def could_ever_use(caller: Caller, tool: Tool) -> bool:
     """Whether some arguments exist with which all that bounds the caller would cover the tool (DESIGN section 5).
 
-    An agent in its own name, without a session, is shown what its ceiling alone allows. What is observed is shown to
-    all: nothing of this would stop a call of it.
+    An agent in its own name, without a session, is shown what its ceiling alone allows; so is a client agent, whose
+    person can agree to more. What is observed is shown to all: nothing of this would stop a call of it.
     """
     if tool.quarantined or tool.observed:
         return not tool.quarantined
     held = list(caller.ceilings.values())
-    if caller.chain is not None:
+    if caller.chain is not None and caller.agent.client is None:  # a client agent can ask its person for more
         held.extend(link.scope for link in caller.chain.links)
         if any(link.tools is not None and tool.name not in link.tools for link in caller.chain.links):
             return False

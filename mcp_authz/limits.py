@@ -36,6 +36,10 @@ KEY_PROOF_AGE: Final = timedelta(minutes=2)  # of the proof by which a new key a
 ENROLMENT_CODE: Final = timedelta(hours=1)  # of the one-time code by which an agent registers its key
 INVITATION: Final = timedelta(hours=1)  # of the one-time link by which a person registers a passkey
 SIGN_IN_LIFETIME: Final = timedelta(hours=12)  # of a browser's cookie: a working day
+SIGN_IN_IDLE: Final = timedelta(hours=2)  # between two requests of a browser that is signed in; a lunch fits in
+SIGN_IN_NOTED: Final = timedelta(minutes=1)  # how exactly the last use of a browser is known
+AUTHORIZATION_CODE: Final = timedelta(minutes=1)  # from the click to the token endpoint; RFC 6749 section 4.1.2 has 10
+REFRESH_TOKEN: Final = timedelta(days=30)  # unused; each use gives the next one, until the grant ends
 DPOP_NONCE: Final = timedelta(minutes=5)  # a nonce counts in the stretch of time it was given out in, and the next
 CHALLENGE_LIFETIME: Final = timedelta(minutes=5)  # from the question to the passkey's answer
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from mcp_authz.principals import PersonName, Status
+from mcp_authz.principals import Authentication, PersonName, Status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,11 +35,13 @@ class Invitation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignIn:
-    """A browser in which a person has shown a passkey; the store knows only its cookie's digest."""
+    """A browser in which a person has proved who they are; the store knows only its cookie's digest."""
 
     digest: bytes  # SHA-256 of the cookie's token, 32 bytes
     person: PersonName
-    credential: bytes  # the passkey that was shown
+    credential: bytes | None  # the passkey that was shown; None: an OpenID provider said who it is
+    authentication: Authentication
     began_at: datetime
+    last_used_at: datetime
     expires_at: datetime
     ended_at: datetime | None = None

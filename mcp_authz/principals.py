@@ -17,6 +17,7 @@ Thumbprint = NewType("Thumbprint", str)  # RFC 7638, base64url
 GrantId = NewType("GrantId", str)
 SessionId = NewType("SessionId", str)
 LinkId = NewType("LinkId", str)
+ClientId = NewType("ClientId", str)  # of OAuth: a name that was given here, or the URL of a metadata document
 
 
 class Proof(IntEnum):
@@ -48,6 +49,15 @@ class Once:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Authentication:
+    """How and when a person proved that it is them (RFC 8176, RFC 9470)."""
+
+    at: datetime
+    amr: tuple[str, ...]  # `swk` or `hwk` and `user` for a passkey; what a provider says of its own sign-in
+    issuer: str | None = None  # the OpenID provider that says so; None: this gateway
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Person:
     """A person who can be a subject, an owner or an approver."""
 
@@ -71,6 +81,7 @@ class Agent:
     parent: AgentName | None = None  # of a child, `coder/worker-7`: the agent that named it and answers for it
     ends_at: datetime | None = None  # of a child: the end of the link that enrolled it
     metadata_url: str | None = None  # where an agent that is hosted elsewhere says who it is, and its keys
+    client: ClientId | None = None  # the OAuth client that this agent is, for its owner alone; it has no key then
     status: Status = "active"
 
 
@@ -98,6 +109,8 @@ class Grant:
     tools: ToolsMap | None  # None permits every tool that the scopes permit
     granted_at: datetime
     expires_at: datetime
+    client: ClientId | None = None  # through which the person agreed; its refresh tokens live and end with the grant
+    authentication: Authentication | None = None  # of the person, when they agreed
     status: Status = "active"
 
 
@@ -171,7 +184,7 @@ class AccessToken:
     id: str  # jti
     client_id: str
     actor: AgentName
-    key: Thumbprint  # the agent key that logged in
+    key: Thumbprint | None  # the agent key that logged in; None: a client agent, which has none
     subject: str  # `user:NAME`; `agent:NAME` in the agent's own name, and in sessions without a person
     session: SessionId | None
     link: LinkId | None
@@ -180,6 +193,7 @@ class AccessToken:
     expires_at: datetime
     confirmation: Thumbprint | None = None  # `cnf.jkt`: the key whose proof each use needs (RFC 9449 section 6)
     mode: Mode | None = None  # of its session
+    authentication: Authentication | None = None  # of the subject; told to the resource, and never read back from there
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,7 +204,7 @@ class Caller:
     """
 
     agent: Agent
-    key: Thumbprint
+    key: Thumbprint | None  # None: a client agent, which has no key
     proof: Proof
     token: AccessToken
     person: Person | None = None

@@ -36,6 +36,8 @@ class Proving:
         """
         if not isinstance(links, list) or not all(isinstance(text, str) for text in links):
             raise TokenRefused("the delegation of the request is no list of signed links")
+        if caller.key is None:
+            raise TokenRefused("a client agent has no key that a link could have been given to")
         try:
             chain = verify_links(links, issuer=self.issuer, keys=self.keys, presenter=caller.key, now=self.clock())
             leaf = link_id.link_id(chain.leaf.id)
@@ -53,6 +55,8 @@ class Proving:
         text = message.meta.get(INVOCATION)
         if not isinstance(text, str):
             raise SignatureRefused("the proof is not text")
+        if caller.key is None:
+            raise SignatureRefused("a client agent has no key that could sign a call")
         try:
             call = self._of(caller, message)
             return read_call_proof(text, call, holder=PublicKey.from_raw(caller.public_key), now=self.clock())

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from mcp_authz.authorization import RegisteredClient
 from mcp_authz.errors import NotFound
 from mcp_authz.model import HeldCall, HoldId, HoldState
 from mcp_authz.principals import (
     Agent,
     AgentName,
+    ClientId,
     Grant,
     GrantId,
     Key,
@@ -52,8 +54,8 @@ class Revocation:
             return Stopped(already=True)
         before = await self._open()
         below = await self._below(LinkId(name)) if kind == "link" else ()
-        owners = {agent.name: agent.owner for agent in await self._store.agents()}
-        stopped = {id_: pair for id_, pair in before.items() if _stands_on(kind, name, pair, before, owners)}
+        agents = {agent.name: agent for agent in await self._store.agents()}
+        stopped = {id_: pair for id_, pair in before.items() if _stands_on(kind, name, pair, before, agents)}
         left = {(session.id, link.holder) for id_, (session, link) in before.items() if id_ not in stopped}
         waiting = await self._store.holds(states=[HoldState.PENDING, HoldState.APPROVED])
         holds = []
@@ -86,7 +88,7 @@ class Revocation:
             if held is None:
                 raise NotFound(f"there is no hold `{name}`")
             return held.state not in {HoldState.PENDING, HoldState.APPROVED}
-        found: Link | Session | Grant | Agent | Key | Person | None
+        found: Link | Session | Grant | Agent | RegisteredClient | Key | Person | None
         match kind:
             case "link":
                 found = await store.link(LinkId(name))
@@ -96,6 +98,8 @@ class Revocation:
                 found = await store.grant(GrantId(name))
             case "agent":
                 found = await store.agent(AgentName(name))
+            case "client":
+                found = await store.client(ClientId(name))
             case "key":
                 found = await store.key(Thumbprint(name))
             case "person":
@@ -128,6 +132,9 @@ class Revocation:
                 return held.id == name
             case "agent":
                 return name == held.actor or name in held.chain
+            case "client":
+                agent = await self._store.agent(held.actor)
+                return agent is not None and agent.client == name
             case "person":
                 return name == held.subject
             case "session":
@@ -140,7 +147,7 @@ class Revocation:
 
 
 def _stands_on(
-    kind: RevocableKind, name: str, pair: tuple[Session, Link], links: Open, owners: Mapping[AgentName, PersonName]
+    kind: RevocableKind, name: str, pair: tuple[Session, Link], links: Open, agents: Mapping[AgentName, Agent]
 ) -> bool:
     """Whether an open link is this thing, or descends from it."""
     session, link = pair
@@ -153,8 +160,10 @@ def _stands_on(
             return session.id == name
         case "grant":
             return session.grant == name
+        case "client":
+            return session.agent in agents and agents[session.agent].client == name
         case "person":
-            return (session.subject or owners.get(session.agent)) == name  # who answers for it
+            return (session.subject or agents[session.agent].owner) == name  # who answers for it
         case "key" | "hold":
             return False
 

@@ -9,9 +9,9 @@ from typing import Any
 import anyio
 
 from mcp_authz import limits
-from mcp_authz.delegating import link_fields
-from mcp_authz.errors import Conflict, ConstraintError, DelegationError, InputError, NotFound, TokenRefused
+from mcp_authz.errors import Conflict, DelegationError, InputError, NotFound, TokenRefused
 from mcp_authz.ids import new_id, new_link
+from mcp_authz.opening import depth, require_bounds, require_lifetime, require_tools, started
 from mcp_authz.principals import (
     AccessToken,
     Agent,
@@ -27,7 +27,7 @@ from mcp_authz.principals import (
     Session,
     SessionId,
 )
-from mcp_authz.rules.constraint import ToolsMap, require_bounded
+from mcp_authz.rules.constraint import ToolsMap
 from mcp_authz.rules.delegation import check_root
 from mcp_authz.rules.impersonation import Impersonation, may_impersonate
 from mcp_authz.rules.scope import Scope, narrow
@@ -77,8 +77,8 @@ class Sessions:
             DelegationError: the scope is more than the agent's ceiling.
             InputError: the lifetime is not positive, or longer than `limits.GRANT_LIFETIME`, or the tools are too many.
         """
-        _require_tools(tools)
-        _require_lifetime(lifetime, limits.GRANT_LIFETIME)
+        require_tools(tools)
+        require_lifetime(lifetime, limits.GRANT_LIFETIME)
         holder = await self._active_agent(AgentName(agent))
         person = None if subject is None else PersonName(subject)
         await self._require_person(holder.owner if person is None else person)
@@ -143,8 +143,40 @@ class Sessions:
             InputError: the purpose is empty or too long, or the lifetime, the budget or the depth is not possible, or
                 the tools are too many.
         """
-        _require_tools(tools)
-        _require_bounds(purpose, lifetime, max_calls, max_depth)
+        session, root, event = await self.prepare(
+            grant,
+            purpose=purpose,
+            scope=scope,
+            tools=tools,
+            lifetime=lifetime,
+            max_calls=max_calls,
+            max_depth=max_depth,
+            mode=mode,
+            by=by,
+        )
+        await self._store.open_session(session, root, event)
+        return session, root
+
+    async def prepare(
+        self,
+        grant: Grant,
+        *,
+        purpose: str,
+        scope: frozenset[Scope] | None = None,
+        tools: ToolsMap | None = None,
+        lifetime: timedelta = limits.SESSION_LIFETIME,
+        max_calls: int | None = None,
+        max_depth: int | None = None,
+        mode: Mode = Mode.DELEGATED,
+        by: str,
+    ) -> tuple[Session, Link, Event]:
+        """Return a session of the grant as `start` opens it, for whoever opens it together with something else.
+
+        Raises:
+            AuthzError: as `start`; that the grant is active still is known only when the session is opened.
+        """
+        require_tools(tools)
+        require_bounds(purpose, lifetime, max_calls, max_depth)
         if (mode is Mode.OWN) is not (grant.subject is None):
             raise InputError("an agent works for itself without a person, and for nobody else without one")
         holder = await self._active_agent(grant.agent)
@@ -170,7 +202,7 @@ class Sessions:
             scope=grant.scope if scope is None else scope,
             tools=grant.tools if tools is None else tools,
             depth=0,
-            max_depth=_depth(holder, session.mode, max_depth),
+            max_depth=depth(holder, session.mode, max_depth),
             issued_at=now,
             expires_at=session.expires_at.replace(microsecond=0),
             max_calls=max_calls,
@@ -180,8 +212,7 @@ class Sessions:
             raise DelegationError(
                 f"the configuration does not let `{session.agent}` impersonate `{session.subject}` with these scopes"
             )
-        await self._store.open_session(session, root, _started(session, root, by))
-        return session, root
+        return session, root, started(session, root, by)
 
     async def start_own(
         self,
@@ -200,8 +231,8 @@ class Sessions:
         Raises:
             NotFound, DelegationError, InputError: as `grant` and `start`.
         """
-        _require_bounds(purpose, lifetime, max_calls, max_depth)
-        _depth(await self._active_agent(AgentName(agent)), Mode.OWN, max_depth)
+        require_bounds(purpose, lifetime, max_calls, max_depth)
+        depth(await self._active_agent(AgentName(agent)), Mode.OWN, max_depth)
         grant = await self.grant(None, agent, scope=scope, tools=tools, lifetime=lifetime, by=by)
         return await self.start(
             grant, purpose=purpose, lifetime=lifetime, max_calls=max_calls, max_depth=max_depth, mode=Mode.OWN, by=by
@@ -340,46 +371,6 @@ class Sessions:
         """Whether the person is registered, and not revoked."""
         person = await self._store.person(name)
         return person is not None and person.status == "active"
-
-
-def _started(session: Session, root: Link, by: str) -> Event:
-    """The record of a session's start."""
-    tools = None if root.tools is None else sorted(root.tools)
-    fields = {**link_fields(session, root), "purpose": session.purpose, "grant": session.grant, "tools": tools}
-    whom = "as" if session.mode is Mode.IMPERSONATED else "for"
-    summary = f"{session.agent} works {whom} {session.subject or 'itself'}: {session.purpose}"
-    return _event("session", session.started_at, by, summary, fields)
-
-
-def _depth(holder: Agent, mode: Mode, asked: int | None) -> int:
-    """How far a session of the agent may be delegated on."""
-    possible = 0 if mode is Mode.IMPERSONATED else holder.depth
-    if asked is not None and asked > possible:
-        why = "is never delegated" if mode is Mode.IMPERSONATED else f"may be delegated on by {possible} steps at most"
-        raise DelegationError(f"what agent `{holder.name}` has {why}")
-    return possible if asked is None else asked
-
-
-def _require_bounds(purpose: str, lifetime: timedelta, max_calls: int | None, max_depth: int | None) -> None:
-    _require_lifetime(lifetime, limits.SESSION_LIFETIME)
-    if max_calls is not None and max_calls < 1:
-        raise InputError("a budget is at least one call")
-    if max_depth is not None and max_depth < 0:
-        raise InputError("a depth is no less than 0 steps")
-    if not purpose.strip() or len(purpose) > limits.PURPOSE:
-        raise InputError(f"a session has a purpose of 1 to {limits.PURPOSE} characters")
-
-
-def _require_tools(tools: ToolsMap | None) -> None:
-    try:
-        require_bounded(tools)
-    except ConstraintError as error:
-        raise InputError(f"the tools are too many to give at once: {error}") from None
-
-
-def _require_lifetime(lifetime: timedelta, longest: timedelta) -> None:
-    if not timedelta(0) < lifetime <= longest:
-        raise InputError(f"a lifetime here is at least one second and at most {int(longest.total_seconds())}")
 
 
 def _event(kind: EventKind, at: datetime, by: str, summary: str, fields: Mapping[str, Any]) -> Event:

@@ -23,6 +23,8 @@ def caller_of(standing: Standing, token: AccessToken, proof: Proof, at: datetime
     agent, key = standing.agent, standing.key
     if agent is None or agent.name != token.actor or agent.status != "active":
         raise TokenRefused("the agent is not active")
+    if agent.client is not None or token.key is None:
+        return _client_agent(standing, agent, token, proof, at)
     if key is None or key.thumbprint != token.key or key.holder != f"agent:{agent.name}" or key.status != "active":
         raise TokenRefused("the key that logged in is not an active key of the agent")
     if key.retires_at is not None and at >= key.retires_at:  # a retiring key cannot log in: the token is older
@@ -36,6 +38,17 @@ def caller_of(standing: Standing, token: AccessToken, proof: Proof, at: datetime
             raise TokenRefused("the token names a person or a session, and no link")
         return Caller(agent=agent, key=key.thumbprint, proof=proof, token=token, public_key=key.raw)
     return replace(_delegated_caller(standing, agent, token, proof, at), public_key=key.raw)
+
+
+def _client_agent(standing: Standing, agent: Agent, token: AccessToken, proof: Proof, at: datetime) -> Caller:
+    """An agent that a person's consent made: it has no key, no children and nothing in its own name."""
+    if agent.client is None or token.key is not None or token.client_id != agent.client:
+        raise TokenRefused("the token's client is not the one that the agent is")
+    if token.confirmation is not None and proof is Proof.BEARER:
+        raise TokenRefused("the token is bound to a key, and nothing proves that its bearer has it")
+    if token.link is None or token.subject != f"user:{agent.owner}":
+        raise TokenRefused("a client agent acts for its owner, by what they agreed to")
+    return _delegated_caller(standing, agent, token, proof, at)
 
 
 def _delegated_caller(standing: Standing, agent: Agent, token: AccessToken, proof: Proof, at: datetime) -> Caller:

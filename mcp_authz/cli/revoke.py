@@ -21,6 +21,7 @@ _EFFECT = {
     "session": "nobody can work in it any more",
     "grant": "no session can be started from it, and those that were have ended",
     "agent": "it cannot sign in, and nothing that it held or handed on can be used",
+    "client": "it is nobody's agent any more, and can ask nobody to be",
     "key": "it signs nobody in, and tokens that were issued to it are refused",
     "person": "nobody acts for them, and they approve nothing",
     "hold": "the call does not run",
@@ -75,6 +76,8 @@ async def _names(store: Store, kind: RevocableKind) -> list[str]:
     match kind:
         case "agent":
             return [agent.name for agent in await store.agents()]
+        case "client":
+            return [client.id for client in await store.clients()]
         case "person":
             return [person.name for person in await store.people()]
         case "grant":

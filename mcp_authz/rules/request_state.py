@@ -68,7 +68,7 @@ def open_state(
 
 def _binding(caller: Caller, method: str, call_digest: bytes) -> bytes:
     link = caller.chain.leaf.id if caller.chain is not None else ""
-    parts = [caller.token.client_id, caller.agent.name, caller.key, caller.token.subject, link, method]
+    parts = [caller.token.client_id, caller.agent.name, caller.key or "", caller.token.subject, link, method]
     return "\x00".join(parts).encode() + b"\x00" + call_digest
 
 

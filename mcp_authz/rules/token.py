@@ -28,7 +28,8 @@ def access_claims(
 ) -> dict[str, Any]:
     """Return the claims of an access token; `chain` is the holders, root first, and empty in the agent's own name.
 
-    `sid`, `lnk` (leaf link) and `akt` (thumbprint of the agent key that logged in) are ours; `act` renders the chain
+    `sid`, `lnk` (leaf link) and `akt` (thumbprint of the agent key that logged in, left out for a client agent, which
+    has none) are ours; `act` renders the chain
     with the current actor outermost (RFC 8693 section 4.1), and `mode` is how they stand to the subject. `cnf.jkt` is
     the key that must prove each use (RFC 9449 section 6.1).
     """
@@ -37,12 +38,15 @@ def access_claims(
         "aud": audience,
         "sub": token.subject,
         "client_id": token.client_id,
-        "akt": token.key,
         "scope": " ".join(sorted(token.scope)),
         "iat": int(token.issued_at.timestamp()),
         "exp": int(token.expires_at.timestamp()),
         "jti": token.id,
     }
+    if token.key is not None:
+        claims["akt"] = token.key
+    if token.authentication is not None:
+        claims |= {"auth_time": int(token.authentication.at.timestamp()), "amr": list(token.authentication.amr)}
     if token.link is not None:
         claims |= {"sid": token.session, "lnk": token.link, "act": _act(chain, issuer)}
     if token.mode is not None:
@@ -70,7 +74,7 @@ def read_access_token(token: str, *, keys: Keys, issuer: str, audience: str, now
         id=jose.require_text(claims, "jti"),
         client_id=client_id,
         actor=_actor(claims, subject, client_id, issuer),
-        key=Thumbprint(jose.require_text(claims, "akt")),
+        key=Thumbprint(jose.require_text(claims, "akt")) if "akt" in claims else None,
         subject=subject,
         session=SessionId(jose.require_text(claims, "sid")) if "sid" in claims else None,
         link=LinkId(jose.require_text(claims, "lnk")) if "lnk" in claims else None,
@@ -103,8 +107,11 @@ def _act(chain: tuple[AgentName, ...], issuer: str) -> dict[str, Any]:
 
 
 def _actor(claims: Mapping[str, Any], subject: str, client_id: str, issuer: str) -> AgentName:
-    """The agent that acts: the outermost `act`, or the subject itself in the agent's own name; always the client."""
-    delegated = [name for name in ("act", "sid", "lnk") if name in claims]
+    """The agent that acts: the outermost `act`, or the subject itself in the agent's own name.
+
+    It is the client; or, where no agent key logged in, the one agent that the client is for the subject.
+    """
+    delegated, chain = [name for name in ("act", "sid", "lnk") if name in claims], tuple[str, ...]()
     if not delegated:
         actor = subject
     elif len(delegated) == 3:
@@ -114,9 +121,12 @@ def _actor(claims: Mapping[str, Any], subject: str, client_id: str, issuer: str)
         actor = chain[-1]
     else:
         raise SignatureRefused("the token names some of actor, session and link, and not all")
-    if actor != f"agent:{client_id}":
+    if "akt" not in claims:
+        if len(delegated) != 3 or len(chain) != 1 or not subject.startswith("user:"):
+            raise SignatureRefused("the token of a client without a key is not for one person, or not its own")
+    elif actor != f"agent:{client_id}":
         raise SignatureRefused("the token's actor is not its client")
-    return AgentName(client_id)
+    return AgentName(actor.removeprefix("agent:"))
 
 
 def _chain(act: object, issuer: str) -> tuple[str, ...]:
@@ -129,6 +139,8 @@ def _chain(act: object, issuer: str) -> tuple[str, ...]:
         act = act.get("act")
     if not found:
         raise SignatureRefused("claim `act` names nobody")
+    if not all(one.startswith("agent:") for one in found):
+        raise SignatureRefused("claim `act` names somebody who is no agent")
     return tuple(reversed(found))
 
 

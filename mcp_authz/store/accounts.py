@@ -11,14 +11,18 @@ from mcp_authz.passkey import Invitation, Passkey, SignIn
 from mcp_authz.principals import PersonName
 from mcp_authz.store.ports import Event
 from mcp_authz.store.records import append
-from mcp_authz.store.rows import Row, columns, insert, micros, when
+from mcp_authz.store.rows import Row, authentication, authentication_row, columns, insert, micros, when
 from mcp_authz.store.transaction import Transaction
 
 _PASSKEY: Final = (
     "credential", "person", "public_key", "sign_count", "label", "added_at", "last_used_at", "status",
 )  # fmt: skip
 _INVITATION: Final = ("digest", "person", "made_at", "expires_at", "used_at")
-_SIGN_IN: Final = ("digest", "person", "credential", "began_at", "expires_at", "ended_at")
+_SIGN_IN: Final = (
+    "digest", "person", "credential", "began_at", "expires_at", "ended_at", "last_used_at", "auth_at", "amr",
+    "auth_issuer",
+)  # fmt: skip
+_IDLE: Final = int(limits.SIGN_IN_IDLE.total_seconds() * 1_000_000)
 
 # A person who was revoked has no passkey that counts, whatever the row of the passkey says.
 _ACTIVE: Final = "passkeys.status = 'active' AND people.status = 'active'"
@@ -106,37 +110,72 @@ def use_passkey(tx: Transaction, credential: bytes, sign_count: int) -> None:
 
 
 def open_sign_in(tx: Transaction, new: SignIn, sign_count: int | None, event: Event) -> None:
-    """The person is signed in by a passkey of theirs that was used, or registered, just now."""
-    found = passkey(tx, new.credential)
-    if found is None or found.person != new.person:
-        raise Conflict("this passkey was revoked, or is somebody else's")
-    if sign_count is not None:
-        use_passkey(tx, new.credential, sign_count)
-    row = (new.digest, new.person, new.credential, micros(new.began_at), micros(new.expires_at), None)
+    """The person is signed in: by a passkey of theirs that was used or registered just now, or by their provider."""
+    if new.credential is None:
+        _require_active(tx, new.person)
+    else:
+        _require_shown(tx, new.credential, new.person, sign_count)
+    row = (
+        new.digest, new.person, new.credential, micros(new.began_at), micros(new.expires_at), None,
+        micros(new.last_used_at), *authentication_row(new.authentication),
+    )  # fmt: skip
     tx.db.execute(insert("sign_ins", _SIGN_IN), row)
     append(tx, event)
 
 
+def _require_shown(tx: Transaction, credential: bytes, person: PersonName, sign_count: int | None) -> None:
+    found = passkey(tx, credential)
+    if found is None or found.person != person:
+        raise Conflict("this passkey was revoked, or is somebody else's")
+    if sign_count is not None:
+        use_passkey(tx, credential, sign_count)
+
+
 def sign_in(tx: Transaction, digest: bytes) -> SignIn | None:
-    """The sign-in, if it has not ended, and its passkey and its person are active."""
+    """The sign-in, if it has not ended and was not idle for too long, and its passkey and its person are active."""
     row = tx.db.execute(
-        f"""SELECT {columns(_SIGN_IN, "sign_ins")} FROM sign_ins JOIN passkeys USING (credential)
-        JOIN people ON people.name = sign_ins.person
-        WHERE digest = ? AND ended_at IS NULL AND expires_at > ? AND {_ACTIVE}
-            AND passkeys.person = sign_ins.person""",  # noqa: S608 - constants
-        (digest, tx.now),
+        f"""SELECT {columns(_SIGN_IN, "sign_ins")} FROM sign_ins JOIN people ON people.name = sign_ins.person
+        WHERE digest = :digest AND ended_at IS NULL AND expires_at > :now AND last_used_at > :now - :idle
+            AND people.status = 'active'
+            AND (credential IS NULL OR EXISTS (
+                SELECT 1 FROM passkeys WHERE passkeys.credential = sign_ins.credential
+                    AND passkeys.person = sign_ins.person AND passkeys.status = 'active'))""",  # noqa: S608 - constants
+        {"digest": digest, "now": tx.now, "idle": _IDLE},
     ).fetchone()
     if row is None:
         return None
-    digest, person, credential, began_at, expires_at, ended_at = row
+    digest, person, credential, began_at, expires_at, ended_at, last_used_at, *shown = row
+    authenticated = authentication(shown)
+    assert authenticated is not None  # noqa: S101 - the columns are NOT NULL
     return SignIn(
         digest=digest,
         person=PersonName(person),
         credential=credential,
+        authentication=authenticated,
         began_at=when(began_at),
+        last_used_at=when(last_used_at),
         expires_at=when(expires_at),
         ended_at=_when(ended_at),
     )
+
+
+def use_sign_in(tx: Transaction, digest: bytes) -> None:
+    """The browser was used now; a sign-in that has ended, or was idle for too long, stays as it is."""
+    tx.db.execute(
+        "UPDATE sign_ins SET last_used_at = ? WHERE digest = ? AND ended_at IS NULL AND last_used_at > ?",
+        (tx.now, digest, tx.now - _IDLE),
+    )
+
+
+def end_sign_ins(tx: Transaction, person: PersonName, event: Event) -> int:
+    """How many browsers the person was signed in with: they are signed out, all of them."""
+    ended = tx.db.execute(
+        "UPDATE sign_ins SET ended_at = ? WHERE person = ? AND ended_at IS NULL AND expires_at > ?",
+        (tx.now, person, tx.now),
+    ).rowcount
+    if ended:
+        append(tx, event)
+    return ended
 
 
 def end_sign_in(tx: Transaction, digest: bytes, event: Event) -> None:

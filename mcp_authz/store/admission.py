@@ -62,6 +62,9 @@ def _is_of(chain: Lineage, admission: Admission) -> bool:
 
 
 def _why_key_ended(tx: Transaction, admission: Admission) -> LostReason | None:
+    if admission.key is None:  # a client agent has none, and nobody else may come without
+        found = tx.db.execute("SELECT client_id FROM agents WHERE name = ?", (admission.agent,)).fetchone()
+        return None if found is not None and found[0] is not None else "revoked"
     row = tx.db.execute("SELECT holder, status, retires_at FROM keys WHERE thumbprint = ?", (admission.key,)).fetchone()
     if row is None or row[0] != f"agent:{admission.agent}" or row[1] != "active":
         return "revoked"

@@ -41,7 +41,7 @@ EventKind = Literal[
     "refusals",
 ]
 
-RevocableKind = Literal["link", "session", "grant", "agent", "key", "person", "hold"]
+RevocableKind = Literal["link", "session", "grant", "agent", "client", "key", "person", "hold"]
 
 Clock = Callable[[], datetime]
 
@@ -123,7 +123,7 @@ class Admission:
 
     event: Event  # the decision record of a permitted call
     agent: AgentName
-    key: Thumbprint
+    key: Thumbprint | None  # None: of a client agent, which has none
     subject: PersonName | None
     grant: GrantId
     session: SessionId

@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from mcp_authz.model import HeldCall, HoldId, HoldState, Verdict
-from mcp_authz.passkey import Invitation, Passkey, SignIn
 from mcp_authz.principals import (
     Agent,
     AgentName,
@@ -38,6 +37,7 @@ from mcp_authz.store.facts import (
     Standing,
     Statement,
 )
+from mcp_authz.store.people import Accounts, Authorizations, Identities
 
 
 class Registry(Protocol):
@@ -109,7 +109,7 @@ class Registry(Protocol):
         """The principals of all sessions, used or begun at `since` or later, that the agent had a link in."""
 
     async def standing(
-        self, *, agent: AgentName, key: Thumbprint, person: PersonName | None, link: LinkId | None
+        self, *, agent: AgentName, key: Thumbprint | None, person: PersonName | None, link: LinkId | None
     ) -> Standing: ...
 
     async def revoke(self, kind: RevocableKind, name: str, event: Event) -> tuple[HoldId, ...]:
@@ -241,73 +241,7 @@ class Pins(Protocol):
         """
 
 
-class Accounts(Protocol):
-    """Passkeys, and how people come to them. Every change appends its event in the same transaction."""
-
-    async def passkey(self, credential: bytes) -> Passkey | None:
-        """The passkey, if it and its person are active."""
-
-    async def passkeys_of(self, person: PersonName) -> tuple[Passkey, ...]:
-        """Every passkey of the person, oldest first, revoked ones included."""
-
-    async def add_invitation(self, invitation: Invitation, event: Event) -> None:
-        """The invitation can be used once until it expires; earlier ones of the person cannot be used any more.
-
-        Raises:
-            NotFound: there is no such person.
-            Conflict: the person is revoked, or has an active passkey.
-        """
-
-    async def invitation(self, digest: bytes) -> Invitation | None:
-        """The invitation, used and expired ones included."""
-
-    async def add_invited(self, passkey: Passkey, invitation: bytes, event: Event) -> None:
-        """The person has their one passkey, and the invitation with this digest is used, both or neither.
-
-        Raises:
-            Conflict: the invitation is used, expired or another person's, the person is revoked or has an active
-                passkey, or the credential is registered already.
-        """
-
-    async def add_further(self, passkey: Passkey, signed_in: bytes, event: Event) -> None:
-        """The person has one more passkey; the sign-in with this digest is theirs and has not ended.
-
-        Raises:
-            Conflict: it has, the person has `limits.PASSKEYS_PER_PERSON`, or the credential is registered already.
-        """
-
-    async def use_passkey(self, credential: bytes, sign_count: int) -> None:
-        """The passkey was used now, and its counter stands at `sign_count`.
-
-        Raises:
-            Conflict: it or its person is revoked, or the counter did not go up.
-        """
-
-    async def open_sign_in(self, sign_in: SignIn, sign_count: int | None, event: Event) -> None:
-        """The person is signed in, and the passkey used, both or neither; None: it was registered just now.
-
-        Raises:
-            Conflict: as `use_passkey`; and when the passkey is somebody else's.
-        """
-
-    async def sign_in(self, digest: bytes) -> SignIn | None:
-        """The sign-in, if it has not ended, and its passkey and its person are active."""
-
-    async def end_sign_in(self, digest: bytes, event: Event) -> None:
-        """The sign-in has ended; where it had ended before, nothing is recorded."""
-
-    async def revoke_passkeys(self, person: PersonName, event: Event) -> int:
-        """How many active passkeys the person had: they are revoked, and the sign-ins have ended.
-
-        Where there were none nothing is recorded. The event's field `passkeys_of` names the person, for
-        `passkeys_replaced`.
-        """
-
-    async def passkeys_replaced(self, person: PersonName, since: datetime) -> datetime | None:
-        """When passkeys of the person were last revoked together, if that was after `since`."""
-
-
-class Store(Registry, Enrolments, Holds, Log, Pins, Accounts, Protocol):
+class Store(Registry, Enrolments, Holds, Log, Pins, Accounts, Authorizations, Identities, Protocol):
     """Everything durable, with the one verb that decides races."""
 
     async def remember(self, once: Once) -> bool:
@@ -341,12 +275,14 @@ class Store(Registry, Enrolments, Holds, Log, Pins, Accounts, Protocol):
 __all__ = [
     "Accounts",
     "Admission",
+    "Authorizations",
     "Clock",
     "Enrolment",
     "Enrolments",
     "Event",
     "EventKind",
     "Holds",
+    "Identities",
     "Log",
     "Lost",
     "LostReason",

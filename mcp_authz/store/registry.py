@@ -252,7 +252,11 @@ def worked_for(tx: Transaction, holder: AgentName, since: int) -> frozenset[str]
 
 
 def standing(
-    tx: Transaction, agent_name: AgentName, thumbprint: Thumbprint, subject: PersonName | None, leaf: LinkId | None
+    tx: Transaction,
+    agent_name: AgentName,
+    thumbprint: Thumbprint | None,
+    subject: PersonName | None,
+    leaf: LinkId | None,
 ) -> Standing:
     chain = () if leaf is None else tuple(map(rows.link, tx.db.execute(LINKS_UP, (leaf,))))
     of_session = session(tx, chain[0].session) if chain else None
@@ -261,7 +265,7 @@ def standing(
     prints = {one for step in chain for one in (step.holder_key, step.signed_by) if one is not None}
     return Standing(
         agent=known.get(agent_name),
-        key=key(tx, thumbprint),
+        key=None if thumbprint is None else key(tx, thumbprint),
         person=None if subject is None else person(tx, subject),
         grant=None if of_session is None else grant(tx, of_session.grant),
         session=of_session,

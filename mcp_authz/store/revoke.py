@@ -23,6 +23,7 @@ _TABLE: Final[dict[RevocableKind, tuple[str, str]]] = {
     "session": ("sessions", "id"),
     "grant": ("grants", "id"),
     "agent": ("agents", "name"),
+    "client": ("clients", "id"),
     "key": ("keys", "thumbprint"),
     "person": ("people", "name"),
 }
@@ -73,6 +74,13 @@ def _of_link(tx: Transaction, link: str) -> tuple[HoldId, ...]:
     return tuple(cancelled)
 
 
+def _of_client(tx: Transaction, client: str) -> tuple[HoldId, ...]:
+    """The agents that it is for people end with it."""
+    cancelled = cancel(tx, "actor IN (SELECT name FROM agents WHERE client_id = ?)", client)
+    tx.db.execute("UPDATE agents SET status = 'revoked' WHERE client_id = ?", (client,))
+    return cancelled
+
+
 def _has_live_link(tx: Transaction, session: str, holder: str) -> bool:
     rows = tx.db.execute(
         "SELECT id FROM links WHERE session_id = ? AND holder = ? AND status = 'active'", (session, holder)
@@ -88,6 +96,7 @@ _HOLDS_OF: Final[dict[RevocableKind, Callable[[Transaction, str], tuple[HoldId, 
     "agent": lambda tx, name: cancel(
         tx, "actor = ? OR EXISTS (SELECT 1 FROM json_each(chain) WHERE value = ?)", name, name
     ),
+    "client": _of_client,
     "key": lambda tx, name: (),
     "person": lambda tx, name: cancel(tx, "subject = ?", name),
 }

@@ -6,7 +6,7 @@ Parsing of immutable text (scopes, tools maps) is remembered by that text; a sta
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from types import MappingProxyType
@@ -16,6 +16,8 @@ from mcp_authz.model import ApprovalRule, Assurance
 from mcp_authz.principals import (
     Agent,
     AgentName,
+    Authentication,
+    ClientId,
     Grant,
     GrantId,
     Key,
@@ -41,10 +43,13 @@ _TICK: Final = timedelta(microseconds=1)
 PERSON: Final = ("name", "member_of", "status")
 AGENT: Final = (
     "name", "owner", "labels", "roles", "ceiling", "depth", "delegates_to", "interactive", "status",
-    "parent", "ends_at", "metadata_url",
+    "parent", "ends_at", "metadata_url", "client_id",
 )  # fmt: skip
 KEY: Final = ("thumbprint", "holder", "raw", "added_at", "retires_at", "status", "proved")
-GRANT: Final = ("id", "subject", "agent", "scope", "tools", "granted_at", "expires_at", "status")
+GRANT: Final = (
+    "id", "subject", "agent", "scope", "tools", "granted_at", "expires_at", "status",
+    "client_id", "auth_at", "amr", "auth_issuer",
+)  # fmt: skip
 SESSION: Final = (
     "id", "grant_id", "subject", "agent", "mode", "purpose",
     "started_at", "expires_at", "last_used_at", "max_calls", "calls_made", "status",
@@ -120,11 +125,15 @@ def agent_row(agent: Agent) -> Row:
         agent.name, agent.owner, text(dict(agent.labels)), text_set(agent.roles), text_set(agent.ceiling),
         agent.depth, text_set(agent.delegates_to), int(agent.interactive), agent.status,
         agent.parent, None if agent.ends_at is None else micros(agent.ends_at), agent.metadata_url,
+        agent.client,
     )  # fmt: skip
 
 
 def agent(row: Row) -> Agent:
-    name, owner, labels, roles, ceiling, depth, delegates_to, interactive, status, parent, ends_at, metadata_url = row
+    (
+        name, owner, labels, roles, ceiling, depth, delegates_to, interactive, status,
+        parent, ends_at, metadata_url, client_id,
+    ) = row  # fmt: skip
     return Agent(
         name=AgentName(name),
         owner=PersonName(owner),
@@ -137,6 +146,7 @@ def agent(row: Row) -> Agent:
         parent=None if parent is None else AgentName(parent),
         ends_at=None if ends_at is None else when(ends_at),
         metadata_url=metadata_url,
+        client=None if client_id is None else ClientId(client_id),
         status=status,
     )
 
@@ -168,11 +178,12 @@ def grant_row(grant: Grant) -> Row:
     return (
         grant.id, grant.subject or "", grant.agent, text_set(grant.scope), tools_text(grant.tools),
         micros(grant.granted_at), micros(grant.expires_at), grant.status,
+        grant.client, *authentication_row(grant.authentication),
     )  # fmt: skip
 
 
 def grant(row: Row) -> Grant:
-    id_, subject, agent_, scope, tools, granted_at, expires_at, status = row
+    id_, subject, agent_, scope, tools, granted_at, expires_at, status, client_id, *shown = row
     return Grant(
         id=GrantId(id_),
         subject=PersonName(subject) if subject else None,
@@ -181,8 +192,24 @@ def grant(row: Row) -> Grant:
         tools=_tools_or_none(tools),
         granted_at=when(granted_at),
         expires_at=when(expires_at),
+        client=None if client_id is None else ClientId(client_id),
+        authentication=authentication(shown),
         status=status,
     )
+
+
+def authentication_row(shown: Authentication | None) -> Row:
+    """When, how and to whom a person proved who they are; three NULLs where nobody did."""
+    if shown is None:
+        return None, None, None
+    return micros(shown.at), text(list(shown.amr)), shown.issuer
+
+
+def authentication(row: Sequence[Any]) -> Authentication | None:
+    auth_at, amr, issuer = row
+    if auth_at is None:
+        return None
+    return Authentication(at=when(auth_at), amr=tuple(json.loads(amr)), issuer=issuer)
 
 
 def session_row(session: Session) -> Row:

@@ -228,6 +228,80 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     ),
     ("ALTER TABLE holds ADD COLUMN mode TEXT NOT NULL DEFAULT 'delegated'",),
     ("ALTER TABLE keys ADD COLUMN proved INTEGER NOT NULL DEFAULT 1 CHECK (proved IN (0, 1))",),
+    (
+        "ALTER TABLE agents ADD COLUMN client_id TEXT",
+        "CREATE UNIQUE INDEX agents_by_client ON agents (client_id, owner) WHERE client_id IS NOT NULL",
+        "ALTER TABLE grants ADD COLUMN client_id TEXT",
+        "ALTER TABLE grants ADD COLUMN auth_at INTEGER",
+        "ALTER TABLE grants ADD COLUMN amr TEXT",
+        "ALTER TABLE grants ADD COLUMN auth_issuer TEXT",
+        """CREATE TABLE clients (
+            id TEXT PRIMARY KEY,
+            handle TEXT NOT NULL UNIQUE,
+            name TEXT NOT NULL,
+            kind TEXT NOT NULL CHECK (kind IN ('registered', 'document', 'dynamic')),
+            redirect_uris TEXT NOT NULL,
+            method TEXT NOT NULL,
+            jwks TEXT,
+            secret BLOB CHECK (length(secret) = 32),
+            registered_at INTEGER NOT NULL,
+            read_at INTEGER,
+            status TEXT NOT NULL CHECK (status IN ('active', 'revoked'))
+        ) STRICT, WITHOUT ROWID""",
+        """CREATE TABLE codes (
+            digest BLOB PRIMARY KEY CHECK (length(digest) = 32),
+            grant_id TEXT NOT NULL REFERENCES grants (id),
+            client_id TEXT NOT NULL,
+            agent TEXT NOT NULL REFERENCES agents (name),
+            redirect_uri TEXT NOT NULL,
+            challenge TEXT NOT NULL,
+            scope TEXT NOT NULL,
+            confirmation TEXT,
+            made_at INTEGER NOT NULL,
+            expires_at INTEGER NOT NULL,
+            used_at INTEGER
+        ) STRICT, WITHOUT ROWID""",
+        """CREATE TABLE refresh_tokens (
+            digest BLOB PRIMARY KEY CHECK (length(digest) = 32),
+            grant_id TEXT NOT NULL REFERENCES grants (id),
+            client_id TEXT NOT NULL,
+            confirmation TEXT,
+            made_at INTEGER NOT NULL,
+            expires_at INTEGER NOT NULL,
+            used_at INTEGER
+        ) STRICT, WITHOUT ROWID""",
+        "CREATE INDEX refresh_tokens_by_grant ON refresh_tokens (grant_id)",
+        "CREATE INDEX refresh_tokens_by_expiry ON refresh_tokens (expires_at)",
+        """CREATE TABLE identities (
+            issuer TEXT NOT NULL,
+            subject TEXT NOT NULL,
+            person TEXT NOT NULL REFERENCES people (name),
+            linked_at INTEGER NOT NULL,
+            PRIMARY KEY (issuer, subject)
+        ) STRICT, WITHOUT ROWID""",
+        "CREATE INDEX identities_by_person ON identities (person)",
+        # A person may have signed in elsewhere, without a passkey: the table is made anew, with whoever is signed in.
+        "ALTER TABLE sign_ins RENAME TO sign_ins_by_passkey",
+        """CREATE TABLE sign_ins (
+            digest BLOB PRIMARY KEY CHECK (length(digest) = 32),
+            person TEXT NOT NULL REFERENCES people (name),
+            credential BLOB REFERENCES passkeys (credential),
+            began_at INTEGER NOT NULL,
+            expires_at INTEGER NOT NULL,
+            ended_at INTEGER,
+            last_used_at INTEGER NOT NULL,
+            auth_at INTEGER NOT NULL,
+            amr TEXT NOT NULL,
+            auth_issuer TEXT,
+            CHECK ((credential IS NULL) = (auth_issuer IS NOT NULL))
+        ) STRICT, WITHOUT ROWID""",
+        """INSERT INTO sign_ins
+            SELECT digest, person, credential, began_at, expires_at, ended_at,
+                began_at, began_at, '["swk","user"]', NULL
+            FROM sign_ins_by_passkey""",
+        "DROP TABLE sign_ins_by_passkey",
+        "CREATE INDEX sign_ins_by_person ON sign_ins (person)",
+    ),
 )
 
 

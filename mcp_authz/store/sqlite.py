@@ -17,7 +17,6 @@ from typing import Any
 from mcp_authz import ids, limits
 from mcp_authz.errors import StoreError
 from mcp_authz.model import HeldCall, HoldId, HoldState, Verdict
-from mcp_authz.passkey import Invitation, Passkey, SignIn
 from mcp_authz.principals import (
     Agent,
     AgentName,
@@ -33,7 +32,7 @@ from mcp_authz.principals import (
     Thumbprint,
 )
 from mcp_authz.rules.keys import Sealer, random_bytes
-from mcp_authz.store import accounts, admission, enrolments, holds, pins, records, registry, revoke, signed
+from mcp_authz.store import admission, authorizations, enrolments, holds, pins, records, registry, revoke, signed
 from mcp_authz.store.changes import Changes
 from mcp_authz.store.connections import FilePen, Reader, Synchronous, Transactions, connect, connect_reader
 from mcp_authz.store.faults import store_error
@@ -54,11 +53,14 @@ from mcp_authz.store.ports import (
 )
 from mcp_authz.store.rows import micros
 from mcp_authz.store.schema import migrate
+from mcp_authz.store.sqlite_people import PeopleInSqlite
 from mcp_authz.store.transaction import Transaction, known_secret, secret
 from mcp_authz.store.writer import Writer
 
+_CODES_KEPT = int(timedelta(days=1).total_seconds() * 1_000_000)  # beyond their end: who uses one again is found out
 
-class SqliteStore:
+
+class SqliteStore(PeopleInSqlite):
     """Every promise of `store.ports.Store`, kept by one file.
 
     It belongs to the thread of its event loop. A hold whose time is up reads as expired at once; its row and record
@@ -71,7 +73,7 @@ class SqliteStore:
         self._instance = instance
         self._changes = Changes(lambda: reader.ask(_version))
         self._writer = Writer(pen, first=_tidy, then=self._changes.tell)
-        self._ask, self._write = reader.ask, self._writer.run
+        super().__init__(reader, self._writer)
 
     @classmethod
     def open(
@@ -194,7 +196,7 @@ class SqliteStore:
         return self._ask(lambda tx: registry.worked_for(tx, agent, micros(since)))
 
     async def standing(
-        self, *, agent: AgentName, key: Thumbprint, person: PersonName | None, link: LinkId | None
+        self, *, agent: AgentName, key: Thumbprint | None, person: PersonName | None, link: LinkId | None
     ) -> Standing:
         return self._ask(lambda tx: registry.standing(tx, agent, key, person, link))
 
@@ -290,44 +292,6 @@ class SqliteStore:
     async def accept(self, server: str, tool: str, expect: bytes, event: Event) -> None:
         await self._write(lambda tx: pins.accept(tx, server, tool, expect, event))
 
-    # Accounts
-
-    async def passkey(self, credential: bytes) -> Passkey | None:
-        return self._ask(lambda tx: accounts.passkey(tx, credential))
-
-    async def passkeys_of(self, person: PersonName) -> tuple[Passkey, ...]:
-        return self._ask(lambda tx: accounts.passkeys_of(tx, person))
-
-    async def add_invitation(self, invitation: Invitation, event: Event) -> None:
-        await self._write(lambda tx: accounts.add_invitation(tx, invitation, event))
-
-    async def invitation(self, digest: bytes) -> Invitation | None:
-        return self._ask(lambda tx: accounts.invitation(tx, digest))
-
-    async def add_invited(self, passkey: Passkey, invitation: bytes, event: Event) -> None:
-        await self._write(lambda tx: accounts.add_invited(tx, passkey, invitation, event))
-
-    async def add_further(self, passkey: Passkey, signed_in: bytes, event: Event) -> None:
-        await self._write(lambda tx: accounts.add_further(tx, passkey, signed_in, event))
-
-    async def use_passkey(self, credential: bytes, sign_count: int) -> None:
-        await self._write(lambda tx: accounts.use_passkey(tx, credential, sign_count))
-
-    async def open_sign_in(self, sign_in: SignIn, sign_count: int | None, event: Event) -> None:
-        await self._write(lambda tx: accounts.open_sign_in(tx, sign_in, sign_count, event))
-
-    async def sign_in(self, digest: bytes) -> SignIn | None:
-        return self._ask(lambda tx: accounts.sign_in(tx, digest))
-
-    async def end_sign_in(self, digest: bytes, event: Event) -> None:
-        await self._write(lambda tx: accounts.end_sign_in(tx, digest, event))
-
-    async def revoke_passkeys(self, person: PersonName, event: Event) -> int:
-        return await self._write(lambda tx: accounts.revoke_passkeys(tx, person, event))
-
-    async def passkeys_replaced(self, person: PersonName, since: datetime) -> datetime | None:
-        return self._ask(lambda tx: accounts.passkeys_replaced(tx, person, since))
-
     # What may happen once
 
     async def remember(self, once: Once) -> bool:
@@ -356,6 +320,7 @@ def _version(tx: Transaction) -> tuple[sqlite3.Connection, int]:
 def _tidy(tx: Transaction) -> None:
     holds.expire_due(tx)
     admission.forget(tx)
+    authorizations.forget(tx, tx.now - _CODES_KEPT)
 
 
 def _make_ready(pen: FilePen, lock: WriteLock, connect: Callable[[], sqlite3.Connection]) -> None:

@@ -10,7 +10,7 @@ import pytest
 from mcp_authz import limits
 from mcp_authz.errors import Conflict, NotFound
 from mcp_authz.passkey import Invitation, Passkey, SignIn
-from mcp_authz.principals import PersonName
+from mcp_authz.principals import Authentication, PersonName
 from mcp_authz.store.ports import Store
 from tests.store.conftest import Stores
 from tests.store.world import ALICE, BOB, HOUR, MINUTE, START, event, person
@@ -35,7 +35,13 @@ def passkey(of: PersonName = ALICE, credential: bytes = b"credential", sign_coun
 
 def sign_in(of: PersonName = ALICE, credential: bytes = b"credential", digest: bytes = COOKIE) -> SignIn:
     return SignIn(
-        digest=digest, person=of, credential=credential, began_at=START, expires_at=START + limits.SIGN_IN_LIFETIME
+        authentication=Authentication(at=START, amr=("swk", "user")),
+        last_used_at=START,
+        digest=digest,
+        person=of,
+        credential=credential,
+        began_at=START,
+        expires_at=START + limits.SIGN_IN_LIFETIME,
     )
 
 
