@@ -97,6 +97,18 @@ METADATA_FRESH: Final = timedelta(hours=1)  # how long the keys that were read c
 METADATA_KEPT: Final = timedelta(hours=24)  # how long they count when they cannot be read again
 METADATA_PAUSE: Final = timedelta(minutes=1)  # between two readings of one agent's document
 
+# Clients that people sign in to.
+STEP_UPS_PER_HOUR: Final = 20  # how often one session may send its person back to agree to more
+STEP_UP_REMEMBERED: Final = timedelta(minutes=15)  # how long the page can name the call that asked
+STEP_UPS: Final = 10_000  # agents, and sessions, whose last step-ups are remembered; the oldest is forgotten first
+REDIRECT_URIS: Final = 16  # of one client
+REDIRECT_URI: Final = 2_048  # characters
+CLIENT_NAME: Final = 64  # characters of how a client calls itself
+STATE: Final = 4_096  # characters of the `state` that a client gets back
+AUTHORIZATION_QUERY: Final = 16 * 1024  # bytes of one authorization request
+DYNAMIC_CLIENTS: Final = 1_000  # that registered themselves
+DYNAMIC_UNUSED: Final = timedelta(days=1)  # then one that nobody ever agreed to is forgotten
+
 # Enrolment by one-time codes.
 ENROLMENTS_BURST: Final = 20  # codes that one source may get wrong at once
 ENROLMENTS_PER_SECOND: Final = 0.2

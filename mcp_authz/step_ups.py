@@ -1,0 +1,69 @@
+"""What client agents were sent back to their people for: the call that asked, so that the page can name it.
+
+Remembered in this process, and for a quarter of an hour: a person who comes later is asked all the same, without the
+call. How often a session may send its person back is bounded, so that no model can wear anybody out.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from mcp_authz import limits
+from mcp_authz.model import ToolName
+from mcp_authz.principals import AgentName, SessionId
+from mcp_authz.rules.scope import Scope
+from mcp_authz.store.ports import Clock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepUp:
+    """One call that its client was sent back for."""
+
+    agent: AgentName
+    session: SessionId
+    tool: ToolName
+    scopes: tuple[Scope, ...] = ()  # what the call needs; empty where only the sign-in was not fresh enough
+    max_age: timedelta | None = None  # how long ago the person may have signed in for it (RFC 9470)
+    at: datetime
+
+
+class StepUps:
+    """The last call that each client agent was sent back for."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._last: OrderedDict[AgentName, StepUp] = OrderedDict()
+        self._times: OrderedDict[SessionId, deque[datetime]] = OrderedDict()
+
+    def note(self, asked: StepUp) -> bool:
+        """Whether the client is sent back: its session did not do that too often (`limits.STEP_UPS_PER_HOUR`)."""
+        times = self._times.setdefault(asked.session, deque())
+        self._times.move_to_end(asked.session)
+        while times and asked.at - times[0] >= timedelta(hours=1):
+            times.popleft()
+        if len(times) >= limits.STEP_UPS_PER_HOUR:
+            return False
+        times.append(asked.at)
+        self._last[asked.agent] = asked
+        self._last.move_to_end(asked.agent)
+        _bound(self._times)
+        _bound(self._last)
+        return True
+
+    def of(self, agent: AgentName) -> StepUp | None:
+        """What the agent was sent back for last, if that is not long ago."""
+        found = self._last.get(agent)
+        if found is None or self._clock() - found.at >= limits.STEP_UP_REMEMBERED:
+            return None
+        return found
+
+    def done(self, agent: AgentName) -> None:
+        """The person has answered: nothing is asked any more."""
+        self._last.pop(agent, None)
+
+
+def _bound(remembered: OrderedDict[AgentName, StepUp] | OrderedDict[SessionId, deque[datetime]]) -> None:
+    while len(remembered) > limits.STEP_UPS:
+        remembered.popitem(last=False)
