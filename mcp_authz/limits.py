@@ -98,7 +98,12 @@ METADATA_KEPT: Final = timedelta(hours=24)  # how long they count when they cann
 METADATA_PAUSE: Final = timedelta(minutes=1)  # between two readings of one agent's document
 
 # Clients that people sign in to.
+SCOPES_OFFERED: Final = 64  # one person can look through; more are put together by their first segment
+GRANTS_PER_CLIENT: Final = 16  # of one person to one client that count at once: its installations; the oldest ends
+CONSENT_TIME: Final = timedelta(minutes=15)  # that a person may take to read, after a sign-in that had to be fresh
 STEP_UPS_PER_HOUR: Final = 20  # how often one session may send its person back to agree to more
+STEP_UP_ONCE: Final = timedelta(minutes=1)  # within which the same question counts once
+STEP_UP_REPEATED: Final = 5  # how often it may be repeated within that time
 STEP_UP_REMEMBERED: Final = timedelta(minutes=15)  # how long the page can name the call that asked
 STEP_UPS: Final = 10_000  # agents, and sessions, whose last step-ups are remembered; the oldest is forgotten first
 REDIRECT_URIS: Final = 16  # of one client

@@ -1,0 +1,117 @@
+"""What a person is asked when a client wants to act for them: scopes in plain words, and the tools that each opens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from mcp_authz import limits
+from mcp_authz.model import Hazard, Tool
+from mcp_authz.rules.scope import Scope, ScopeTemplate, covered, covers
+
+_ORDER: Final = {hazard: place for place, hazard in enumerate(Hazard)}
+_WORDS: Final[Mapping[Hazard, str]] = {
+    Hazard.READ: "Look at things",
+    Hazard.WRITE: "Change things",
+    Hazard.DESTRUCTIVE: "Change and delete things",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedTool:
+    """One tool that a scope opens, or helps to open."""
+
+    name: str  # as its server calls it
+    server: str
+    hazard: Hazard
+    held: bool  # each call of it waits for a person all the same
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offered:
+    """One scope that a person can agree to."""
+
+    scope: Scope
+    words: str  # the operator's, or made of what the operator says of the tools; never the client's, never a server's
+    tools: tuple[OpenedTool, ...]
+    chosen: bool  # whether it is agreed to unless the person says otherwise
+
+    @property
+    def hazard(self) -> Hazard:
+        """The worst of what it opens."""
+        return max((tool.hazard for tool in self.tools), key=_ORDER.__getitem__, default=Hazard.DESTRUCTIVE)
+
+
+def everything(tools: Iterable[Tool]) -> frozenset[Scope]:
+    """Return the scopes that cover every call of these tools; those of a server as one where they are too many."""
+    found = {widest(template) for tool in tools for template in tool.classification.scopes}
+    if len(found) > limits.SCOPES_OFFERED:
+        found = {Scope(scope.partition(":")[0]) for scope in found}
+    return frozenset(scope for scope in found if not any(covers(other, scope) for other in found - {scope}))
+
+
+def widest(template: ScopeTemplate) -> Scope:
+    """Return the scope that covers every filling of the template: `*` for each argument."""
+    pairs = zip(template.segments, template.variable, strict=True)
+    return Scope(":".join("*" if variable else segment for segment, variable in pairs))
+
+
+def to_ask(asked: frozenset[Scope] | None, ceiling: frozenset[Scope]) -> frozenset[Scope]:
+    """Return what a person is asked for: what the client asks for as far as it can be had, or all there is.
+
+    Something wider than there is, such as a whole server's scope, is taken apart into what there is of it.
+    """
+    if asked is None:
+        return ceiling
+    within = {scope for scope in asked if covered(scope, ceiling)}
+    parts = {scope for scope in ceiling for wide in asked if covers(wide, scope)}
+    return frozenset(within | parts)
+
+
+def offer(
+    scopes: Iterable[Scope],
+    tools: Iterable[Tool],
+    *,
+    words: Mapping[str, str],
+    is_held: Callable[[Tool], bool],
+    asked: bool,
+) -> tuple[Offered, ...]:
+    """Return the scopes as a person sees them, what only reads first.
+
+    Args:
+        scopes: what can be agreed to.
+        tools: the catalogue.
+        words: the operator's words, by scope.
+        is_held: whether calls of a tool wait for a person.
+        asked: whether the client asks for exactly these; otherwise it leaves the choice, and what only reads is chosen.
+    """
+    known = tuple(tools)
+    found = []
+    for scope in scopes:
+        opened = tuple(_opened(tool, is_held) for tool in known if _opens(scope, tool))
+        reads = bool(opened) and all(tool.hazard is Hazard.READ for tool in opened)
+        found.append(Offered(scope=scope, words=_said(scope, words, opened), tools=opened, chosen=asked or reads))
+    return tuple(sorted(found, key=lambda one: (_ORDER[one.hazard], one.scope)))
+
+
+def _opens(scope: Scope, tool: Tool) -> bool:
+    """Whether some call of the tool needs something that the scope covers."""
+    return any(template.could_match([scope]) for template in tool.classification.scopes)
+
+
+def _opened(tool: Tool, is_held: Callable[[Tool], bool]) -> OpenedTool:
+    return OpenedTool(name=tool.tool, server=tool.server, hazard=tool.classification.hazard, held=is_held(tool))
+
+
+def _said(scope: Scope, words: Mapping[str, str], tools: tuple[OpenedTool, ...]) -> str:
+    """The operator's words for the scope, or for the longest one that covers it, with what is left of it."""
+    known = max((Scope(one) for one in words if covers(Scope(one), scope)), key=len, default=None)
+    if known is not None:
+        rest = scope[len(known) :].strip(":") if scope.startswith(known) else scope
+        rest = "" if not rest.replace("*", "").replace(":", "") else f" ({rest})"
+        return f"{words[known]}{rest}"
+    if not tools:
+        return scope
+    worst = max((tool.hazard for tool in tools), key=_ORDER.__getitem__)
+    return f"{_WORDS[worst]} with {', '.join(sorted({tool.server for tool in tools}))}"
