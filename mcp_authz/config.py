@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from mcp_authz.config_people import SignInConfig
 from mcp_authz.errors import ConfigError
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,19}$")]
@@ -155,6 +156,7 @@ class Config(_Strict):
     keys: KeysConfig = KeysConfig()
     notify: Literal["desktop", "none"] = "desktop"
     dpop_nonce: bool = True
+    sign_in: SignInConfig = SignInConfig()
     source: Path = Field(default=Path(), exclude=True)
 
     @field_validator("public_url")

@@ -99,6 +99,7 @@ LAYERS = [
     {
         "mcp_authz.config",
         "mcp_authz.config_file",
+        "mcp_authz.config_people",
         "mcp_authz.installation",
         "mcp_authz.observing",
         "mcp_authz.doctor",
@@ -119,7 +120,7 @@ DOORS = {
     "rfc8785": {"mcp_authz.rules.canonical"},
     "jsonschema": {"mcp_authz.rules.schema"},
     "referencing": {"mcp_authz.rules.schema"},
-    "authlib": {"mcp_authz.oauth.*"},
+    "authlib": {"mcp_authz.oauth.*", "mcp_authz.web.provider"},
     "sqlite_utils": {"mcp_authz.store.*"},
     "sqlite3": {"mcp_authz.store.*"},
     "mcp": {"mcp_authz.protocol.*", "mcp_authz.client.parameters", "tool_adapters.*"},
@@ -139,6 +140,7 @@ DOORS = {
     "httpx2": {
         "mcp_authz.published_keys",
         "mcp_authz.fetching",
+        "mcp_authz.web.provider_http",
         "tool_adapters.*",
         "mcp_authz.client.*",
         "mcp_authz.cli.token",
@@ -149,7 +151,7 @@ DOORS = {
     "dbus_fast": {"mcp_authz.desktop"},
     "tomlkit": {"mcp_authz.config_file"},
     "pydantic_core": {"mcp_authz.rules.schema", "tool_adapters.direct"},
-    "pydantic": {"mcp_authz.config", "tool_adapters.*"},
+    "pydantic": {"mcp_authz.config", "mcp_authz.config_people", "tool_adapters.*"},
 }
 
 IMPURE = {"anyio", "asyncio", "logging", "os", "random", "secrets", "socket", "threading", "time", "subprocess"}
