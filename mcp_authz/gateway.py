@@ -13,7 +13,7 @@ from mcp_authz.approvals import asker_of
 from mcp_authz.catalog import could_ever_use, known_to
 from mcp_authz.downstream import Offer
 from mcp_authz.errors import SignatureRefused
-from mcp_authz.evaluation import Evaluation
+from mcp_authz.evaluation import Evaluation, effective
 from mcp_authz.forwarding import Forwarding
 from mcp_authz.holding import Waiting, once
 from mcp_authz.ids import new_id
@@ -25,10 +25,13 @@ from mcp_authz.proving import Proofs
 from mcp_authz.relay import Channel, clean
 from mcp_authz.requesting import SessionRequest, cannot_ask
 from mcp_authz.rules import session_request
+from mcp_authz.rules.delegation import uncovered
 from mcp_authz.rules.display import visible
 from mcp_authz.rules.message import Message, without_own_meta
 from mcp_authz.rules.request_state import RequestState, open_state, split_retry
+from mcp_authz.rules.token import MINIMAL_SCOPE
 from mcp_authz.sessions import Sessions
+from mcp_authz.step_ups import StepUp
 from mcp_authz.store.ports import Admission, Event, Lost, LostReason
 
 _LOST: Mapping[LostReason, str] = {
@@ -249,9 +252,26 @@ class Ride:
     async def refuse(self, call: ToolCall, deny: Deny, verdict: Evaluation | None = None) -> Refused:
         """The denial is recorded, then answered."""
         first = await (self._proofs.spend_bound() if deny.missing else self._proofs.spend())
-        deny = deny if first else _REPLAYED
+        deny = self._sent_back(call, deny) if first else _REPLAYED
         await self._store.append(self._event(call, verdict, audit.decided(deny, policy=self._policy)))
         return Refused(call_id=self._call_id, deny=deny)
+
+    def _sent_back(self, call: ToolCall, deny: Deny) -> Deny:
+        """The denial, noted for the page where it sends a person to agree; one that leads nowhere, once it is enough.
+
+        Only a client agent sends anybody anywhere: an agent with a key gets the token that it lacks by itself.
+        """
+        caller = self._caller
+        if caller.agent.client is None or caller.session is None or not deny.missing:
+            return deny
+        asked = StepUp(
+            agent=caller.agent.name,
+            session=caller.session.id,
+            tool=call.tool.name,
+            scopes=uncovered(deny.missing, effective(caller) | {MINIMAL_SCOPE}),
+            at=self._parts.clock(),
+        )
+        return deny if self._parts.step_ups.note(asked) else _deny("step_up_limit", detail=deny.detail)
 
     async def refuse_unseen(self, deny: Deny) -> Refused:
         """The denial is recorded and answered without a word of the tool: the caller may not know whether there is one.

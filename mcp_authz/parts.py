@@ -14,6 +14,7 @@ from mcp_authz.holding import Holding
 from mcp_authz.offers import Offers
 from mcp_authz.proving import Proving
 from mcp_authz.rules.keys import Sealer
+from mcp_authz.step_ups import StepUps
 from mcp_authz.store.ports import Clock, Store
 
 
@@ -30,6 +31,7 @@ class Parts:
     downstreams: Mapping[str, Downstream]
     contexts: Contexts
     elicitation: Mapping[str, bool]  # server -> whether it may ask the caller by form
+    step_ups: StepUps
     evidence: Evidence
     sealer: Sealer
     clock: Clock

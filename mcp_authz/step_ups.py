@@ -6,8 +6,8 @@ call. How often a session may send its person back is bounded, so that no model 
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from dataclasses import dataclass
+from collections import OrderedDict
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from mcp_authz import limits
@@ -27,6 +27,11 @@ class StepUp:
     scopes: tuple[Scope, ...] = ()  # what the call needs; empty where only the sign-in was not fresh enough
     max_age: timedelta | None = None  # how long ago the person may have signed in for it (RFC 9470)
     at: datetime
+    repeated: int = 0  # how often the same was asked again within `limits.STEP_UP_ONCE`
+
+    def is_of(self, other: StepUp) -> bool:
+        """Whether both ask the person for the same."""
+        return (self.tool, self.scopes, self.max_age) == (other.tool, other.scopes, other.max_age)
 
 
 class StepUps:
@@ -35,20 +40,27 @@ class StepUps:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._last: OrderedDict[AgentName, StepUp] = OrderedDict()
-        self._times: OrderedDict[SessionId, deque[datetime]] = OrderedDict()
+        self._counted: OrderedDict[SessionId, tuple[StepUp, ...]] = OrderedDict()
 
     def note(self, asked: StepUp) -> bool:
-        """Whether the client is sent back: its session did not do that too often (`limits.STEP_UPS_PER_HOUR`)."""
-        times = self._times.setdefault(asked.session, deque())
-        self._times.move_to_end(asked.session)
-        while times and asked.at - times[0] >= timedelta(hours=1):
-            times.popleft()
-        if len(times) >= limits.STEP_UPS_PER_HOUR:
+        """Whether the client is sent back: its session did not do that too often (`limits.STEP_UPS_PER_HOUR`).
+
+        What is asked again within a minute counts once, and a few times at most: clients call in parallel, and retry.
+        """
+        lately = [one for one in self._counted.get(asked.session, ()) if asked.at - one.at < timedelta(hours=1)]
+        again = [n for n, one in enumerate(lately) if one.is_of(asked) and asked.at - one.at < limits.STEP_UP_ONCE]
+        if again and lately[again[-1]].repeated >= limits.STEP_UP_REPEATED:
             return False
-        times.append(asked.at)
-        self._last[asked.agent] = asked
+        if again:
+            lately[again[-1]] = replace(lately[again[-1]], repeated=lately[again[-1]].repeated + 1)
+        elif len(lately) >= limits.STEP_UPS_PER_HOUR:
+            return False
+        else:
+            lately.append(asked)
+        self._counted[asked.session], self._last[asked.agent] = tuple(lately), asked
+        self._counted.move_to_end(asked.session)
         self._last.move_to_end(asked.agent)
-        _bound(self._times)
+        _bound(self._counted)
         _bound(self._last)
         return True
 
@@ -64,6 +76,6 @@ class StepUps:
         self._last.pop(agent, None)
 
 
-def _bound(remembered: OrderedDict[AgentName, StepUp] | OrderedDict[SessionId, deque[datetime]]) -> None:
+def _bound(remembered: OrderedDict[AgentName, StepUp] | OrderedDict[SessionId, tuple[StepUp, ...]]) -> None:
     while len(remembered) > limits.STEP_UPS:
         remembered.popitem(last=False)

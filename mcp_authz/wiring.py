@@ -52,6 +52,7 @@ from mcp_authz.settings import (
     require_rules,
     server_rules,
 )
+from mcp_authz.step_ups import StepUps
 from mcp_authz.store.ports import Clock, Event
 
 log = logging.getLogger(__name__)
@@ -74,6 +75,7 @@ class Running:
     issuer_keys: IssuerKeys
     agents: Agents
     hosted: HostedAgents
+    step_ups: StepUps  # the same that the road writes to, for the page where people agree
     desktop: Desktop | None  # who is told of held calls; None where nobody wants to be
     unreachable: tuple[str, ...]  # servers that could not be listed at the start
 
@@ -156,6 +158,7 @@ async def run_gateway(config: Config, *, clock: Clock = utc_now) -> AsyncIterato
             downstreams=downstreams,
             contexts=await Contexts.load(store, issuer=config.public_url, audiences=context_audiences(config)),
             elicitation={name: server.elicitation for name, server in config.servers.items()},
+            step_ups=StepUps(clock),
             evidence=Evidence(await store.secret("evidence-key", lambda: random_bytes(32))),
             sealer=state_sealer,
             clock=clock,
@@ -180,6 +183,7 @@ async def run_gateway(config: Config, *, clock: Clock = utc_now) -> AsyncIterato
             issuer_keys=issuer_keys,
             agents=agents,
             hosted=hosted,
+            step_ups=parts.step_ups,
             desktop=desktop,
             unreachable=unreachable,
         )

@@ -19,19 +19,36 @@ from mcp import Client
 from mcp.client.auth.extensions.client_credentials import PrivateKeyJWTOAuthProvider, SignedJWTParameters
 from mcp.client.streamable_http import streamable_http_client
 
+from mcp_authz import limits
 from mcp_authz.agents import Agents, People
+from mcp_authz.authorization import RegisteredClient
 from mcp_authz.cli.listening import listening
 from mcp_authz.cli.serve import open_app
 from mcp_authz.config import Config, parse_config
+from mcp_authz.ids import new_id
 from mcp_authz.model import Assurance, HoldId
-from mcp_authz.principals import Grant, Link, PersonName, Session
+from mcp_authz.principals import (
+    AccessToken,
+    Agent,
+    AgentName,
+    Authentication,
+    ClientId,
+    Grant,
+    GrantId,
+    Link,
+    PersonName,
+    Session,
+    SessionId,
+    Thumbprint,
+)
 from mcp_authz.protocol.answers import ENVELOPE
 from mcp_authz.protocol.app import App
 from mcp_authz.rules import jose
-from mcp_authz.rules.keys import PrivateKey
+from mcp_authz.rules.keys import PrivateKey, PublicKey
 from mcp_authz.rules.scope import parse_scopes
+from mcp_authz.rules.token import ACCESS_TOKEN, MINIMAL_SCOPE, access_claims
 from mcp_authz.rules.verdict import make_statement
-from mcp_authz.store.ports import Record
+from mcp_authz.store.ports import Event, Record
 from mcp_authz.wiring import Running
 
 ROOT = Path(__file__).parent.parent
@@ -80,6 +97,16 @@ class Actor:
 
     name: str
     key: PrivateKey
+
+
+@dataclass(frozen=True)
+class ClientActor:
+    """A client agent: what a stock client is for one person, with the access token that it got when they agreed."""
+
+    name: str
+    access_token: str
+    grant: GrantId
+    session: SessionId
 
 
 @dataclass
@@ -173,6 +200,76 @@ class World:
         await self.start(await self.grant(subject, name, scope))
         return actor
 
+    async def client_agent(
+        self,
+        client: str,
+        person: str,
+        *,
+        scope: str,
+        ceiling: str = "*",
+        authentication: Authentication | None = None,
+        confirmation: PublicKey | None = None,
+    ) -> ClientActor:
+        """The agent that a client is for this person, after they agreed to these scopes: each time a new session.
+
+        `ceiling` is what there is to agree to; `authentication` how they had signed in: with a passkey, a minute ago.
+        """
+        now, name = self.clock().replace(microsecond=0), AgentName(f"{client}@{person}")
+        if await self.store.person(PersonName(person)) is None:
+            await self.person(person)
+        known = await self._client(client, now)
+        agent = Agent(name=name, owner=PersonName(person), ceiling=parse_scopes(ceiling), client=known.id)
+        grant = Grant(
+            id=GrantId(new_id("g")),
+            subject=PersonName(person),
+            agent=name,
+            scope=parse_scopes(scope),
+            tools=None,
+            granted_at=now,
+            expires_at=now + timedelta(days=30),
+            client=known.id,
+            authentication=authentication or Authentication(at=now - timedelta(minutes=1), amr=("hwk", "pin")),
+        )
+        await self.store.authorize(agent, grant, None, Event(kind="grant", at=now, fields={}))
+        session, root, event = await self.running.sessions.prepare(grant, purpose="test", by=f"user:{person}")
+        await self.store.open_session(session, root, event)
+        bound = None if confirmation is None else Thumbprint(confirmation.thumbprint)
+        token = AccessToken(
+            id=new_id("t"),
+            client_id=known.id,
+            actor=name,
+            key=None,
+            subject=session.principal,
+            session=session.id,
+            link=root.id,
+            scope=frozenset({MINIMAL_SCOPE, *grant.scope}),
+            issued_at=now,
+            expires_at=now + limits.ACCESS_TOKEN_LIFETIME,
+            confirmation=bound,
+            mode=session.mode,
+        )
+        keys = self.running.issuer_keys
+        claims = access_claims(token, issuer=self.config.public_url, audience=self.url, chain=(name,))
+        signed = jose.sign(claims, typ=ACCESS_TOKEN, key=keys.signing, kid=keys.kid)
+        return ClientActor(name=name, access_token=signed, grant=grant.id, session=session.id)
+
+    async def _client(self, handle: str, at: datetime) -> RegisteredClient:
+        """The registered client with this handle."""
+        for known in await self.store.clients():
+            if known.handle == handle:
+                found: RegisteredClient = known
+                return found
+        new = RegisteredClient(
+            id=ClientId(f"https://{handle}.example/client.json"),
+            handle=handle,
+            name=handle.title(),
+            kind="document",
+            redirect_uris=("http://127.0.0.1/callback",),
+            registered_at=at,
+        )
+        await self.store.add_client(new, Event(kind="administration", at=at, fields={}))
+        return new
+
     async def delegate(self, holder: Actor, to: str, scope: str) -> str:
         """What the holder gets for another agent by token exchange (RFC 8693): a token that only that agent can use."""
         exchange = {
@@ -199,8 +296,10 @@ class World:
         async with self.client(actor, mode) as client:
             return await called(client, tool, arguments)
 
-    async def token(self, actor: Actor, scope: str | None = None, **form: str) -> str:
-        """An access token, fetched by hand."""
+    async def token(self, actor: Actor | ClientActor, scope: str | None = None, **form: str) -> str:
+        """An access token, fetched by hand; a client agent has the one that came when its person agreed."""
+        if isinstance(actor, ClientActor):
+            return actor.access_token
         answer = await self.token_answer(actor, scope, **form)
         assert answer.status_code == 200, answer.text
         token: str = answer.json()["access_token"]

@@ -46,6 +46,10 @@ REASONS: Final[dict[str, str]] = {
         "use 1 to 128 of letters, digits, dot, underscore and hyphen."
     ),
     "insufficient_scope": "Your authority does not cover this call. Do not retry; ask for a session that includes it.",
+    "step_up_limit": (
+        "The person you act for has been asked for more too often in the last hour, and is not asked again now. Do not "
+        "retry; go on without this call, and tell them what you could not do."
+    ),
     "constraint": "Your delegation does not permit these arguments. Stay within what was delegated to you.",
     "budget": "The call budget of your session or delegation is used up. Ask the person you act for for more.",
     "policy": "Policy does not permit this call. Do not retry it unchanged.",

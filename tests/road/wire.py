@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 import httpx2
 
-from tests.world import MODERN, Actor, World, modern_call
+from tests.world import MODERN, Actor, ClientActor, World, modern_call
 
 HANDSHAKE = "2025-11-25"
 SOON = 20.0  # seconds; every wait is bounded by it
@@ -161,7 +161,9 @@ class Wire:
 
 
 @asynccontextmanager
-async def wire(w: World, actor: Actor, mode: str, scope: str | None = None, **capabilities: Any) -> AsyncIterator[Wire]:
+async def wire(
+    w: World, actor: Actor | ClientActor, mode: str, scope: str | None = None, **capabilities: Any
+) -> AsyncIterator[Wire]:
     """A client that has its token, and its session where the era has one."""
     token = await w.token(actor, scope)
     headers = {
