@@ -19,6 +19,7 @@ ARGUMENTS_SHOWN: Final = 8 * 1024  # characters of arguments a person can be ask
 CLOCK_SKEW: Final = timedelta(seconds=30)
 ACCESS_TOKEN_LIFETIME: Final = timedelta(minutes=10)
 ASSERTION_LIFETIME: Final = timedelta(minutes=10)  # stock clients sign for five minutes
+IDENTITY_ASSERTION_LIFETIME: Final = timedelta(minutes=20)  # the draft's own example lives for 1000 seconds
 SESSION_LIFETIME: Final = timedelta(hours=12)
 SESSION_IDLE: Final = timedelta(hours=2)
 PEOPLE_REMEMBERED: Final = timedelta(days=1)  # how long an agent of two people names one, after one of them ended
@@ -40,6 +41,12 @@ SIGN_IN_IDLE: Final = timedelta(hours=2)  # between two requests of a browser th
 SIGN_IN_NOTED: Final = timedelta(minutes=1)  # how exactly the last use of a browser is known
 AUTHORIZATION_CODE: Final = timedelta(minutes=1)  # from the click to the token endpoint; RFC 6749 section 4.1.2 has 10
 REFRESH_TOKEN: Final = timedelta(days=30)  # unused; each use gives the next one, until the grant ends
+KEY_PUBLISHED: Final = timedelta(minutes=10)  # before it signs; readers keep the published keys for 5 minutes
+TOKEN_KEY_OVERLAP: Final = ACCESS_TOKEN_LIFETIME + 2 * CLOCK_SKEW  # access tokens of a replaced key of the gateway
+ROOT_KEY_OVERLAP: Final = SESSION_LIFETIME + 2 * CLOCK_SKEW  # the same for the roots of chains, which end with sessions
+CONTEXT_KEY_OVERLAP: Final = timedelta(minutes=10)  # the same for context tokens, of which each lives a minute
+SIGNING_KEY_AGE: Final = timedelta(days=365)  # then `doctor` says that another one should sign
+SIGNING_KEYS_READ: Final = timedelta(milliseconds=250)  # between two looks at the gateway's keys, however much is written
 DPOP_NONCE: Final = timedelta(minutes=5)  # a nonce counts in the stretch of time it was given out in, and the next
 CHALLENGE_LIFETIME: Final = timedelta(minutes=5)  # from the question to the passkey's answer
 
@@ -113,6 +120,19 @@ STATE: Final = 4_096  # characters of the `state` that a client gets back
 AUTHORIZATION_QUERY: Final = 16 * 1024  # bytes of one authorization request
 DYNAMIC_CLIENTS: Final = 1_000  # that registered themselves
 DYNAMIC_UNUSED: Final = timedelta(days=1)  # then one that nobody ever agreed to is forgotten
+DOCUMENTS: Final = 256  # metadata documents of clients that are remembered; the one longest unused is forgotten first
+DOCUMENTS_AT_ONCE: Final = 8  # fetched for clients that nobody agreed to yet; strangers choose those URLs
+DOCUMENTS_PER_MINUTE: Final = 30  # the same, whoever asks
+REGISTRATIONS_BURST: Final = 20  # clients that one source may register at once
+REGISTRATIONS_PER_SECOND: Final = 0.1
+
+# What a company's identity provider says.
+PROVIDER_TIME: Final = timedelta(seconds=5)  # for its keys, with the document that says where they are
+PROVIDER_KEYS_FRESH: Final = timedelta(hours=1)  # how long they count without being fetched again
+PROVIDER_KEYS_KEPT: Final = timedelta(hours=24)  # how long they count when they cannot be fetched
+PROVIDER_PAUSE: Final = timedelta(minutes=1)  # between two fetches, whatever key ids clients name
+AMR: Final = 16  # words that say how a person signed in there
+AMR_CHARACTERS: Final = 64
 
 # Enrolment by one-time codes.
 ENROLMENTS_BURST: Final = 20  # codes that one source may get wrong at once

@@ -7,7 +7,7 @@ request names. What is wrong after that goes to the client, as an error (RFC 674
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
@@ -17,7 +17,6 @@ from mcp_authz import limits
 from mcp_authz.authorization import AuthorizationRequest
 from mcp_authz.errors import AuthzError, InputError, ScopeError
 from mcp_authz.principals import AgentName, ClientId, Thumbprint
-from mcp_authz.rules.redirect_uri import is_loopback, is_registered
 from mcp_authz.rules.scope import Scope, parse_scopes
 from mcp_authz.rules.token import MINIMAL_SCOPE
 
@@ -73,27 +72,10 @@ def read_target(query: str) -> Target:
     )
 
 
-def answer_to(target: Target, registered: Sequence[str]) -> str:
-    """Return the redirect URI that the answer goes to: the one asked for, which the client has registered.
-
-    It may be left out where the client has one only, which is not on loopback (RFC 6749 section 3.1.2.3).
-
-    Raises:
-        InputError: the client has no such redirect URI; for a page to say.
-    """
-    if target.redirect_uri is not None:
-        if not is_registered(registered, target.redirect_uri):
-            raise InputError("the answer is to go to an address that the client has not registered (`redirect_uri`)")
-        return target.redirect_uri
-    if len(registered) != 1 or is_loopback(registered[0]):
-        raise InputError("the request does not say where the answer goes: `redirect_uri` is missing")
-    return registered[0]
-
-
 def read_request(target: Target, *, redirect_uri: str, resource: str) -> AuthorizationRequest:
     """Return what the client asks for, known to be well-formed and meant for `resource`.
 
-    `redirect_uri` is what `answer_to` returned.
+    `redirect_uri` is where the answer goes: one that the client has registered.
 
     Raises:
         RequestRefused: it is not; for the client to hear.
