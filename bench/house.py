@@ -90,7 +90,7 @@ async def house(directory: Path, behind: str) -> AsyncIterator[House]:
         await enrol(installation.store, key)
     async with run_gateway(config) as running:
         store = running.installation.store
-        issuer = await IssuerKeys.load(store)
+        issuer = await IssuerKeys.load(store, clock=utc_now)
         token = await _token(running, issuer, key)
         identifier = Identifier(
             keys=issuer.public,

@@ -9,12 +9,13 @@ from typing import Any, Final, Literal
 
 from mcp_authz import limits
 from mcp_authz.ids import new_id
+from mcp_authz.live_keys import LiveKeys
 from mcp_authz.model import Admitted, HeldCall
 from mcp_authz.principals import Caller, Mode
 from mcp_authz.rules.context_token import SALT_BYTES, Approved, CallContext, pairwise, sign_context
 from mcp_authz.rules.hold import evidence_assurance
-from mcp_authz.rules.keys import PrivateKey, random_bytes
-from mcp_authz.store.ports import Store
+from mcp_authz.rules.keys import random_bytes
+from mcp_authz.store.ports import Clock, Store
 
 _SECRET_BYTES: Final = 32
 
@@ -29,15 +30,17 @@ class ContextAudience:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contexts:
-    """Who gets context tokens, and what makes them; the signing key signs nothing else."""
+    """Who gets context tokens, and what makes them; the signing keys sign nothing else."""
 
     issuer: str
     audiences: Mapping[str, ContextAudience]  # by the server's configured name; others get none
-    key: PrivateKey = field(repr=False)
+    keys: LiveKeys
     pairwise_key: bytes = field(repr=False)
 
     @classmethod
-    async def load(cls, store: Store, *, issuer: str, audiences: Mapping[str, ContextAudience]) -> Contexts:
+    async def load(
+        cls, store: Store, *, issuer: str, audiences: Mapping[str, ContextAudience], clock: Clock
+    ) -> Contexts:
         """Return the context tokens of this installation; the first call makes the keys.
 
         Raises:
@@ -46,16 +49,15 @@ class Contexts:
         return cls(
             issuer=issuer,
             audiences=audiences,
-            key=PrivateKey.from_seed(await store.secret("context-key", lambda: random_bytes(_SECRET_BYTES))),
-            # A key of its own, so that people keep their names when the signing key is exchanged.
+            keys=await LiveKeys.load(store, "context", clock=clock),
+            # A key of its own, so that people keep their names when the signing key is rotated.
             pairwise_key=await store.secret("pairwise-key", lambda: random_bytes(_SECRET_BYTES)),
         )
 
     @property
     def jwks(self) -> dict[str, Any]:
-        """The public key as a JWK Set (RFC 7517 section 5)."""
-        public = self.key.public
-        return {"keys": [{**public.jwk, "kid": public.thumbprint, "use": "sig", "alg": "EdDSA"}]}
+        """The public keys as a JWK Set (RFC 7517 section 5)."""
+        return self.keys.jwks
 
     def token(self, admitted: Admitted, caller: Caller, approved: HeldCall | None, *, at: datetime) -> str:
         """Return a fresh token for one forwarding of this call to a server in `audiences`."""
@@ -87,5 +89,5 @@ class Contexts:
             audience=server.audience,
             arguments=admitted.call.arguments,
             salt=random_bytes(SALT_BYTES),
-            key=self.key,
+            key=self.keys.signing,
         )

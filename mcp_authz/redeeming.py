@@ -49,7 +49,7 @@ class Chains:
         self._keys = keys
         self._delegations = delegations
         self._agent_keys = agent_keys or self._stored_keys
-        self.signatures = Signatures(store=store, issuer=issuer, keys=keys.public)
+        self.signatures = Signatures(store=store, issuer=issuer, keys=keys.roots)
 
     async def root(self, leaf: Link, session: Session, chain: Chain, key: Key) -> tuple[str, ...]:
         """Return the signed chain from which the holder of `leaf` delegates with this key.
@@ -87,7 +87,7 @@ class Chains:
         Raises:
             SignatureRefused, DelegationError: as `verify_links`.
         """
-        return verify_links(texts, issuer=self._issuer, keys=self._keys.public, presenter=presenter, now=self._clock())
+        return verify_links(texts, issuer=self._issuer, keys=self._keys.roots, presenter=presenter, now=self._clock())
 
     async def require_last(self, chain: SignedChain, delegator: AgentName) -> None:
         """Return only if the last link is signed by a key that counts as this agent's, and no link of it was revoked.

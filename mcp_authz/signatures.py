@@ -26,6 +26,7 @@ class Signatures:
     store: Registry
     issuer: str
     keys: Mapping[str, PublicKey]
+    _counted: frozenset[str] = frozenset()  # the ids of the keys when what is remembered was verified
     _verified: OrderedDict[bytes, tuple[SignedLink, int]] = field(default_factory=OrderedDict)
     _bytes: int = 0  # of the texts of what is remembered
 
@@ -35,6 +36,7 @@ class Signatures:
         Raises:
             SignatureRefused, DelegationError: as `verify_signatures`.
         """
+        self._forget_if_a_key_ended()
         chain = verify_signatures(texts, issuer=self.issuer, keys=self.keys)
         for link, text in zip(chain.links, texts, strict=True):
             self._remember(link, len(text))
@@ -46,6 +48,7 @@ class Signatures:
         Raises:
             TokenRefused: one is not, or what was signed is not there or not good.
         """
+        self._forget_if_a_key_ended()
         for link in reversed(links):  # from the leaf: verifying it verifies those above it
             if link.statement is not None:
                 _require_same(link, await self._signed(link.statement))
@@ -56,6 +59,13 @@ class Signatures:
         """Nothing is remembered: the next use of each link verifies its signatures again."""
         self._verified.clear()
         self._bytes = 0
+
+    def _forget_if_a_key_ended(self) -> None:
+        """What a key stood behind that counts no more is not remembered as verified."""
+        counted = frozenset(self.keys)
+        if not self._counted <= counted:
+            self.forget()
+        self._counted = counted
 
     def _remember(self, link: SignedLink, size: int) -> None:
         _, before = self._verified.pop(link.digest, (None, 0))

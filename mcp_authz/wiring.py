@@ -119,7 +119,7 @@ async def run_gateway(config: Config, *, clock: Clock = utc_now) -> AsyncIterato
     require_rules(rules, floor)
     async with open_installation(config, clock=clock) as installation, AsyncExitStack() as stack:
         store = installation.store
-        issuer_keys = await IssuerKeys.load(store)
+        issuer_keys = await IssuerKeys.load(store, clock=clock)
         delegations = Delegations(store=store, clock=clock, policy=PolicyAtHop(engine))
         hosted = HostedAgents(store, clock, Fetcher())
         chains = Chains(
@@ -154,9 +154,11 @@ async def run_gateway(config: Config, *, clock: Clock = utc_now) -> AsyncIterato
                 on_held=desktop.tell if desktop is not None else None,
             ),
             offers=Offers(catalog=catalog, downstreams=downstreams),
-            proving=Proving(audience=config.resource, issuer=config.public_url, keys=issuer_keys.public, clock=clock),
+            proving=Proving(audience=config.resource, issuer=config.public_url, keys=issuer_keys.roots, clock=clock),
             downstreams=downstreams,
-            contexts=await Contexts.load(store, issuer=config.public_url, audiences=context_audiences(config)),
+            contexts=await Contexts.load(
+                store, issuer=config.public_url, audiences=context_audiences(config), clock=clock
+            ),
             elicitation={name: server.elicitation for name, server in config.servers.items()},
             step_ups=StepUps(clock),
             evidence=Evidence(await store.secret("evidence-key", lambda: random_bytes(32))),

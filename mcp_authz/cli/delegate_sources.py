@@ -141,7 +141,7 @@ async def gateway_keys(
     from mcp_authz.issuer_keys import IssuerKeys
 
     async with installation(ctx) as opened:
-        return (await IssuerKeys.load(opened.store)).public
+        return dict((await IssuerKeys.load(opened.store, clock=opened.clock)).roots)
 
 
 def read_text(named: str) -> str:

@@ -16,6 +16,7 @@ from mcp_authz.cli.places import listeners, the_only_one
 from mcp_authz.config import Config
 from mcp_authz.identity import Identifier
 from mcp_authz.installation import utc_now
+from mcp_authz.live_keys import follow
 from mcp_authz.oauth.server import OAuthServer, oauth_routes
 from mcp_authz.observing import keep_telling, loud_line, observed_servers
 from mcp_authz.protocol.app import App
@@ -33,7 +34,7 @@ async def open_app(config: Config, *, clock: Clock = utc_now) -> AsyncIterator[t
     """The application over a running gateway; list changes of its tool servers reach those who listen."""
     async with run_gateway(config, clock=clock) as running:
         store, refusals = running.installation.store, Refusals()
-        signing = running.issuer_keys
+        signing, contexts = running.issuer_keys, running.parts.contexts
         nonces = Nonces(key=await store.secret("dpop-nonce-key", lambda: random_bytes(32)), demanded=config.dpop_nonce)
         oauth = OAuthServer(
             store=store,
@@ -62,12 +63,13 @@ async def open_app(config: Config, *, clock: Clock = utc_now) -> AsyncIterator[t
             store=store,
             clock=clock,
             public_url=config.public_url,
-            routes=[*oauth_routes(oauth), context_keys_route(running.parts.contexts.jwks), page],
+            routes=[*oauth_routes(oauth), context_keys_route(lambda: contexts.jwks), page],
             refusals=refusals,
         )
         async with anyio.create_task_group() as group:
             group.start_soon(running.follow_changes, app.front.tools_changed)
             group.start_soon(keep_telling, config)
+            group.start_soon(follow, store, signing.live, contexts.keys)
             if running.desktop is not None:
                 group.start_soon(running.desktop.run)
             yield app, running

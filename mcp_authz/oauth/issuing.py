@@ -153,8 +153,9 @@ class Issuer:
 
     def _answer(self, token: AccessToken, chain: tuple[AgentName, ...], link: Link | None) -> Answer:
         claims = access_claims(token, issuer=self.issuer, audience=self.resource, chain=chain)
+        signing = self.keys.signing
         return {
-            "access_token": jose.sign(claims, typ=ACCESS_TOKEN, key=self.keys.signing, kid=self.keys.kid),
+            "access_token": jose.sign(claims, typ=ACCESS_TOKEN, key=signing, kid=signing.public.thumbprint),
             "token_type": "Bearer" if token.confirmation is None else "DPoP",
             "expires_in": claims["exp"] - claims["iat"],
             "scope": claims["scope"],

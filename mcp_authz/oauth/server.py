@@ -139,6 +139,10 @@ class OAuthServer:
         """The keys that verify what this server signs."""
         return self._keys.jwks
 
+    async def show_jwks(self, _: Request) -> Response:
+        """Answer with the keys as they are now."""
+        return Response(dump(self.jwks), media_type="application/json", headers=_CACHED)
+
     async def token(self, request: Request) -> Response:
         """Answer the token endpoint."""
         return await self._answer(request, "/token", self._core.token)
@@ -178,7 +182,7 @@ def oauth_routes(server: OAuthServer) -> list[Route]:
     return [
         *(_static(f"/.well-known/oauth-authorization-server{path}", server.metadata) for path in paths),
         *(_static(f"/.well-known/oauth-protected-resource{path}", server.resource_metadata) for path in paths),
-        _static(f"{base}/jwks.json", server.jwks),
+        Route(f"{base}/jwks.json", server.show_jwks, methods=["GET"]),
         Route(f"{base}/token", server.token, methods=["POST"]),
         Route(f"{base}/revoke", server.revoke, methods=["POST"]),
         *server.agents.routes(base),

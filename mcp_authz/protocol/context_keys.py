@@ -1,8 +1,8 @@
-"""Where tool servers find the key of context tokens; not in the issuer's JWKS, whose keys sign access tokens."""
+"""Where tool servers find the keys of context tokens; not in the issuer's JWKS, whose keys sign access tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from starlette.requests import Request
@@ -13,11 +13,11 @@ from mcp_authz.rules.context_token import JWKS_PATH
 from mcp_authz.rules.strict_json import dump
 
 
-def context_keys_route(jwks: Mapping[str, Any]) -> Route:
-    """Return the route at which this JWK Set is published."""
-    body = dump(dict(jwks))
+def context_keys_route(jwks: Callable[[], Mapping[str, Any]]) -> Route:
+    """Return the route at which this JWK Set is published, as it is at each request."""
 
     async def answer(_: Request) -> Response:
-        return Response(body, media_type="application/json", headers={"Cache-Control": "public, max-age=300"})
+        headers = {"Cache-Control": "public, max-age=300"}
+        return Response(dump(dict(jwks())), media_type="application/json", headers=headers)
 
     return Route(JWKS_PATH, answer, methods=["GET"])

@@ -22,6 +22,7 @@ from mcp_authz.principals import (
     SessionId,
     Thumbprint,
 )
+from mcp_authz.signing_key import KeyUse, SigningKey
 from mcp_authz.store.facts import (
     Admission,
     Clock,
@@ -241,7 +242,29 @@ class Pins(Protocol):
         """
 
 
-class Store(Registry, Enrolments, Holds, Log, Pins, Accounts, Authorizations, Identities, Protocol):
+class SigningKeys(Protocol):
+    """The keys that the gateway signs with; their seeds are sealed at rest, and those of keys that are over deleted."""
+
+    async def signing_keys(self, use: KeyUse) -> tuple[SigningKey, ...]:
+        """Every key of this use, oldest first."""
+
+    async def begin_signing(self, use: KeyUse, make: Callable[[], bytes]) -> tuple[SigningKey, ...]:
+        """Every key of this use, at least one: `make` returns the seed of the first, where there was none before."""
+
+    async def rotate_signing_key(
+        self, new: SigningKey, event_for: Callable[[Sequence[SigningKey]], Event], *, retire_others_at: datetime
+    ) -> None:
+        """The key is there; the others of its use end at `retire_others_at`. The event is made for those that counted.
+
+        Raises:
+            Conflict: another key waits for its time to sign.
+        """
+
+    async def replace_signing_keys(self, new: SigningKey, event_for: Callable[[Sequence[SigningKey]], Event]) -> None:
+        """The key is there; the others of its use are revoked, and their seeds gone."""
+
+
+class Store(Registry, Enrolments, Holds, Log, Pins, Accounts, Authorizations, Identities, SigningKeys, Protocol):
     """Everything durable, with the one verb that decides races."""
 
     async def remember(self, once: Once) -> bool:
@@ -293,6 +316,7 @@ __all__ = [
     "Registration",
     "Registry",
     "RevocableKind",
+    "SigningKeys",
     "Standing",
     "Statement",
     "Store",

@@ -302,6 +302,18 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "DROP TABLE sign_ins_by_passkey",
         "CREATE INDEX sign_ins_by_person ON sign_ins (person)",
     ),
+    (
+        # The seed of a key that is over is deleted; without one a row is history, whatever else it says.
+        """CREATE TABLE signing_keys (
+            kid TEXT PRIMARY KEY,
+            purpose TEXT NOT NULL CHECK (purpose IN ('issuer', 'context')),
+            seed BLOB,
+            made_at INTEGER NOT NULL,
+            signs_from INTEGER NOT NULL,
+            retires_at INTEGER,
+            status TEXT NOT NULL CHECK (status IN ('active', 'revoked'))
+        ) STRICT, WITHOUT ROWID""",
+    ),
 )
 
 

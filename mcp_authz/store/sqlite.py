@@ -32,7 +32,19 @@ from mcp_authz.principals import (
     Thumbprint,
 )
 from mcp_authz.rules.keys import Sealer, random_bytes
-from mcp_authz.store import admission, authorizations, enrolments, holds, pins, records, registry, revoke, signed
+from mcp_authz.signing_key import KeyUse, SigningKey
+from mcp_authz.store import (
+    admission,
+    authorizations,
+    enrolments,
+    holds,
+    pins,
+    records,
+    registry,
+    revoke,
+    signed,
+    signing_keys,
+)
 from mcp_authz.store.changes import Changes
 from mcp_authz.store.connections import FilePen, Reader, Synchronous, Transactions, connect, connect_reader
 from mcp_authz.store.faults import store_error
@@ -306,6 +318,21 @@ class SqliteStore(PeopleInSqlite):
     async def secret(self, name: str, make: Callable[[], bytes]) -> bytes:
         known = self._ask(lambda tx: known_secret(tx, name))
         return known if known is not None else await self._write(lambda tx: secret(tx, name, make))
+
+    async def signing_keys(self, use: KeyUse) -> tuple[SigningKey, ...]:
+        return self._ask(lambda tx: signing_keys.signing_keys(tx, use))
+
+    async def begin_signing(self, use: KeyUse, make: Callable[[], bytes]) -> tuple[SigningKey, ...]:
+        known = self._ask(lambda tx: signing_keys.signing_keys(tx, use))
+        return known or await self._write(lambda tx: signing_keys.begin_signing(tx, use, make))
+
+    async def rotate_signing_key(
+        self, new: SigningKey, event_for: Callable[[Sequence[SigningKey]], Event], *, retire_others_at: datetime
+    ) -> None:
+        await self._write(lambda tx: signing_keys.rotate_signing_key(tx, new, event_for, retire_others_at))
+
+    async def replace_signing_keys(self, new: SigningKey, event_for: Callable[[Sequence[SigningKey]], Event]) -> None:
+        await self._write(lambda tx: signing_keys.replace_signing_keys(tx, new, event_for))
 
     async def changed(self, since: int) -> int:
         return await self._changes.after(since)

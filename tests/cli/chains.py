@@ -77,7 +77,7 @@ async def own_chain(desk: Desk, here: Installation, cast: Cast) -> Path:
         store=here.store,
         clock=here.clock,
         issuer=here.config.public_url,
-        keys=await IssuerKeys.load(here.store),
+        keys=await IssuerKeys.load(here.store, clock=here.clock),
         delegations=Delegations(store=here.store, clock=here.clock, policy=Unasked()),
     )
     (key,) = await here.store.keys_of("agent:planner")

@@ -301,7 +301,7 @@ async def office(
     """An authorization server with everything but its network."""
     clock = Clock()
     store = SqliteStore.open(directory / "store.db", sealer=Sealer(bytes(32)), clock=clock)
-    keys = await IssuerKeys.load(store)
+    keys = await IssuerKeys.load(store, clock=clock)
     delegations = Delegations(store=store, clock=clock, policy=Unasked())
     hosted = HostedAgents(store, clock, fetch or Fetcher())
     chains = Chains(

@@ -5,19 +5,33 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mcp_authz.context import ContextAudience, Contexts
+from mcp_authz.live_keys import LiveKeys
 from mcp_authz.model import Admitted
 from mcp_authz.principals import AccessToken, Caller, Chain, Mode, Proof, Thumbprint
 from mcp_authz.rules import jose
 from mcp_authz.rules.context_token import CallContext, Expected, read_context
 from mcp_authz.rules.keys import PrivateKey
+from mcp_authz.signing_key import SigningKey
 from tests.servers.start import admitted
 from tests.store.world import CODER, HOUR, LEAF, SESSION, START, agent, grant, link, person, root, session
 
 ISSUER = "https://authz.example.com"
+
+
+def one_key(seed: bytes) -> LiveKeys:
+    kid = Thumbprint(PrivateKey.from_seed(seed).public.thumbprint)
+    known = (SigningKey(kid=kid, use="context", made_at=START, signs_from=START, seed=seed),)
+
+    async def read() -> tuple[SigningKey, ...]:
+        return known
+
+    return LiveKeys(read, "context", lambda: START, known)
+
+
 CONTEXTS = Contexts(
     issuer=ISSUER,
     audiences={"tools": ContextAudience(audience="tools", subject="plain")},
-    key=PrivateKey.from_seed(b"\x01" * 32),
+    keys=one_key(b"\x01" * 32),
     pairwise_key=b"\x02" * 32,
 )
 TOKEN = AccessToken(
@@ -48,7 +62,7 @@ CALL = admitted("look", {"path": "a"})
 def said(caller: Caller, contexts: Contexts = CONTEXTS, call: Admitted = CALL) -> CallContext:
     token = jose.read(contexts.token(call, caller, None, at=START))
     expected = Expected(issuer=ISSUER, audience="tools", tool="look", arguments={"path": "a"})
-    return read_context(token, contexts.key.public, expected, now=START)
+    return read_context(token, contexts.keys.signing.public, expected, now=START)
 
 
 def test_the_agent_that_acts_now_comes_first_and_the_one_that_it_acts_for_last() -> None:
@@ -80,4 +94,4 @@ def test_each_forwarding_has_a_token_of_its_own() -> None:
 def test_neither_keys_nor_tokens_are_printed() -> None:
     token = CONTEXTS.token(CALL, CALLER, None, at=START)
     assert token not in repr(replace(CALL, context=token))
-    assert "\\x02" not in repr(CONTEXTS)
+    assert "\\x01" not in repr(CONTEXTS) and "\\x02" not in repr(CONTEXTS)
