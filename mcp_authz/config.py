@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from mcp_authz.config_people import SignInConfig
+from mcp_authz.config_people import ClientsConfig, SignInConfig, require_words
 from mcp_authz.errors import ConfigError
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,19}$")]
@@ -157,6 +157,8 @@ class Config(_Strict):
     notify: Literal["desktop", "none"] = "desktop"
     dpop_nonce: bool = True
     sign_in: SignInConfig = SignInConfig()
+    clients: ClientsConfig = ClientsConfig()
+    scopes: dict[str, str] = {}
     source: Path = Field(default=Path(), exclude=True)
 
     @field_validator("public_url")
@@ -168,6 +170,11 @@ class Config(_Strict):
         if parts.scheme == "http" and parts.hostname not in {"localhost", "127.0.0.1", "::1"}:
             raise ValueError("plain http is for localhost only; use https")
         return url.rstrip("/")
+
+    @field_validator("scopes")
+    @classmethod
+    def _in_plain_words(cls, scopes: dict[str, str]) -> dict[str, str]:
+        return require_words(scopes)
 
     @field_validator("policy", mode="before")
     @classmethod

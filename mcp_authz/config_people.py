@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from mcp_authz.errors import AuthzError
+from mcp_authz.rules.redirect_uri import SCHEMES, require_scheme
+from mcp_authz.rules.scope import parse_scope
+
+WORDS: Final = 80  # characters that say on the page what a scope means
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -61,3 +67,92 @@ class SignInConfig(_Strict):
         if not self.passkeys and self.provider is None:
             raise ValueError("`passkeys = false` needs a `[sign_in.provider]`; otherwise nobody could sign in")
         return self
+
+
+class ClientsConfig(_Strict):
+    """The software that people sign in to: how it becomes known, and what people may let it do."""
+
+    dynamic_registration: bool = False
+    schemes: tuple[str, ...] = Field(default=SCHEMES, strict=False)
+    ceiling: tuple[str, ...] = Field(default=(), strict=False)
+    grant_days: Annotated[int, Field(ge=1, le=90)] = 30
+
+    @field_validator("schemes")
+    @classmethod
+    def _of_applications(cls, schemes: tuple[str, ...]) -> tuple[str, ...]:
+        return _each(require_scheme, schemes)
+
+    @field_validator("ceiling")
+    @classmethod
+    def _scopes(cls, ceiling: tuple[str, ...]) -> tuple[str, ...]:
+        return _each(parse_scope, ceiling)
+
+
+class EnterpriseClientConfig(_Strict):
+    """What assertions of the provider are good for in the hands of one client."""
+
+    scopes: Annotated[tuple[Word, ...], Field(strict=False, min_length=1)]
+    client_id: Word | None = None
+
+
+class EnterpriseConfig(_Strict):
+    """The provider whose identity assertion grants count (ID-JAG), and the clients that may bring them."""
+
+    issuer: str
+    jwks_uri: str | None = None
+    tenant: Word | None = None
+    clients: dict[str, EnterpriseClientConfig]
+    person_claim: Word = "preferred_username"
+    email_domain: Word | None = None
+    groups_claim: Word = "groups"
+    groups: dict[Word, Word] = {}
+    allowed_groups: tuple[Word, ...] = Field(default=(), strict=False)
+    provision: bool = True
+
+    @field_validator("issuer")
+    @classmethod
+    def _an_issuer(cls, issuer: str) -> str:
+        if urlsplit(issuer).query or not _is_reachable(issuer):
+            raise ValueError("must be the provider's issuer, such as https://login.example.com; http is for localhost")
+        return issuer
+
+    @field_validator("jwks_uri")
+    @classmethod
+    def _a_url(cls, url: str | None) -> str | None:
+        if url is not None and not _is_reachable(url):
+            raise ValueError("must be where the provider's keys are, by https; http is for localhost")
+        return url
+
+    @field_validator("clients")
+    @classmethod
+    def _some(cls, clients: dict[str, EnterpriseClientConfig]) -> dict[str, EnterpriseClientConfig]:
+        if not clients:
+            raise ValueError("name at least one client; `[enterprise.clients.CLIENT]` has its `scopes`")
+        return clients
+
+
+def _is_reachable(url: str) -> bool:
+    """Whether this is a URL by https, or by http on this computer, that says everything plainly."""
+    parts = urlsplit(url)
+    plain = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)
+    return plain and bool(parts.hostname) and not parts.fragment and parts.username is None
+
+
+def require_words(scopes: dict[str, str]) -> dict[str, str]:
+    """Return what scopes mean in plain words, once each of them is a scope.
+
+    Raises:
+        ValueError: one is not, or its words are not 1 to 80 characters.
+    """
+    _each(parse_scope, scopes)
+    for scope, words in scopes.items():
+        if not 1 <= len(words) <= WORDS or not words.isprintable():
+            raise ValueError(f"say what `{scope}` means in 1 to {WORDS} characters, on one line")
+    return scopes
+
+
+def _each(read: Callable[[str], str], texts: Iterable[str]) -> tuple[str, ...]:
+    try:
+        return tuple(read(text) for text in texts)
+    except AuthzError as error:
+        raise ValueError(str(error)) from None

@@ -19,6 +19,7 @@ from mcp_authz.config import (
     ToolConfig,
     parse_config,
 )
+from mcp_authz.config_people import ClientsConfig
 from mcp_authz.settings import approval_floor, require_rules, server_rules
 from tool_adapters.presets import preset_names
 
@@ -31,6 +32,7 @@ SECTIONS = {
     "## `[keys]`": KeysConfig,
     "## `[approval.RULE]`": ApprovalConfig,
     "## `[[impersonation]]`": ImpersonationConfig,
+    "## `[clients]`": ClientsConfig,
 }
 
 
