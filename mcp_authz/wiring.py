@@ -18,6 +18,7 @@ from mcp_authz.approvals import Approvals
 from mcp_authz.audit import Evidence
 from mcp_authz.canary import require_denials
 from mcp_authz.catalog import Catalog
+from mcp_authz.clients import Clients
 from mcp_authz.config import Config
 from mcp_authz.context import Contexts
 from mcp_authz.delegating import Delegations
@@ -75,6 +76,7 @@ class Running:
     issuer_keys: IssuerKeys
     agents: Agents
     hosted: HostedAgents
+    clients: Clients
     step_ups: StepUps  # the same that the road writes to, for the page where people agree
     desktop: Desktop | None  # who is told of held calls; None where nobody wants to be
     unreachable: tuple[str, ...]  # servers that could not be listed at the start
@@ -185,10 +187,22 @@ async def run_gateway(config: Config, *, clock: Clock = utc_now) -> AsyncIterato
             issuer_keys=issuer_keys,
             agents=agents,
             hosted=hosted,
+            clients=_clients(installation),
             step_ups=parts.step_ups,
             desktop=desktop,
             unreachable=unreachable,
         )
+
+
+def _clients(installation: Installation) -> Clients:
+    config = installation.config.clients
+    return Clients(
+        installation.store,
+        installation.clock,
+        Fetcher(),
+        schemes=config.schemes,
+        dynamic=config.dynamic_registration,
+    )
 
 
 async def _list_all(catalog: Catalog, downstreams: tuple[Downstream, ...]) -> tuple[str, ...]:

@@ -48,6 +48,7 @@ async def open_app(config: Config, *, clock: Clock = utc_now) -> AsyncIterator[t
             count_refusal=refusals.count,
             nonces=nonces,
             hosted=running.hosted,
+            clients=running.clients,
         )
         page = PageRoute(store=store, approvals=running.approvals, public_url=config.public_url, clock=clock)
         app = App(

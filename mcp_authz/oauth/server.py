@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from mcp_authz import limits
+from mcp_authz.clients import Clients
 from mcp_authz.delegating import Delegations
 from mcp_authz.errors import ConfigError, StoreError
 from mcp_authz.hosted import HostedAgents
@@ -28,6 +29,7 @@ from mcp_authz.oauth.form import read_form
 from mcp_authz.oauth.grants import ClientCredentials
 from mcp_authz.oauth.issuing import Issuer
 from mcp_authz.oauth.refusal import Refusal, counting
+from mcp_authz.oauth.registration import Registration
 from mcp_authz.oauth.revocation import REVOCATION, RevocationEndpoint
 from mcp_authz.oauth.token_types import TOKEN_EXCHANGE
 from mcp_authz.redeeming import Chains
@@ -64,6 +66,7 @@ class OAuthServer:
         count_refusal: Callable[[str, str], None],
         nonces: Nonces,
         hosted: HostedAgents,
+        clients: Clients | None = None,
     ) -> None:
         self._issuer = issuer
         self._resource = resource
@@ -73,6 +76,8 @@ class OAuthServer:
         children = Children(store=store, clock=clock, chains=chains)
         self._door = ClientDoor(store=store, issuer=issuer, clock=clock, hosted=hosted, children=children)
         self.agents = AgentPages(store=store, issuer=issuer, door=self._door, clock=clock, count_refusal=counted)
+        self._clients = clients
+        self.registration = None if clients is None else Registration(clients, counted)
         self._core = Core(
             door=self._door,
             issuer=Issuer(store=store, issuer=issuer, resource=resource, keys=signing, clock=clock),
@@ -120,7 +125,15 @@ class OAuthServer:
             "revocation_endpoint_auth_methods_supported": [METHOD],
             "revocation_endpoint_auth_signing_alg_values_supported": _ALGORITHMS,
             "dpop_signing_alg_values_supported": list(dpop.ALGORITHMS),  # RFC 9449 section 5.1
+            **self._becoming_known(),
         }
+
+    def _becoming_known(self) -> dict[str, Any]:
+        """How a client becomes known that nobody registered."""
+        if self._clients is None:
+            return {}
+        registering = {"registration_endpoint": f"{self._issuer}/register"} if self._clients.dynamic else {}
+        return {"client_id_metadata_document_supported": True, **registering}
 
     @property
     def resource_metadata(self) -> dict[str, Any]:
@@ -186,6 +199,7 @@ def oauth_routes(server: OAuthServer) -> list[Route]:
         Route(f"{base}/token", server.token, methods=["POST"]),
         Route(f"{base}/revoke", server.revoke, methods=["POST"]),
         *server.agents.routes(base),
+        *([] if server.registration is None else server.registration.routes(base)),
         Route(f"{base}/authorize", _authorize, methods=["GET", "POST"]),
     ]
 
