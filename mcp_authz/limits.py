@@ -104,6 +104,15 @@ METADATA_FRESH: Final = timedelta(hours=1)  # how long the keys that were read c
 METADATA_KEPT: Final = timedelta(hours=24)  # how long they count when they cannot be read again
 METADATA_PAUSE: Final = timedelta(minutes=1)  # between two readings of one agent's document
 
+# The OpenID provider that people sign in with.
+PROVIDER_TIME: Final = timedelta(seconds=5)  # for one exchange with it, to the last byte
+PROVIDER_BYTES: Final = 256 * 1024  # of one answer: keys of a large provider, or somebody's many groups
+PROVIDER_SIGN_IN: Final = timedelta(minutes=15)  # from leaving for it to coming back; a second factor fits in
+NEXT_PAGE: Final = 2_048  # characters of the page to come back to; with the rest it must fit into one cookie
+APPROVAL_SIGN_IN: Final = timedelta(minutes=15)  # how long ago who approves without a passkey may have signed in
+LINKS_BURST: Final = 20  # one-time links, and answers of the provider, that one source may get wrong at once
+LINKS_PER_SECOND: Final = 0.2
+
 # Clients that people sign in to.
 SCOPES_OFFERED: Final = 64  # one person can look through; more are put together by their first segment
 GRANTS_PER_CLIENT: Final = 16  # of one person to one client that count at once: its installations; the oldest ends
@@ -111,6 +120,7 @@ CONSENT_TIME: Final = timedelta(minutes=15)  # that a person may take to read, a
 STEP_UPS_PER_HOUR: Final = 20  # how often one session may send its person back to agree to more
 STEP_UP_ONCE: Final = timedelta(minutes=1)  # within which the same question counts once
 STEP_UP_REPEATED: Final = 5  # how often it may be repeated within that time
+MAX_AGE_SECONDS: Final = 86_400  # the longest ago that a policy may let a sign-in be that it calls fresh
 STEP_UP_REMEMBERED: Final = timedelta(minutes=15)  # how long the page can name the call that asked
 STEP_UPS: Final = 10_000  # agents, and sessions, whose last step-ups are remembered; the oldest is forgotten first
 REDIRECT_URIS: Final = 16  # of one client
@@ -127,7 +137,6 @@ REGISTRATIONS_BURST: Final = 20  # clients that one source may register at once
 REGISTRATIONS_PER_SECOND: Final = 0.1
 
 # What a company's identity provider says.
-PROVIDER_TIME: Final = timedelta(seconds=5)  # for its keys, with the document that says where they are
 PROVIDER_KEYS_FRESH: Final = timedelta(hours=1)  # how long they count without being fetched again
 PROVIDER_KEYS_KEPT: Final = timedelta(hours=24)  # how long they count when they cannot be fetched
 PROVIDER_PAUSE: Final = timedelta(minutes=1)  # between two fetches, whatever key ids clients name

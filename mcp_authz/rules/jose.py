@@ -14,10 +14,11 @@ from mcp_authz import limits
 from mcp_authz.errors import InputError, SignatureRefused
 from mcp_authz.rules import strict_json
 from mcp_authz.rules.canonical import canonical
-from mcp_authz.rules.keys import SIGNATURE_BYTES, PrivateKey, b64url, unb64url
+from mcp_authz.rules.keys import SIGNATURE_BYTES, b64url, unb64url
 from mcp_authz.rules.strict_json import JsonObject
 
 _ALGORITHMS: Final = frozenset({"EdDSA", "Ed25519"})  # RFC 8037 and RFC 9864: two names of one algorithm
+_AS_LONG_AS_THE_KEY: Final = frozenset({"RS256", "PS256"})  # whose signatures the key measures; never Ed25519's
 _KEY_SOURCES: Final = ("jku", "x5u", "x5c")  # parameters by which a token would bring its own key
 _REWRITES: Final = ("crit", "b64", "zip", "enc")  # parameters that change what the rest of the token means
 _TEXT_CHARACTERS: Final = 1024
@@ -32,6 +33,33 @@ class Verifier(Protocol):
         Raises:
             SignatureRefused: it was not.
         """
+
+
+class ShownKey(Protocol):
+    """A public key as others are told of it."""
+
+    @property
+    def jwk(self) -> dict[str, str]:
+        """Its required members."""
+
+    @property
+    def thumbprint(self) -> str:
+        """RFC 7638, SHA-256, base64url."""
+
+
+class SigningKey(Protocol):
+    """A private key of either kind that a proof of possession is made with."""
+
+    @property
+    def algorithm(self) -> str:
+        """The `alg` of what it signs."""
+
+    @property
+    def public(self) -> ShownKey:
+        """The key that others verify with."""
+
+    def sign(self, message: bytes) -> bytes:
+        """Return the 64-byte signature over `message`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -74,23 +102,23 @@ class UnverifiedJws:
         return "UnverifiedJws(<redacted>)"
 
 
-def sign(claims: Mapping[str, Any], *, typ: str, key: PrivateKey, kid: str | None = None) -> str:
+def sign(claims: Mapping[str, Any], *, typ: str, key: SigningKey, kid: str | None = None) -> str:
     """Return the compact JWS of the claims in canonical form (RFC 8785), signed by `key`.
 
     Raises:
         InputError: the claims have no canonical form.
     """
-    header = {"alg": "EdDSA", "typ": typ}
+    header = {"alg": key.algorithm, "typ": typ}
     return _signed(header if kid is None else {**header, "kid": kid}, claims, key)
 
 
-def sign_showing_key(claims: Mapping[str, Any], *, typ: str, key: PrivateKey) -> str:
+def sign_showing_key(claims: Mapping[str, Any], *, typ: str, key: SigningKey) -> str:
     """Return the compact JWS with the public key in its header, as a DPoP proof has it (RFC 9449 section 4.2).
 
     Raises:
         InputError: the claims have no canonical form.
     """
-    return _signed({"alg": "EdDSA", "typ": typ, "jwk": key.public.jwk}, claims, key)
+    return _signed({"alg": key.algorithm, "typ": typ, "jwk": key.public.jwk}, claims, key)
 
 
 def read(
@@ -105,8 +133,8 @@ def read(
 
     Raises:
         SignatureRefused: the form is broken, the algorithm is not Ed25519, the header asks for an extension or brings
-            a key. For proofs of possession `allow_jwk` lets `jwk` pass, and `algorithms` others whose signatures are
-            64 bytes long.
+            a key. For proofs of possession `allow_jwk` lets `jwk` pass; `algorithms` lets others in, for slots whose
+            keys are of other kinds.
     """
     if len(token) > max_bytes:
         raise SignatureRefused(f"the token is longer than {max_bytes} bytes")
@@ -120,7 +148,7 @@ def read(
     except InputError as error:
         raise SignatureRefused(f"a part of the token is malformed: {error}") from None
     _require_header(header, allow_jwk=allow_jwk, algorithms=algorithms)
-    if len(signature) != SIGNATURE_BYTES:
+    if header["alg"] not in _AS_LONG_AS_THE_KEY and len(signature) != SIGNATURE_BYTES:
         raise SignatureRefused("the token's signature is not 64 bytes long")
     signing_input = f"{parts[0]}.{parts[1]}".encode()
     return UnverifiedJws(header=header, claims=claims, signing_input=signing_input, signature=signature)
@@ -181,7 +209,7 @@ def require_text(claims: Mapping[str, Any], name: str, max_length: int = _TEXT_C
     return value
 
 
-def _signed(header: Mapping[str, Any], claims: Mapping[str, Any], key: PrivateKey) -> str:
+def _signed(header: Mapping[str, Any], claims: Mapping[str, Any], key: SigningKey) -> str:
     signing_input = f"{b64url(strict_json.dump(dict(header)))}.{b64url(canonical(dict(claims)))}"
     return f"{signing_input}.{b64url(key.sign(signing_input.encode()))}"
 
