@@ -37,7 +37,7 @@ async def check_store(case: Case) -> tuple[Finding, ...]:
         return (note(STORE, f"there is no store yet at {path}", case.command("init")),)
     try:
         found = await anyio.to_thread.run_sync(lambda: condition(path, patience=PATIENCE), abandon_on_cancel=True)
-        return (*_key(case.config), *_condition(case, path, found), _log(case, path))
+        return (*_key(case.config), *_condition(case, path, found), *_old_keys(case), _log(case, path))
     except StoreError as error:
         return (broken(STORE, str(error), "restore the store from your backup"),)
 
@@ -53,6 +53,19 @@ def _key(config: Config) -> tuple[Finding, ...]:
     except (ConfigError, StoreError) as error:
         return (broken(STORE, str(error), "restore the key from your backup"),)
     return ()
+
+
+def _old_keys(case: Case) -> tuple[Finding, ...]:
+    since = {} if case.inside is None else case.inside.signing_since
+    return tuple(
+        note(
+            STORE,
+            f"the gateway signs with the same {use} key for {(case.at - at).days} days",
+            case.command("keys", "rotate", "--which", use),
+        )
+        for use, at in since.items()
+        if case.at - at > limits.SIGNING_KEY_AGE
+    )
 
 
 def _condition(case: Case, path: Path, found: Condition) -> tuple[Finding, ...]:

@@ -21,6 +21,7 @@ from mcp_authz.store.faults import store_error
 from mcp_authz.store.ports import Pin
 from mcp_authz.store.rows import micros
 from mcp_authz.store.schema import APPLICATION_ID, MIGRATIONS
+from mcp_authz.store.signing_keys import signing_since
 from mcp_authz.store.transaction import Transaction
 
 T = TypeVar("T")
@@ -39,6 +40,7 @@ class Inside:
     grants: tuple[Grant, ...]
     open_sessions: Mapping[AgentName, frozenset[SessionId]]
     pins: tuple[Pin, ...]
+    signing_since: Mapping[str, datetime]  # since when the gateway signs with its newest key, by use
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,4 +152,5 @@ def _inside(tx: Transaction) -> Inside:
             for agent in agents
         },
         pins=pins.pins(tx),
+        signing_since=signing_since(tx),
     )

@@ -24,7 +24,7 @@ EventFor = Callable[[Sequence[SigningKey]], Event]
 def signing_keys(tx: Transaction, use: KeyUse) -> tuple[SigningKey, ...]:
     """Every key of this use, oldest first."""
     found = tx.db.execute(
-        f"SELECT {columns(_COLUMNS)} FROM signing_keys WHERE purpose = ? ORDER BY signs_from, made_at, kid",  # noqa: S608
+        f"SELECT {columns(_COLUMNS)} FROM signing_keys WHERE purpose = ? ORDER BY made_at, kid",  # noqa: S608
         (use,),
     )
     return tuple(_read(tx, *row) for row in found.fetchall())

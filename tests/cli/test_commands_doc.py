@@ -105,6 +105,8 @@ async def test_json_has_the_keys_that_are_documented(desk: Desk) -> None:
         "mcp-authz holds show": (held.id,),
         "mcp-authz tools list": (),
         "mcp-authz tools diff": ("files__read",),
+        "mcp-authz keys list": (),
+        "mcp-authz keys rotate": (),
         "mcp-authz audit list": (),
         "mcp-authz audit verify": (),
         "mcp-authz status": (),

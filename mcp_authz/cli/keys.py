@@ -1,0 +1,119 @@
+"""`mcp-authz keys`: the keys that the gateway itself signs with, and giving it others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Final
+
+import typer
+
+from mcp_authz.cli.invocation import advising, asynchronous, command_line, installation, operator
+from mcp_authz.cli.options import Json
+from mcp_authz.cli.output import local, next_step, print_json, say, table
+from mcp_authz.errors import Conflict
+from mcp_authz.key_rotation import KeyRotation
+from mcp_authz.rules.log import timestamp
+from mcp_authz.signing_key import OVERLAP, USES, KeyUse, SigningKey, state
+
+app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, add_completion=False)
+
+_AT_ONCE: Final[dict[KeyUse, tuple[str, ...]]] = {
+    "issuer": (
+        "access tokens that were issued until now are refused; clients sign in again by themselves",
+        "signed chains, and work that agents were given by them, have ended: whoever delegated delegates again",
+        "sessions, grants and agents stay",
+    ),
+    "context": (
+        "a tool server fetches the new key at its next call, or refuses calls for a minute if it fetched one just now",
+        "one that is not called believes the old key for up to an hour: restart it if that matters",
+    ),
+}
+
+
+@app.callback()
+def _group() -> None:
+    """The gateway's own signing keys: look at them, rotate them."""
+
+
+@app.command("list")
+@asynchronous
+async def list_(ctx: typer.Context, *, json: Json = False) -> None:
+    """List the keys that the gateway signs with, and those that it signed with before."""
+    async with installation(ctx) as here:
+        rotation = KeyRotation(here.store, here.clock)
+        known = {use: await rotation.keys(use) for use in USES}
+        now = here.clock()
+    found = [(key, state(key, keys, now)) for keys in known.values() for key in keys]
+    if json:
+        print_json([_view(key, how) for key, how in found])
+        return
+    table(
+        ("use", "key", "state", "signs from", "counts until"),
+        ((key.use, key.kid, how, local(key.signs_from), _until(key)) for key, how in found),
+        empty="",
+    )
+
+
+@app.command()
+@asynchronous
+async def rotate(
+    ctx: typer.Context,
+    *,
+    which: Annotated[
+        KeyUse,
+        typer.Option(
+            metavar="USE", help="issuer: access tokens and chains. context: what tool servers are told of calls."
+        ),
+    ] = "issuer",
+    now: Annotated[
+        bool, typer.Option("--now", help="The old key is known to somebody: nothing that it signed counts any more.")
+    ] = False,
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; it goes on record.")] = "",
+    json: Json = False,
+) -> None:
+    """Give the gateway another key to sign with. A gateway that runs follows within a second.
+
+    The new key is published at once and signs ten minutes later, when everybody who keeps the published keys has it.
+    """
+    async with installation(ctx) as here:
+        rotation = KeyRotation(here.store, here.clock)
+        change = rotation.replace if now else rotation.rotate
+        with advising(Conflict, f"where that is too late: {command_line(ctx, 'keys', 'rotate', '--now')}"):
+            made = await change(which, by=operator(), reason=reason)
+        keys = await rotation.keys(which)
+        at = here.clock()
+    if json:
+        print_json(_view(made, state(made, keys, at)))
+        return
+    for line in _told_now(made) if now else _told(made):
+        say(line)
+    next_step(command_line(ctx, "keys", "list"))
+
+
+def _told(made: SigningKey) -> Sequence[str]:
+    last = local(made.signs_from + OVERLAP[made.use])
+    return (
+        f"{made.use} key {made.kid} is published, and signs from {local(made.signs_from)} on",
+        f"what the one before signs until then counts until it ends, {last} at last",
+    )
+
+
+def _told_now(made: SigningKey) -> Sequence[str]:
+    return (f"{made.use} key {made.kid} signs from now on; the others are revoked", *_AT_ONCE[made.use])
+
+
+def _until(key: SigningKey) -> str:
+    if key.status == "revoked":
+        return "-"
+    return "" if key.retires_at is None else local(key.retires_at)
+
+
+def _view(key: SigningKey, how: str) -> dict[str, Any]:
+    return {
+        "use": key.use,
+        "key": key.kid,
+        "state": how,
+        "made_at": timestamp(key.made_at),
+        "signs_from": timestamp(key.signs_from),
+        "retires_at": None if key.retires_at is None else timestamp(key.retires_at),
+    }
