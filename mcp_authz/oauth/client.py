@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from mcp_authz import limits
 from mcp_authz.agents import current_keys
@@ -14,14 +14,16 @@ from mcp_authz.hosted import HostedAgents
 from mcp_authz.oauth.child import Children
 from mcp_authz.oauth.form import Form
 from mcp_authz.oauth.refusal import invalid_client
+from mcp_authz.oauth.token_types import TOKEN_EXCHANGE
 from mcp_authz.principals import Agent, AgentName, Key, Thumbprint
 from mcp_authz.rules import client_metadata, jose
-from mcp_authz.rules.jose import UnverifiedJws
+from mcp_authz.rules.jose import UnverifiedJws, Verifier
 from mcp_authz.rules.keys import PublicKey
 from mcp_authz.store.ports import Clock, Once, Store
 
-METHOD: Final = "private_key_jwt"
-_ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+METHOD: Final[Literal["private_key_jwt"]] = "private_key_jwt"
+AGENT_GRANT_TYPES: Final = frozenset({"client_credentials", TOKEN_EXCHANGE, "authorization_code"})
+ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _TYP: Final = "client-authentication+jwt"  # RFC 7523bis; stock clients send `JWT`
 
 
@@ -35,13 +37,28 @@ class Client:
     delegation: str | None = None
     subject: str | None = None
 
+    @property
+    def is_proved(self) -> bool:
+        """Whether it is known to be this agent: always, or there would be no such client."""
+        return True
+
+    @property
+    def recorded(self) -> dict[str, Any]:
+        """How a record names it."""
+        return {"actor": f"agent:{self.agent.name}", "key": self.key}
+
+    @property
+    def label(self) -> str:
+        """How a sentence names it."""
+        return self.agent.name
+
     def check_endpoint_auth_method(self, method: str, endpoint: str) -> bool:
         """Whether the client may authenticate like this: only by its key, everywhere."""
         return method == METHOD
 
     def check_grant_type(self, grant_type: str) -> bool:
-        """Whether the client may use the grant; what an agent may not have, no grant gives it."""
-        return True
+        """Whether the client may use the grant: an agent has its key, and renews nothing."""
+        return grant_type in AGENT_GRANT_TYPES
 
 
 class ClientDoor:
@@ -70,6 +87,14 @@ class ClientDoor:
         if not _signers(assertion, await self._hosted.keys_of(agent)):
             await self._hosted.read_again(agent)
 
+    async def is_for(self, form: Form) -> bool:
+        """Whether the form's assertion says that it is an agent's; an agent's name is no other client's."""
+        try:
+            assertion = jose.read(form.get("client_assertion", ""))
+            return await self._agent(jose.require_text(assertion.claims, "sub", limits.METADATA_URL)) is not None
+        except SignatureRefused:
+            return False
+
     async def enter(self, form: Form, authorization: str | None, *, chain: str | None = None) -> Client:
         """Return the client that signed the form's assertion; unknown, revoked and forged are answered alike.
 
@@ -80,7 +105,7 @@ class ClientDoor:
         """
         if authorization is not None or "client_secret" in form:
             raise invalid_client("another authentication method")
-        if form.get("client_assertion_type") != _ASSERTION_TYPE or "client_assertion" not in form:
+        if form.get("client_assertion_type") != ASSERTION_TYPE or "client_assertion" not in form:
             raise invalid_client("no client assertion")
         try:
             return await self._proved(jose.read(form["client_assertion"]), form, chain)
@@ -95,7 +120,7 @@ class ClientDoor:
             raise invalid_client("issuer, subject and client are not the same")
         if claims.get("aud") not in (self._issuer, [self._issuer]):
             raise invalid_client("the assertion is for another audience")
-        expires_at = _require_times(claims, self._clock())
+        expires_at = require_times(claims, self._clock())
         if agent.status != "active":
             raise invalid_client("the agent is revoked")
         once = Once(
@@ -124,7 +149,7 @@ class ClientDoor:
                 return agent, key.thumbprint
         named = None
         if chain is not None:
-            named = await self._children.named(AgentName(name), chain, lambda key: _is_signed_by(key, assertion))
+            named = await self._children.named(AgentName(name), chain, lambda key: is_signed_by(key, assertion))
         if named is not None:
             return named.child, Thumbprint(named.key.thumbprint)
         raise invalid_client("no such agent" if agent is None else "not signed by a current key of the agent")
@@ -141,10 +166,11 @@ class ClientDoor:
 
 def _signers(assertion: UnverifiedJws, keys: tuple[Key, ...]) -> tuple[Key, ...]:
     """Of the current keys the one that signed; one that a rotation retires signs nothing new."""
-    return tuple(key for key in current_keys(keys) if _is_signed_by(PublicKey.from_raw(key.raw), assertion))
+    return tuple(key for key in current_keys(keys) if is_signed_by(PublicKey.from_raw(key.raw), assertion))
 
 
-def _is_signed_by(key: PublicKey, assertion: UnverifiedJws) -> bool:
+def is_signed_by(key: Verifier, assertion: UnverifiedJws) -> bool:
+    """Whether the key signed the assertion, and as nothing else than an assertion."""
     typ = _TYP if str(assertion.header.get("typ")).lower().removeprefix("application/") == _TYP else None
     try:
         assertion.verify(key, typ=typ)
@@ -153,8 +179,12 @@ def _is_signed_by(key: PublicKey, assertion: UnverifiedJws) -> bool:
     return True
 
 
-def _require_times(claims: Mapping[str, Any], now: datetime) -> datetime:
-    """Like `jose.require_times`, but `iat` may be left out (RFC 7523 section 3)."""
+def require_times(claims: Mapping[str, Any], now: datetime) -> datetime:
+    """Return when the assertion expires; like `jose.require_times`, but `iat` may be left out (RFC 7523 section 3).
+
+    Raises:
+        SignatureRefused: a time is missing, or it is not of now.
+    """
     expires_at = jose.require_time(claims, "exp")
     if expires_at <= now - limits.CLOCK_SKEW:
         raise SignatureRefused("it has expired")

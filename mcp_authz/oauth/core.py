@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 from typing import Any, TypeVar
 
 import anyio.from_thread
 from authlib.oauth2 import AuthorizationServer, OAuth2Error, OAuth2Request  # type: ignore[import-untyped]
 from authlib.oauth2.rfc6749.requests import BasicOAuth2Payload  # type: ignore[import-untyped]
 
+from mcp_authz.authorization import RegisteredClient
 from mcp_authz.delegating import Delegations
 from mcp_authz.errors import SignatureRefused
 from mcp_authz.oauth.client import METHOD, Client, ClientDoor
 from mcp_authz.oauth.form import Form
 from mcp_authz.oauth.issuing import Issuer
 from mcp_authz.oauth.refusal import Refusal
+from mcp_authz.oauth.software import Software, SoftwareDoor
 from mcp_authz.oauth.token_types import JWT_TYPE, TOKEN_EXCHANGE
 from mcp_authz.principals import Thumbprint
 from mcp_authz.redeeming import Chains
+from mcp_authz.renewing import Renewals
 from mcp_authz.rules.dpop import DpopProof, NonceRefused, Nonces, only_proof, read_proof
 from mcp_authz.sessions import Sessions
 from mcp_authz.store.ports import Event
@@ -35,6 +39,7 @@ class Posted:
     authorization: str | None
     peer: str
     proofs: tuple[str, ...] = ()  # the values of its `DPoP` header lines
+    client: RegisteredClient | None = None  # who it says it is from, as known before anything of it is verified
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +49,7 @@ class Answered:
     status: int
     body: dict[str, Any]
     headers: tuple[tuple[str, str], ...]
+    is_strangers: bool = False  # a refusal of somebody who proved nothing
 
 
 class TokenRequest(OAuth2Request):  # type: ignore[misc]
@@ -54,6 +60,7 @@ class TokenRequest(OAuth2Request):  # type: ignore[misc]
         self.posted = posted
         self.payload = BasicOAuth2Payload(posted.form)
         self.proof: DpopProof | None = None  # once verified
+        self.is_proof_spent = False
         self.chain: str | None = None  # where it is exchanged: the only place where a child may be named by one
 
     @property
@@ -74,8 +81,10 @@ class Core(AuthorizationServer):  # type: ignore[misc]
         self,
         *,
         door: ClientDoor,
+        software: SoftwareDoor,
         issuer: Issuer,
         sessions: Sessions,
+        renewals: Renewals,
         delegations: Delegations,
         chains: Chains,
         count_refusal: Callable[[OAuth2Error, str], None],
@@ -83,13 +92,14 @@ class Core(AuthorizationServer):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         self.door = door
+        self.software = software
         self.issuer = issuer
         self.sessions = sessions
+        self.renewals = renewals
         self.delegations = delegations
         self.chains = chains
         self._count_refusal = count_refusal
         self._nonces = nonces
-        self.register_client_auth_method(METHOD, self._authenticate)
 
     def ask(self, function: Callable[..., Awaitable[T]], *args: Any, **kwargs: Any) -> T:
         """Return what the coroutine function returns on the event loop; the worker thread waits for it."""
@@ -162,31 +172,60 @@ class Core(AuthorizationServer):  # type: ignore[misc]
         """Nobody listens to Authlib's signals."""
 
     def query_client(self, client_id: str) -> None:
-        """Clients are not looked up by name; `ClientDoor` knows those that proved themselves."""
+        """Clients are not looked up by name; `authenticate_client` says who one is."""
 
-    def _authenticate(self, _query_client: object, request: TokenRequest) -> Client:
-        client = self.ask(self.door.enter, request.form, request.posted.authorization, chain=request.chain)
+    def authenticate_client(
+        self, request: TokenRequest, methods: Sequence[str], endpoint: str = "token"
+    ) -> Client | Software:
+        """Return who sends the request, authenticated by one of these methods, and by the one that is theirs.
+
+        Where only an agent's key will do, nobody else is looked for. Authlib's own methods are not used: they would
+        try one after the other, and what a request shows must not be read in two ways.
+        """
+        client: Client | Software = self.ask(self._enter, request, tuple(methods))
         request.client = client
-        if request.proof is not None and not self.ask(self.issuer.store.remember, request.proof.once):
-            raise Refusal("invalid_dpop_proof", "the DPoP proof was used before; sign one for each request")
+        if client.is_proved:
+            self.spend_proof(request)
         return client
+
+    def spend_proof(self, request: TokenRequest) -> None:
+        """The request's proof of possession counts now, and never again.
+
+        A client that only says who it is spends none before it has shown something that counts: anybody could fill the
+        store with theirs.
+        """
+        if request.proof is None or request.is_proof_spent:
+            return
+        if not self.ask(self.issuer.store.remember, request.proof.once):
+            raise Refusal("invalid_dpop_proof", "the DPoP proof was used before; sign one for each request")
+        request.is_proof_spent = True
+
+    async def _enter(self, request: TokenRequest, methods: tuple[str, ...]) -> Client | Software:
+        form, authorization = request.form, request.posted.authorization
+        if methods == (METHOD,) or await self.door.is_for(form):
+            return await self.door.enter(form, authorization, chain=request.chain)
+        return await self.software.enter(form, authorization, client=request.posted.client, methods=methods)
 
     def _refused(self, request: TokenRequest, error: OAuth2Error) -> Answered:
         reason = error.reason if isinstance(error, Refusal) else str(error.error)
-        client: Client | None = request.client
+        client: Client | Software | None = request.client
+        is_strangers = client is None or not client.is_proved
         if error.error == NonceRefused.code:
-            pass  # to be told the nonce is part of a sign-in
-        elif client is None:
+            is_strangers = False  # to be told the nonce is part of a sign-in
+        elif client is None or not client.is_proved:
             anyio.from_thread.run_sync(self._count_refusal, error, request.posted.peer)
         elif not (isinstance(error, Refusal) and error.recorded):
             fields = {
-                "summary": f"{client.agent.name} was refused at the authorization server",
-                "actor": f"agent:{client.agent.name}",
-                "key": client.key,
+                "summary": f"{client.label} was refused at the authorization server",
+                **client.recorded,
                 "grant_type": request.form.get("grant_type", "")[:128],
                 "peer": request.posted.peer,
                 "decision": "deny",
                 "reason": reason,
             }
             self.ask(self.issuer.store.append, Event(kind="sign-in", at=self.issuer.clock(), fields=fields))
-        return self.handle_response(*error())
+        answered = self.handle_response(*error())
+        headers = answered.headers
+        if answered.status == HTTPStatus.UNAUTHORIZED:  # RFC 6749 section 5.2
+            headers = (*headers, ("WWW-Authenticate", f'Basic realm="{self.issuer.issuer}"'))
+        return replace(answered, headers=headers, is_strangers=is_strangers)

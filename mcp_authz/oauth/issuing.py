@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from mcp_authz import limits
+from mcp_authz.authorization import RegisteredClient
 from mcp_authz.delegating import link_fields
 from mcp_authz.errors import AuthzError, InputError, SignatureRefused
 from mcp_authz.ids import new_id
@@ -16,7 +17,8 @@ from mcp_authz.oauth.asking import details
 from mcp_authz.oauth.client import Client
 from mcp_authz.oauth.refusal import Refusal
 from mcp_authz.oauth.token_types import JWT_TYPE
-from mcp_authz.principals import AccessToken, Agent, AgentName, Chain, Link, LinkId, Session, Thumbprint
+from mcp_authz.principals import AccessToken, Agent, AgentName, Chain, Grant, Link, LinkId, Session, Thumbprint
+from mcp_authz.renewing import Renewed
 from mcp_authz.rules import jose
 from mcp_authz.rules.scope import Scope, common
 from mcp_authz.rules.signed_link import read_unverified, write_chain
@@ -44,9 +46,11 @@ class Issuer:
         peer: str,
         *,
         confirmation: Thumbprint | None = None,
+        grant: Grant | None = None,
     ) -> Answer:
         """The sign-in is recorded; returns the token response (RFC 6749 section 5.1).
 
+        `grant` is the one that a person gave through another client for this agent, if the token is got by that.
         Without `chosen` the token is in the agent's own name, and short, so that a session which is started meanwhile
         is soon found. With `confirmation` each use of it takes a proof by that key (RFC 9449 section 5).
         """
@@ -69,10 +73,47 @@ class Issuer:
             expires_at=expires_at,
             confirmation=confirmation,
             mode=None if chosen is None else chosen[0].mode,
+            authentication=None if grant is None else grant.authentication,
         )
         chain = () if link is None else await self._holders(client, link)
-        await self.store.append(_signed_in(token, now, peer))
+        await self.store.append(_signed_in(token, now, peer, **_agreed(grant)))
         return self._answer(token, chain, link)
+
+    async def renewed(
+        self,
+        client: RegisteredClient,
+        got: Renewed,
+        asked: frozenset[Scope] | None,
+        peer: str,
+        *,
+        confirmation: Thumbprint | None,
+        is_first: bool = True,
+    ) -> Answer:
+        """The sign-in is recorded; returns the token response of a client agent, with its refresh token.
+
+        The token names the client as OAuth knows it, and the agent that the client is for the person as its actor. With
+        `confirmation` each use of it takes a proof by that key.
+        """
+        now = self.clock()
+        token = AccessToken(
+            id=new_id("t"),
+            client_id=client.id,
+            actor=got.agent.name,
+            key=None,
+            subject=got.session.principal,
+            session=got.session.id,
+            link=got.link.id,
+            scope=token_scope(asked, got.agent, got.link),
+            issued_at=now,
+            expires_at=min(now + limits.ACCESS_TOKEN_LIFETIME, got.link.expires_at),
+            confirmation=confirmation,
+            mode=got.session.mode,
+            authentication=got.grant.authentication,
+        )
+        did = "signed in" if is_first else "renewed its sign-in"
+        await self.store.append(_signed_in(token, now, peer, did=did, **_agreed(got.grant)))
+        body = self._answer(token, (got.agent.name,), got.link)
+        return body if got.refresh is None else {**body, "refresh_token": got.refresh}
 
     async def token_for_delegate(
         self, delegate: Client, session: Session, chain: Chain, *, under: AccessToken, peer: str
@@ -121,6 +162,14 @@ class Issuer:
     def read_own_token(self, text: str, client: Client, shown: Thumbprint | None) -> AccessToken:
         """Return the access token, once it is known to be one of ours, issued to this very client.
 
+        Raises:
+            Refusal: as `read_token_of`.
+        """
+        return self.read_token_of(text, client.agent.name, shown)
+
+    def read_token_of(self, text: str, holder: AgentName, shown: Thumbprint | None) -> AccessToken:
+        """Return the access token, once it is known to be one of ours, issued to this agent.
+
         One that is bound to a key counts only where that key was `shown` by the request's own proof.
 
         Raises:
@@ -132,8 +181,8 @@ class Issuer:
             )
         except (SignatureRefused, InputError) as error:
             raise Refusal("invalid_request", "a presented token is not valid here", reason=str(error)) from None
-        if token.client_id != client.agent.name:
-            reason = f"token of `{token.client_id}` presented by `{client.agent.name}`"
+        if token.client_id != holder or token.actor != holder:
+            reason = f"token of `{token.client_id}` presented as one of `{holder}`"
             raise Refusal("invalid_request", "a presented token was issued to somebody else", reason=reason)
         if token.confirmation not in (None, shown):
             text = "a presented token is bound to a key; send a DPoP proof by that key"
@@ -191,9 +240,14 @@ def _for_whom(token: AccessToken) -> str:
     return "for itself" if token.subject == f"agent:{token.actor}" else f"for {token.subject.partition(':')[2]}"
 
 
-def _signed_in(token: AccessToken, at: datetime, peer: str) -> Event:
+def _agreed(grant: Grant | None) -> dict[str, Any]:
+    """What the record of a sign-in says of the person's consent that it stands on."""
+    return {} if grant is None else {"grant": grant.id, "client": grant.client}
+
+
+def _signed_in(token: AccessToken, at: datetime, peer: str, *, did: str = "signed in", **more: Any) -> Event:
     fields: Mapping[str, Any] = {
-        "summary": f"{token.actor} signed in {_for_whom(token)}",
+        "summary": f"{token.actor} {did} {_for_whom(token)}",
         "actor": f"agent:{token.actor}",
         "key": token.key,
         "token": token.id,
@@ -204,6 +258,7 @@ def _signed_in(token: AccessToken, at: datetime, peer: str) -> Event:
         "peer": peer,
         "decision": "permit",
         **({} if token.confirmation is None else {"confirmation": token.confirmation}),
+        **more,
     }
     return Event(kind="sign-in", at=at, fields=fields)
 

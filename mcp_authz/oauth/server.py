@@ -15,24 +15,30 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from mcp_authz import limits
+from mcp_authz.authorization import RegisteredClient
 from mcp_authz.clients import Clients
 from mcp_authz.delegating import Delegations
-from mcp_authz.errors import ConfigError, StoreError
+from mcp_authz.errors import ConfigError, NotFound, StoreError
 from mcp_authz.hosted import HostedAgents
 from mcp_authz.issuer_keys import IssuerKeys
 from mcp_authz.oauth.agents import AgentPages, peer_of
 from mcp_authz.oauth.child import Children
 from mcp_authz.oauth.client import METHOD, ClientDoor
+from mcp_authz.oauth.code import CodeGrant, Verifier
 from mcp_authz.oauth.core import Answered, Core, Posted
 from mcp_authz.oauth.exchange import TokenExchange
 from mcp_authz.oauth.form import read_form
 from mcp_authz.oauth.grants import ClientCredentials
 from mcp_authz.oauth.issuing import Issuer
+from mcp_authz.oauth.refresh import RefreshGrant
 from mcp_authz.oauth.refusal import Refusal, counting
 from mcp_authz.oauth.registration import Registration
 from mcp_authz.oauth.revocation import REVOCATION, RevocationEndpoint
+from mcp_authz.oauth.software import Known, SoftwareDoor
 from mcp_authz.oauth.token_types import TOKEN_EXCHANGE
+from mcp_authz.principals import ClientId
 from mcp_authz.redeeming import Chains
+from mcp_authz.renewing import Renewals
 from mcp_authz.rules import dpop
 from mcp_authz.rules.dpop import Nonces
 from mcp_authz.rules.strict_json import dump
@@ -66,6 +72,7 @@ class OAuthServer:
         count_refusal: Callable[[str, str], None],
         nonces: Nonces,
         hosted: HostedAgents,
+        known: Known | None = None,
         clients: Clients | None = None,
     ) -> None:
         self._issuer = issuer
@@ -78,10 +85,13 @@ class OAuthServer:
         self.agents = AgentPages(store=store, issuer=issuer, door=self._door, clock=clock, count_refusal=counted)
         self._clients = clients
         self.registration = None if clients is None else Registration(clients, counted)
+        self._software = SoftwareDoor(store=store, issuer=issuer, clock=clock, known=known or (_registered(store) if clients is None else clients.kept))
         self._core = Core(
             door=self._door,
+            software=self._software,
             issuer=Issuer(store=store, issuer=issuer, resource=resource, keys=signing, clock=clock),
             sessions=sessions,
+            renewals=Renewals(store, clock, sessions),
             delegations=delegations,
             chains=chains,
             count_refusal=counted,
@@ -89,6 +99,8 @@ class OAuthServer:
         )
         self._core.register_grant(ClientCredentials)
         self._core.register_grant(TokenExchange)
+        self._core.register_grant(CodeGrant, [Verifier(required=True)])
+        self._core.register_grant(RefreshGrant)
         self._core.register_endpoint(RevocationEndpoint)
         try:
             AuthorizationServerMetadata(self.metadata).validate()
@@ -167,14 +179,17 @@ class OAuthServer:
     async def _answer(self, request: Request, path: str, core: Callable[[Posted], Answered]) -> Response:
         peer = peer_of(request)
         try:
+            form, authorization = await read_form(request), request.headers.get("authorization")
+            # Before a thread is taken: strangers could fill them all with waiting.
+            await self._door.ready(form)
             posted = Posted(
                 url=f"{self._issuer}{path}",
-                form=await read_form(request),
-                authorization=request.headers.get("authorization"),
+                form=form,
+                authorization=authorization,
                 peer=peer,
                 proofs=tuple(request.headers.getlist("dpop")),
+                client=await self._software.ready(form, authorization),
             )
-            await self._door.ready(posted.form)  # before a thread is taken: strangers could fill them all with waiting
             answered = await anyio.to_thread.run_sync(core, posted, limiter=self._threads)
         except Refusal as error:  # before anything was believed
             self._count_refusal(error, peer)
@@ -211,6 +226,18 @@ def _static(path: str, body: dict[str, Any]) -> Route:
         return response()
 
     return Route(path, answer, methods=["GET"])
+
+
+def _registered(store: Store) -> Known:
+    """Knows the clients that the store has, and fetches nothing."""
+
+    async def known(client: ClientId) -> RegisteredClient:
+        found = await store.client(client)
+        if found is None:
+            raise NotFound(f"there is no client `{client}`")
+        return found
+
+    return known
 
 
 async def _authorize(_: Request) -> Response:

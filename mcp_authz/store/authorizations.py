@@ -11,7 +11,7 @@ from mcp_authz.principals import Agent, AgentName, ClientId, Grant, GrantId, Lin
 from mcp_authz.store import registry, rows
 from mcp_authz.store.ports import Event
 from mcp_authz.store.records import append
-from mcp_authz.store.rows import AGENT, GRANT, Row, columns, insert, micros, text, text_set, when, words
+from mcp_authz.store.rows import AGENT, GRANT, LINK, SESSION, Row, columns, insert, micros, text, text_set, when, words
 from mcp_authz.store.transaction import Transaction
 
 _CLIENT: Final = (
@@ -92,6 +92,21 @@ def client_grants(tx: Transaction, of: ClientId, subject: PersonName, agent: Age
         (of, subject, agent, tx.now),
     )
     return tuple(map(rows.grant, found.fetchall()))
+
+
+def newest_session(tx: Transaction, of: GrantId) -> tuple[Session, Link] | None:
+    """The session of the grant that was started last, with its root link; one that has ended included."""
+    found = tx.db.execute(
+        f"SELECT {columns(SESSION)} FROM sessions WHERE grant_id = ? ORDER BY started_at DESC, id DESC LIMIT 1",  # noqa: S608
+        (of,),
+    ).fetchone()
+    if found is None:
+        return None
+    root = tx.db.execute(
+        f"SELECT {columns(LINK)} FROM links WHERE session_id = ? AND parent_id IS NULL",  # noqa: S608 - constants
+        (found[0],),
+    ).fetchone()
+    return rows.session(found), rows.link(root)
 
 
 def authorize(tx: Transaction, agent: Agent, grant: Grant, code: AuthorizationCode | None, event: Event) -> None:

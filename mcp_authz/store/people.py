@@ -7,7 +7,7 @@ from typing import Protocol
 
 from mcp_authz.authorization import AuthorizationCode, Identity, RefreshToken, RegisteredClient
 from mcp_authz.passkey import Invitation, Passkey, SignIn
-from mcp_authz.principals import Agent, AgentName, ClientId, Grant, Link, Person, PersonName, Session
+from mcp_authz.principals import Agent, AgentName, ClientId, Grant, GrantId, Link, Person, PersonName, Session
 from mcp_authz.store.facts import Event
 
 
@@ -66,6 +66,9 @@ class Accounts(Protocol):
     async def sign_in(self, digest: bytes) -> SignIn | None:
         """The sign-in, if it has not ended and was not idle for too long, and its passkey and its person are active."""
 
+    async def sign_ins_of(self, person: PersonName) -> tuple[SignIn, ...]:
+        """Every sign-in of the person that `sign_in` would give, the one that was used last first."""
+
     async def use_sign_in(self, digest: bytes) -> None:
         """The browser was used now; a sign-in that has ended, or was idle for too long, stays as it is."""
 
@@ -114,6 +117,9 @@ class Authorizations(Protocol):
 
     async def client_grants(self, client: ClientId, subject: PersonName, agent: AgentName) -> tuple[Grant, ...]:
         """What the person agreed to through the client for this agent, and still counts; oldest first."""
+
+    async def newest_session(self, grant: GrantId) -> tuple[Session, Link] | None:
+        """The session of the grant that was started last, with its root link; one that has ended included."""
 
     async def authorize(self, agent: Agent, grant: Grant, code: AuthorizationCode | None, event: Event) -> None:
         """The grant is there, with the code that gets it; a client agent is there, with this ceiling: all, or nothing.

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from mcp_authz.authorization import AuthorizationCode, Identity, RefreshToken, RegisteredClient
 from mcp_authz.passkey import Invitation, Passkey, SignIn
-from mcp_authz.principals import Agent, AgentName, ClientId, Grant, Link, Person, PersonName, Session
+from mcp_authz.principals import Agent, AgentName, ClientId, Grant, GrantId, Link, Person, PersonName, Session
 from mcp_authz.store import accounts, authorizations, identities
 from mcp_authz.store.connections import Reader
 from mcp_authz.store.ports import Event
@@ -47,6 +47,9 @@ class PeopleInSqlite:
     async def sign_in(self, digest: bytes) -> SignIn | None:
         return self._ask(lambda tx: accounts.sign_in(tx, digest))
 
+    async def sign_ins_of(self, person: PersonName) -> tuple[SignIn, ...]:
+        return self._ask(lambda tx: accounts.sign_ins_of(tx, person))
+
     async def end_sign_in(self, digest: bytes, event: Event) -> None:
         await self._write(lambda tx: accounts.end_sign_in(tx, digest, event))
 
@@ -84,6 +87,9 @@ class PeopleInSqlite:
 
     async def client_grants(self, client: ClientId, subject: PersonName, agent: AgentName) -> tuple[Grant, ...]:
         return self._ask(lambda tx: authorizations.client_grants(tx, client, subject, agent))
+
+    async def newest_session(self, grant: GrantId) -> tuple[Session, Link] | None:
+        return self._ask(lambda tx: authorizations.newest_session(tx, grant))
 
     async def authorize(self, agent: Agent, grant: Grant, code: AuthorizationCode | None, event: Event) -> None:
         await self._write(lambda tx: authorizations.authorize(tx, agent, grant, code, event))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import socket
+from base64 import b64encode
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from mcp_authz import limits
 from mcp_authz.agents import Agents, People
+from mcp_authz.authorization import AuthorizationCode, ClientMethod, RegisteredClient
 from mcp_authz.client.delegation import delegate
 from mcp_authz.delegating import Asked, Delegations, Source
 from mcp_authz.errors import AuthzError
@@ -31,12 +35,27 @@ from mcp_authz.issuer_keys import IssuerKeys
 from mcp_authz.oauth import OAuthServer, oauth_routes
 from mcp_authz.oauth.client import Client
 from mcp_authz.oauth.issuing import Issuer
-from mcp_authz.principals import AccessToken, Agent, AgentName, Caller, Chain, Grant, Link, Proof, Session, Thumbprint
+from mcp_authz.principals import (
+    AccessToken,
+    Agent,
+    AgentName,
+    Authentication,
+    Caller,
+    Chain,
+    ClientId,
+    Grant,
+    GrantId,
+    Link,
+    PersonName,
+    Proof,
+    Session,
+    Thumbprint,
+)
 from mcp_authz.redeeming import Chains
 from mcp_authz.rules import jose
 from mcp_authz.rules.constraint import ToolsMap
 from mcp_authz.rules.dpop import Nonces, make_proof
-from mcp_authz.rules.keys import PrivateKey, Sealer
+from mcp_authz.rules.keys import PrivateKey, Sealer, b64url
 from mcp_authz.rules.scope import covered, parse_scopes
 from mcp_authz.rules.token import MINIMAL_SCOPE, read_access_token
 from mcp_authz.sessions import Sessions
@@ -70,6 +89,24 @@ class Actor:
 
     name: AgentName
     key: PrivateKey
+
+
+VERIFIER = "v" * 43
+CALLBACK = "http://127.0.0.1:3000/callback"
+SIGNED_IN = Authentication(at=datetime(2026, 1, 1, tzinfo=UTC), amr=("swk", "user"))
+
+
+@dataclass(frozen=True)
+class App:
+    """A registered client, with what it proves itself by."""
+
+    registered: RegisteredClient
+    secret: str = ""
+    key: PrivateKey | None = None
+
+    @property
+    def id(self) -> ClientId:
+        return self.registered.id
 
 
 @dataclass
@@ -126,6 +163,118 @@ class House:
         coder = await self.agent("coder", depth=0)
         session, root = await self.start(planner, **more)
         return planner, coder, session, root
+
+    async def client(self, handle: str = "cursor", method: ClientMethod = "none", **more: Any) -> App:
+        """A client that an operator registered, with a fresh secret or key where its method wants one."""
+        app = App(
+            registered=RegisteredClient(
+                id=ClientId(f"{handle}-id"),
+                handle=handle,
+                name=handle.title(),
+                kind="registered",
+                redirect_uris=(CALLBACK,),
+                method=method,
+                registered_at=self.clock(),
+            ),
+            secret=new_id("secret"),
+            key=PrivateKey.generate(),
+        )
+        assert app.key is not None
+        if method == "private_key_jwt":
+            more = {"jwks": {"keys": [app.key.public.jwk]}, **more}
+        elif method != "none":
+            more = {"secret": hashlib.sha256(app.secret.encode()).digest(), **more}
+        app = replace(app, registered=replace(app.registered, **more))
+        await self.store.add_client(app.registered, Event(kind="administration", at=self.clock(), fields={}))
+        return app
+
+    async def agreed(
+        self,
+        app: App,
+        person: str = "alice",
+        scope: str = "pr",
+        *,
+        actor: Actor | None = None,
+        ceiling: str | None = None,
+        days: int = 30,
+        **more: Any,
+    ) -> str:
+        """The code that a client has once the person agreed, as the page where they do writes it."""
+        if person not in {one.name for one in await self.people.list()}:
+            await self.person(person)
+        name = AgentName(f"{app.registered.handle}@{person}") if actor is None else actor.name
+        now, asked = self.clock().replace(microsecond=0), parse_scopes(scope)
+        agent = None if actor is None else await self.store.agent(name)
+        agent = agent or Agent(
+            name=name,
+            owner=PersonName(person),
+            ceiling=asked if ceiling is None else parse_scopes(ceiling),
+            client=app.id,
+        )
+        grant = Grant(
+            id=GrantId(new_id("g")),
+            subject=PersonName(person),
+            agent=name,
+            scope=asked,
+            tools=None,
+            granted_at=now,
+            expires_at=now + timedelta(days=days),
+            client=app.id,
+            authentication=SIGNED_IN,
+        )
+        text = new_id("code")
+        code = AuthorizationCode(
+            digest=hashlib.sha256(text.encode()).digest(),
+            grant=grant.id,
+            client=app.id,
+            agent=name,
+            redirect_uri=CALLBACK,
+            challenge=b64url(hashlib.sha256(VERIFIER.encode()).digest()),
+            scope=asked,
+            made_at=now,
+            expires_at=now + limits.AUTHORIZATION_CODE,
+            **more,
+        )
+        await self.store.authorize(agent, grant, code, Event(kind="grant", at=now, fields={}))
+        return text
+
+    async def ask(
+        self, app: App, path: str = "/token", *, headers: dict[str, str] | None = None, **form: Any
+    ) -> httpx2.Response:
+        """One request of the client, authenticated by its method; a parameter given as None is left out."""
+        own, also = self.authenticated(app)
+        data = {name: value for name, value in {**own, **form}.items() if value is not None}
+        return await self.http.post(f"{self.issuer}{path}", data=data, headers={**also, **(headers or {})})
+
+    def authenticated(self, app: App) -> tuple[dict[str, str], dict[str, str]]:
+        """The parameters and the headers by which the client says, or proves, who it is."""
+        match app.registered.method:
+            case "none":
+                return {"client_id": app.id}, {}
+            case "client_secret_post":
+                return {"client_id": app.id, "client_secret": app.secret}, {}
+            case "client_secret_basic":
+                return {}, {"Authorization": f"Basic {b64encode(f'{app.id}:{app.secret}'.encode()).decode()}"}
+            case "private_key_jwt":
+                return {"client_assertion_type": ASSERTION_TYPE, "client_assertion": self.app_assertion(app)}, {}
+
+    def app_assertion(self, app: App, *, typ: str = "JWT", key: PrivateKey | None = None, **claims: Any) -> str:
+        """A client assertion of the client; a claim given as None is left out."""
+        assert app.key is not None
+        return self.assertion(Actor(AgentName(app.id), app.key), typ=typ, key=key, **claims)
+
+    async def redeem_code(self, app: App, code: str, **form: Any) -> httpx2.Response:
+        """The client shows the code, with its verifier, and where it was sent."""
+        base = {"grant_type": "authorization_code", "code": code, "code_verifier": VERIFIER, "redirect_uri": CALLBACK}
+        return await self.ask(app, **{**base, **form})
+
+    async def signed_in(self, app: App, person: str = "alice", scope: str = "pr", **more: Any) -> dict[str, Any]:
+        """The token response of a client to which a person agreed just now."""
+        return expect(await self.redeem_code(app, await self.agreed(app, person, scope, **more)))
+
+    async def refresh(self, app: App, refresh_token: str, **form: Any) -> httpx2.Response:
+        """The client shows a refresh token."""
+        return await self.ask(app, grant_type="refresh_token", refresh_token=refresh_token, **form)
 
     def assertion(self, actor: Actor, *, typ: str = "JWT", key: PrivateKey | None = None, **claims: Any) -> str:
         """A client assertion of the agent; a claim given as None is left out."""
