@@ -91,8 +91,20 @@ def offer(
     for scope in scopes:
         opened = tuple(_opened(tool, is_held) for tool in known if _opens(scope, tool))
         reads = bool(opened) and all(tool.hazard is Hazard.READ for tool in opened)
-        found.append(Offered(scope=scope, words=_said(scope, words, opened), tools=opened, chosen=asked or reads))
+        said = f"{_said(scope, words, opened)}{_places(scope, known)}"
+        found.append(Offered(scope=scope, words=said, tools=opened, chosen=asked or reads))
     return tuple(sorted(found, key=lambda one: (_ORDER[one.hazard], one.scope)))
+
+
+def _places(scope: Scope, tools: tuple[Tool, ...]) -> str:
+    """What the scope says of arguments: ` (owner acme, repo api)`; nothing where it leaves them open."""
+    segments = scope.split(":")
+    for template in (template for tool in tools for template in tool.classification.scopes):
+        if template.could_match([scope]):
+            parts = zip(template.segments, template.variable, segments, strict=False)
+            said = [f"{name} {value}" for name, variable, value in parts if variable and value != "*"]
+            return f" ({', '.join(said)})" if said else ""
+    return ""
 
 
 def _opens(scope: Scope, tool: Tool) -> bool:
@@ -105,12 +117,10 @@ def _opened(tool: Tool, is_held: Callable[[Tool], bool]) -> OpenedTool:
 
 
 def _said(scope: Scope, words: Mapping[str, str], tools: tuple[OpenedTool, ...]) -> str:
-    """The operator's words for the scope, or for the longest one that covers it, with what is left of it."""
-    known = max((Scope(one) for one in words if covers(Scope(one), scope)), key=len, default=None)
+    """The operator's words for the scope, or for the longest one that covers it."""
+    known = max((one for one in words if covers(Scope(one), scope)), key=len, default=None)
     if known is not None:
-        rest = scope[len(known) :].strip(":") if scope.startswith(known) else scope
-        rest = "" if not rest.replace("*", "").replace(":", "") else f" ({rest})"
-        return f"{words[known]}{rest}"
+        return words[known]
     if not tools:
         return scope
     worst = max((tool.hazard for tool in tools), key=_ORDER.__getitem__)
