@@ -96,6 +96,16 @@ class Clients:
             return stored
         return await self._read(id_, stored)
 
+    async def kept(self, client_id: str) -> RegisteredClient:
+        """Return the client as `known` does, if somebody agreed to it before; nothing is fetched for any other.
+
+        Raises:
+            NotFound: as `known`.
+        """
+        if client_id != CLI.id and await self._store.client(ClientId(client_id)) is None:
+            raise NotFound(f"nobody agreed to a client `{client_id[:128]}`")
+        return await self.known(client_id)
+
     async def keep(self, client: RegisteredClient) -> RegisteredClient:
         """Return the client as it is in the store from now on, with its handle; called once somebody agrees to it.
 

@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "doctor": "Look at every part, and say what to do where something is wrong.",
     "user": "People: who agents act for, who owns them, who approves.",
     "agent": "Agents: enrol them, look at them, rotate their keys.",
+    "client": "Clients: the software that people sign in to.",
     "grant": "Grants: what a person lets an agent do for them.",
     "session": "Sessions: one use of a grant for one task.",
     "delegate": "Give an agent some of what another has, or look at a chain.",

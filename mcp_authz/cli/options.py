@@ -16,6 +16,7 @@ _NAMED: Final = {"agent", "person"}
 _WHERE: Final = {
     "agent": "; `mcp-authz agent list` has them all",
     "person": "; `mcp-authz user list` has them all",
+    "client": "; `mcp-authz client list` has them all",
     "grant": "; `mcp-authz grant list` has them all",
     "session": "; `mcp-authz session list` has them all",
     "link": "; `mcp-authz session show ID` has those of one session",

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
+from mcp_authz.authorization import RegisteredClient
 from mcp_authz.model import HeldCall
 from mcp_authz.passkey import Passkey
 from mcp_authz.principals import Agent, Grant, Key, Link, Person, Session
@@ -28,6 +29,20 @@ def agent(it: Agent) -> dict[str, Any]:
         "metadata_url": it.metadata_url,
         "parent": it.parent,
         "ends_at": None if it.ends_at is None else timestamp(it.ends_at),
+    }
+
+
+def client(it: RegisteredClient) -> dict[str, Any]:
+    return {
+        "id": it.id,
+        "handle": it.handle,
+        "name": it.name,
+        "kind": it.kind,
+        "redirect_uris": list(it.redirect_uris),
+        "method": it.method,
+        "registered_at": timestamp(it.registered_at),
+        "read_at": _time(it.read_at),
+        "status": it.status,
     }
 
 
