@@ -12,7 +12,7 @@ from mcp_authz import limits
 from mcp_authz.errors import Conflict, InputError, NotFound
 from mcp_authz.passkey import Invitation, Passkey, SignIn
 from mcp_authz.principals import Authentication, PersonName
-from mcp_authz.rules.keys import b64url, random_bytes, unb64url
+from mcp_authz.rules.keys import b64url, equal, random_bytes, unb64url
 from mcp_authz.store.ports import Clock, Event, EventKind, Store
 
 _TOKEN_BYTES = 32
@@ -122,6 +122,15 @@ class Accounts:
         """As `sign_in`, by a passkey that was registered just now: that it was shown is what registered it."""
         return await self._sign_in(passkey, None)
 
+    async def sign_in_elsewhere(self, person: PersonName, authentication: Authentication) -> str:
+        """The cookie of a browser in which the person is signed in from now on, as an OpenID provider says.
+
+        Raises:
+            NotFound: there is no such person.
+            Conflict: the person is revoked.
+        """
+        return await self._open(person, None, authentication, None, issuer=authentication.issuer)
+
     async def signed_in(self, cookie: str) -> SignIn | None:
         """Whose browser has this cookie, if the sign-in has not ended and person and passkey are active.
 
@@ -144,6 +153,35 @@ class Accounts:
         by = f"user:{sign_in.person}"
         event = _event("sign-in", self._clock(), by, f"{sign_in.person} signed out", sign_in.person)
         await self._store.end_sign_in(sign_in.digest, event)
+
+    async def sign_out_everywhere(self, person: PersonName, *, by: str) -> int:
+        """How many browsers the person was signed in with: all of them are signed out."""
+        event = _event("sign-in", self._clock(), by, f"{person} was signed out everywhere", person)
+        return await self._store.end_sign_ins(person, event)
+
+    async def sign_ins_of(self, person: PersonName) -> tuple[SignIn, ...]:
+        """Every browser in which the person is signed in, the one that was used last first."""
+        return await self._store.sign_ins_of(person)
+
+    def is_fresh(self, sign_in: SignIn, max_age: timedelta) -> bool:
+        """Whether the person proved who they are no longer ago than `max_age` (RFC 9470)."""
+        return self._clock() - sign_in.authentication.at <= max_age
+
+    async def other_half(self, token: str) -> str:
+        """What only the page that a sign-in ended on is told, beside its cookie: no other port of the host gets it.
+
+        Raises:
+            InputError: the text is no token.
+        """
+        return await self._other_half(_digest(token))
+
+    async def has_other_half(self, sign_in: SignIn, half: str) -> bool:
+        """Whether this is the other half of the sign-in; compared in constant time."""
+        return equal(half.encode(), (await self._other_half(sign_in.digest)).encode())
+
+    async def _other_half(self, digest: bytes) -> str:
+        key = await self._store.secret("other-half-key", lambda: random_bytes(32))
+        return b64url(hmac.digest(key, digest, "sha256"))
 
     async def passkey(self, credential: bytes) -> Passkey | None:
         """The passkey, if it and its person are active."""
@@ -191,18 +229,29 @@ class Accounts:
         return passkey, _event("enrolment", now, f"user:{person}", summary, person, passkey=credential)
 
     async def _sign_in(self, passkey: Passkey, sign_count: int | None) -> str:
+        shown = Authentication(at=self._clock(), amr=PASSKEY_AMR)
+        credential = b64url(passkey.credential)
+        return await self._open(passkey.person, passkey.credential, shown, sign_count, passkey=credential)
+
+    async def _open(
+        self,
+        person: PersonName,
+        credential: bytes | None,
+        authentication: Authentication,
+        sign_count: int | None,
+        **how: str | None,
+    ) -> str:
         token, now = b64url(random_bytes(_TOKEN_BYTES)), self._clock()
         new = SignIn(
             digest=_digest(token),
-            person=passkey.person,
-            credential=passkey.credential,
-            authentication=Authentication(at=now, amr=PASSKEY_AMR),
+            person=person,
+            credential=credential,
+            authentication=authentication,
             began_at=now,
             last_used_at=now,
             expires_at=now + limits.SIGN_IN_LIFETIME,
         )
-        by, summary = f"user:{passkey.person}", f"{passkey.person} signed in"
-        event = _event("sign-in", now, by, summary, passkey.person, passkey=b64url(passkey.credential))
+        event = _event("sign-in", now, f"user:{person}", f"{person} signed in", person, **how)
         await self._store.open_sign_in(new, sign_count, event)
         return token
 

@@ -133,17 +133,29 @@ def _require_shown(tx: Transaction, credential: bytes, person: PersonName, sign_
 
 def sign_in(tx: Transaction, digest: bytes) -> SignIn | None:
     """The sign-in, if it has not ended and was not idle for too long, and its passkey and its person are active."""
-    row = tx.db.execute(
+    found = _sign_ins(tx, "digest = :value", digest)
+    return found[0] if found else None
+
+
+def sign_ins_of(tx: Transaction, person: PersonName) -> tuple[SignIn, ...]:
+    """Every such sign-in of the person, the one that was used last first."""
+    return _sign_ins(tx, "sign_ins.person = :value ORDER BY last_used_at DESC, began_at DESC", person)
+
+
+def _sign_ins(tx: Transaction, which: str, value: bytes | str) -> tuple[SignIn, ...]:
+    rows = tx.db.execute(
         f"""SELECT {columns(_SIGN_IN, "sign_ins")} FROM sign_ins JOIN people ON people.name = sign_ins.person
-        WHERE digest = :digest AND ended_at IS NULL AND expires_at > :now AND last_used_at > :now - :idle
-            AND people.status = 'active'
+        WHERE ended_at IS NULL AND expires_at > :now AND last_used_at > :now - :idle AND people.status = 'active'
             AND (credential IS NULL OR EXISTS (
                 SELECT 1 FROM passkeys WHERE passkeys.credential = sign_ins.credential
-                    AND passkeys.person = sign_ins.person AND passkeys.status = 'active'))""",  # noqa: S608 - constants
-        {"digest": digest, "now": tx.now, "idle": _IDLE},
-    ).fetchone()
-    if row is None:
-        return None
+                    AND passkeys.person = sign_ins.person AND passkeys.status = 'active'))
+            AND {which}""",  # noqa: S608 - constants
+        {"value": value, "now": tx.now, "idle": _IDLE},
+    )
+    return tuple(map(_read_sign_in, rows.fetchall()))
+
+
+def _read_sign_in(row: Row) -> SignIn:
     digest, person, credential, began_at, expires_at, ended_at, last_used_at, *shown = row
     authenticated = authentication(shown)
     assert authenticated is not None  # noqa: S101 - the columns are NOT NULL

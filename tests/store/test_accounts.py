@@ -175,10 +175,57 @@ async def test_a_sign_in_ends_when_its_time_is_up(stores: Stores) -> None:
         await settle(store)
         await store.open_sign_in(sign_in(), None, event("sign-in"))
 
-        stores.clock.pass_(limits.SIGN_IN_LIFETIME - MINUTE)
+        for _ in range(11):
+            stores.clock.pass_(HOUR)
+            await store.use_sign_in(COOKIE)
+        stores.clock.pass_(HOUR - MINUTE)
         assert await store.sign_in(COOKIE) is not None
         stores.clock.pass_(MINUTE)
         assert await store.sign_in(COOKIE) is None
+
+
+async def test_a_sign_in_that_nobody_uses_ends_and_is_not_brought_back(stores: Stores) -> None:
+    async with stores.open() as store:
+        await settle(store)
+        await store.open_sign_in(sign_in(), None, event("sign-in"))
+
+        stores.clock.pass_(limits.SIGN_IN_IDLE - MINUTE)
+        assert await store.sign_in(COOKIE) is not None
+        stores.clock.pass_(MINUTE)
+        await store.use_sign_in(COOKIE)
+        assert await store.sign_in(COOKIE) is None
+
+
+async def test_a_provider_signs_in_whoever_has_no_passkey(stores: Stores) -> None:
+    async with stores.open() as store:
+        await settle(store)
+        by_provider = replace(
+            sign_in(), credential=None, authentication=Authentication(at=START, amr=("pwd",), issuer="https://op")
+        )
+        await store.open_sign_in(by_provider, None, event("sign-in"))
+        assert await store.sign_in(COOKIE) == by_provider
+
+        await store.revoke_passkeys(ALICE, event("revocation", passkeys_of="user:alice"))
+        assert await store.sign_in(COOKIE) is None, "replacing what was lost signs out everywhere"
+        with pytest.raises(NotFound):
+            await store.open_sign_in(replace(by_provider, person=PersonName("mallory")), None, event("sign-in"))
+
+
+async def test_signing_out_everywhere_ends_all_sign_ins_of_one_person(stores: Stores) -> None:
+    async with stores.open() as store:
+        await settle(store)
+        said = Authentication(at=START, amr=(), issuer="https://op")
+        others = replace(sign_in(BOB, digest=b"\x0b" * 32), credential=None, authentication=said)
+        for one in (sign_in(), replace(sign_in(digest=b"\x09" * 32), last_used_at=START + MINUTE), others):
+            await store.open_sign_in(one, None, event("sign-in"))
+        assert [one.digest for one in await store.sign_ins_of(ALICE)] == [b"\x09" * 32, COOKIE]
+
+        before = len(await store.records(kind="sign-in"))
+        assert await store.end_sign_ins(ALICE, event("sign-in")) == 2
+        assert await store.end_sign_ins(ALICE, event("sign-in")) == 0
+        assert len(await store.records(kind="sign-in")) == before + 1, "where nothing ended nothing is recorded"
+        assert await store.sign_ins_of(ALICE) == ()
+        assert await store.sign_in(others.digest) is not None
 
 
 async def test_signing_out_ends_a_sign_in_and_is_recorded_once(stores: Stores) -> None:
