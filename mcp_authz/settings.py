@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from mcp_authz.config import ApprovalConfig, Config, ServerConfig, ToolConfig
+from mcp_authz.config import ApprovalConfig, Config, ServerConfig, ToolConfig, read_secret_file
 from mcp_authz.context import ContextAudience
 from mcp_authz.errors import ConfigError, ScopeError
 from mcp_authz.model import ApprovalRule, Assurance, Classification, Hazard
+from mcp_authz.people_elsewhere import Provider
 from mcp_authz.policy.cedar import CedarEngine
 from mcp_authz.principals import AgentName, PersonName, Proof
 from mcp_authz.rules.attributes import parse_template
@@ -18,6 +19,7 @@ from mcp_authz.rules.decision import ApprovalFloor
 from mcp_authz.rules.impersonation import Impersonation
 from mcp_authz.rules.observe import Observing
 from mcp_authz.rules.scope import Scope, ScopeTemplate, parse_scopes
+from mcp_authz.web.ways_in import WaysIn
 from tool_adapters.presets import load_preset
 
 BUILTIN: Final = "builtin:"
@@ -52,15 +54,46 @@ def policies_dir() -> Path:
     return packaged if packaged.is_dir() else Path(__file__).parent.parent / "policies"
 
 
+# Not outside the chain: a client agent's owner is the very person that it acts for, and nobody else could answer.
+_WITH_PROVIDER: Final = ApprovalConfig(by=("owner",), assurance="signed-in")
+
+
 def approval_floor(config: Config) -> ApprovalFloor:
     """The approval rules, and which hazards demand one: `destructive` always, `read` and `write` where they are set.
 
-    Requests for a session have a rule too: `session`, or what destructive calls ask for.
+    Requests for a session have a rule too: `session`, or what destructive calls ask for. Where people sign in with a
+    provider, the owner of the agent is asked, signed in; without one the subject is, in any way that they can answer.
     """
-    configured = {"destructive": ApprovalConfig(), **config.approval}
+    unset = ApprovalConfig() if config.sign_in.provider is None else _WITH_PROVIDER
+    configured = {"destructive": unset, **config.approval}
     configured.setdefault("session", configured["destructive"])
     rules = {name: _approval_rule(name, rule) for name, rule in configured.items()}
     return ApprovalFloor(rules=rules, by_hazard={h: h.value for h in Hazard if h.value in rules})
+
+
+def ways_in(config: Config) -> WaysIn:
+    """How people sign in to the page.
+
+    Raises:
+        ConfigError: the file with the client's secret is missing, or others than its owner may read it.
+    """
+    it = config.sign_in.provider
+    if it is None:
+        return WaysIn(passkeys=config.sign_in.passkeys)
+    provider = Provider(
+        issuer=it.issuer,
+        client_id=it.client_id,
+        client_secret=None if it.client_secret_file is None else read_secret_file(config, it.client_secret_file),
+        name=it.name,
+        scopes=it.scopes,
+        person_claim=it.person_claim,
+        email_domain=it.email_domain,
+        groups_claim=it.groups_claim,
+        groups=it.groups,
+        allowed_groups=frozenset(it.allowed_groups),
+        provision=it.provision,
+    )
+    return WaysIn(passkeys=config.sign_in.passkeys, provider=provider)
 
 
 def role_scopes(config: Config) -> dict[str, frozenset[Scope]]:

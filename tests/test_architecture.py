@@ -111,6 +111,7 @@ LAYERS = [
         "mcp_authz.doctor",
         "mcp_authz.doctor.*",
         "mcp_authz.settings",
+        "mcp_authz.vouching",
         "mcp_authz.downstreams",
         "mcp_authz.wiring",
         "mcp_authz.wrap",
@@ -147,6 +148,7 @@ DOORS = {
     "httpx2": {
         "mcp_authz.published_keys",
         "mcp_authz.fetching",
+        "mcp_authz.provider_fetching",
         "mcp_authz.web.provider_http",
         "tool_adapters.*",
         "mcp_authz.client.*",

@@ -8,15 +8,17 @@ from starlette.routing import Route
 
 from mcp_authz.accounts import Accounts
 from mcp_authz.errors import Conflict, NotFound
-from mcp_authz.passkey import Passkey
+from mcp_authz.passkey import Invitation, Passkey
 from mcp_authz.principals import PersonName
 from mcp_authz.rules.keys import b64url, unb64url
 from mcp_authz.store.ports import Clock
 from mcp_authz.web.challenges import Challenges
 from mcp_authz.web.door import object_of, read_body, text_of
+from mcp_authz.web.pace import Pace
 from mcp_authz.web.pages import page
 from mcp_authz.web.passkeys import RelyingParty, credential_of
 from mcp_authz.web.visitor import Cookies
+from mcp_authz.web.ways_in import PASSKEYS_ALONE, WaysIn
 
 _NONCE = 64  # characters of base64url; 32 bytes take 43
 
@@ -24,11 +26,20 @@ _NONCE = 64  # characters of base64url; 32 bytes take 43
 class Entering:
     """Each ceremony is two requests: `.../question` hands out a challenge, the other brings the passkey's answer."""
 
-    def __init__(self, accounts: Accounts, cookies: Cookies, party: RelyingParty, clock: Clock) -> None:
+    def __init__(
+        self,
+        accounts: Accounts,
+        cookies: Cookies,
+        party: RelyingParty,
+        clock: Clock,
+        ways_in: WaysIn = PASSKEYS_ALONE,
+    ) -> None:
         self._accounts = accounts
         self._cookies = cookies
         self._party = party
         self._clock = clock
+        self._ways_in = ways_in
+        self._pace = Pace()
         # Those that anybody may ask for have a list of their own: a flood of them pushes out no others.
         self._strangers: Challenges[None] = Challenges(clock)
         self._invited: Challenges[str] = Challenges(clock)
@@ -46,6 +57,7 @@ class Entering:
             Route("/sign-in/question", self.sign_in_question, methods=["POST"]),
             Route("/sign-in", self.sign_in, methods=["POST"]),
             Route("/sign-out", self.sign_out, methods=["POST"]),
+            Route("/sign-out/everywhere", self.sign_out_everywhere, methods=["POST"]),
             Route("/passkeys", self.passkeys),
             Route("/passkeys/proof", self.proof_question, methods=["POST"]),
             Route("/passkeys/question", self.further_question, methods=["POST"]),
@@ -56,16 +68,15 @@ class Entering:
         """The page of a one-time link, or what to do when it is over."""
         now = self._clock()
         try:
-            invitation = await self._accounts.invited(request.path_params["token"])
+            invitation = await self._invited_by(request)
         except (NotFound, Conflict) as error:
             return page("welcome", 404, now=now, person=None, invited=None, trouble=str(error))
         return page("welcome", now=now, person=None, invited=invitation.person, trouble="")
 
     async def welcome_question(self, request: Request) -> Response:
         """What to make the first passkey with."""
-        token = request.path_params["token"]
-        invitation = await self._accounts.invited(token)
-        return await self._ask_to_register(invitation.person, self._invited.put(token))
+        invitation = await self._invited_by(request)
+        return await self._ask_to_register(invitation.person, self._invited.put(request.path_params["token"]))
 
     async def register_invited(self, request: Request) -> Response:
         """The invited person has a passkey and is signed in."""
@@ -76,7 +87,8 @@ class Entering:
         new = self._party.registered(object_of(body, "answer"), nonce)
         passkey = await self._accounts.register_invited(token, new, _browser(request))
         response = JSONResponse({"next": "/holds"})
-        self._cookies.give(response, await self._accounts.sign_in_registered(passkey))
+        if self._ways_in.passkeys:
+            self._cookies.give(response, await self._accounts.sign_in_registered(passkey))
         return response
 
     async def is_signed_in(self, request: Request) -> Response:
@@ -86,11 +98,13 @@ class Entering:
 
     async def sign_in_question(self, _: Request) -> Response:
         """What to show a passkey with: any that was made here."""
+        self._require_passkeys()
         nonce = self._strangers.put(None)
         return JSONResponse({"nonce": b64url(nonce), "options": self._party.assertion((), nonce)})
 
     async def sign_in(self, request: Request) -> Response:
-        """The passkey's person is signed in."""
+        """The passkey's person is signed in, anew if they were before."""
+        self._require_passkeys()
         body = await read_body(request)
         nonce, answer = _nonce(body), object_of(body, "answer")
         self._strangers.take(nonce)
@@ -108,6 +122,15 @@ class Entering:
         self._cookies.take(response)
         return response
 
+    async def sign_out_everywhere(self, request: Request) -> Response:
+        """No browser is this person's any more; each has to be signed in again."""
+        visitor = await self._cookies.visitor(request)
+        name = visitor.person.name
+        await self._accounts.sign_out_everywhere(name, by=f"user:{name}")
+        response = JSONResponse({"next": "/holds"})
+        self._cookies.take(response)
+        return response
+
     async def passkeys(self, request: Request) -> Response:
         """The page of the person's passkeys."""
         visitor = await self._cookies.visitor(request)
@@ -118,6 +141,8 @@ class Entering:
             person=name,
             passkeys=await self._accounts.passkeys_of(name),
             this=visitor.sign_in.credential,
+            sign_ins=await self._accounts.sign_ins_of(name),
+            here=visitor.sign_in.digest,
             replaced_at=await self._accounts.replaced_lately(name),
         )
 
@@ -153,6 +178,19 @@ class Entering:
     async def _ask_to_register(self, person: PersonName, nonce: bytes) -> Response:
         handle, known = await self._accounts.user_handle(person), await self._accounts.passkeys_of(person)
         return JSONResponse({"nonce": b64url(nonce), "options": self._party.registration(person, handle, known, nonce)})
+
+    async def _invited_by(self, request: Request) -> Invitation:
+        """The invitation of a one-time link; a source that tries many wrong ones has to wait."""
+        self._pace.require(request)
+        try:
+            return await self._accounts.invited(request.path_params["token"])
+        except NotFound:
+            self._pace.charge(request)
+            raise
+
+    def _require_passkeys(self) -> None:
+        if not self._ways_in.passkeys:
+            raise Conflict("nobody signs in with a passkey here; use the other button")
 
     async def _known(self, credential: bytes) -> Passkey:
         passkey = await self._accounts.passkey(credential)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -25,6 +26,12 @@ class NotSignedIn(AuthzError):
     code = "not_signed_in"
 
 
+class SignInAgain(NotSignedIn):
+    """The browser is somebody's, who proved it too long ago for what they want to do."""
+
+    code = "sign_in_again"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Visitor:
     """A person who is signed in."""
@@ -43,6 +50,7 @@ class Cookies:
         self._secure = parts.scheme == "https"
         # Cookies of localhost are of all its ports: each gateway has a name of its own, or one would sign out another.
         self.name: Final = "__Host-mcp-authz" if self._secure else f"mcp-authz-{parts.port or 80}"
+        self.way_name: Final = f"{self.name}-way"
 
     def give(self, response: Response, token: str) -> None:
         """The browser that gets the response is signed in."""
@@ -54,6 +62,34 @@ class Cookies:
         """The browser that gets the response forgets its cookie."""
         response.delete_cookie(self.name, path="/", secure=self._secure, httponly=True, samesite="strict")
 
+    def give_way(self, response: Response, sealed: str) -> None:
+        """The browser that gets the response is on its way to the provider; the provider's page may send it back."""
+        seconds = int(limits.PROVIDER_SIGN_IN.total_seconds())
+        response.set_cookie(
+            self.way_name, sealed, max_age=seconds, path="/", secure=self._secure, httponly=True, samesite="lax"
+        )
+
+    def take_way(self, response: Response) -> None:
+        """The browser that gets the response has come back."""
+        response.delete_cookie(self.way_name, path="/", secure=self._secure, httponly=True, samesite="lax")
+
+    def way(self, request: Request) -> str:
+        """What `give_way` gave; empty where it gave nothing."""
+        return request.cookies.get(self.way_name, "")
+
+    def fresh_enough(self, visitor: Visitor, max_age: timedelta) -> bool:
+        """Whether the person signed in no longer ago than `max_age`."""
+        return self._accounts.is_fresh(visitor.sign_in, max_age)
+
+    def require_fresh(self, visitor: Visitor, max_age: timedelta) -> None:
+        """The person signed in no longer ago than `max_age`.
+
+        Raises:
+            SignInAgain: the page to sign in again is what a browser gets then; it comes back here afterwards.
+        """
+        if not self.fresh_enough(visitor, max_age):
+            raise SignInAgain("sign in again first: what you want to do takes a sign-in of just now")
+
     async def visitor(self, request: Request) -> Visitor:
         """The person whose browser sent the request.
 
@@ -63,5 +99,5 @@ class Cookies:
         sign_in = await self._accounts.signed_in(request.cookies.get(self.name, ""))
         person = None if sign_in is None else await self._store.person(sign_in.person)
         if sign_in is None or person is None or person.status != "active":
-            raise NotSignedIn("sign in with your passkey first")
+            raise NotSignedIn("sign in first")
         return Visitor(person=person, sign_in=sign_in)
