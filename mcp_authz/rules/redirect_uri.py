@@ -20,7 +20,7 @@ SCHEMES: Final = ("cursor", "vscode", "vscode-insiders", "windsurf", "zed")
 THIS_COMPUTER: Final = "this computer"
 RESPONSE: Final = frozenset({"code", "state", "iss", "error", "error_description", "error_uri"})
 
-_SCHEME: Final = re.compile(r"[a-z][a-z0-9+-]*(?:\.[a-z0-9+-]+)*")
+_SCHEME: Final = re.compile(r"(?=.{1,64}\Z)[a-z][a-z0-9+-]*(?:\.[a-z0-9+-]+)*")
 _CHARACTERS: Final = re.compile(r"(?:[A-Za-z0-9._~:/?@!$&'()*+,;=\[\]-]|%[0-9A-Fa-f]{2})+")  # RFC 3986, no fragment
 _PARTS: Final = re.compile(r"(?P<scheme>[^:/?]+):(?://(?P<authority>[^/?]*))?(?P<path>[^?]*)(?:\?(?P<query>.*))?")
 _PORT: Final = r"(?::(?P<port>[1-9][0-9]{0,4}))?"
@@ -54,7 +54,7 @@ def require_scheme(scheme: str) -> str:
     Raises:
         InputError: it is none, or one that a browser acts on by itself.
     """
-    if len(scheme) > 64 or not _SCHEME.fullmatch(scheme) or scheme in _NEVER:
+    if not _SCHEME.fullmatch(scheme) or scheme in _NEVER:
         raise InputError(f"`{_shown(scheme)}` is no scheme of an application; name one such as `vscode`")
     return scheme
 
@@ -121,8 +121,8 @@ def _require_place(parts: re.Match[str], schemes: Collection[str], shown: str) -
             raise InputError(f"redirect URI `{shown}`: http is for 127.0.0.1, [::1] and localhost only; use https")
     elif scheme in _NEVER or not _SCHEME.fullmatch(scheme) or not ("." in scheme or scheme in schemes):
         raise InputError(f"redirect URI `{shown}` must begin with https://, or with the scheme of a known application")
-    elif authority is None and not parts["path"].startswith("/"):
-        raise InputError(f"redirect URI `{shown}` must have a path that begins with /")
+    elif not authority and not parts["path"].startswith("/"):
+        raise InputError(f"redirect URI `{shown}` must say a path, which begins with /")
     elif authority is not None and not _APP.fullmatch(authority):
         raise InputError(f"redirect URI `{shown}` has an odd character before its path")
 
