@@ -1,6 +1,6 @@
-"""The agent's side of the gateway: by the agent's own key it signs in, delegates and proves its calls.
+"""The client's side: an agent by its own key, or a program that a person lets act for them.
 
-    from mcp_authz.client import AgentIdentity
+    from mcp_authz.client import AgentIdentity, PersonAuth
 
 Nothing of the gateway itself is loaded, and the parts here are loaded when they are asked for.
 """
@@ -14,17 +14,30 @@ if TYPE_CHECKING:
     from mcp_authz.client.agent_identity import AgentIdentity
     from mcp_authz.client.auth import GatewayAuth
     from mcp_authz.client.door import NoAnswer, SignInRefused
+    from mcp_authz.client.loopback import Loopback
+    from mcp_authz.client.registering import Client
+    from mcp_authz.client.sign_in import EmployerAuth, PersonAuth, ProgramAuth, WorkloadAuth
+    from mcp_authz.client.token_files import FileTokens
+    from mcp_authz.client.ways_in import Provider
     from mcp_authz.errors import AuthzError, ConstraintError, DelegationError, KeyRefused
 
 __all__ = [
     "AgentIdentity",
     "AuthzError",
+    "Client",
     "ConstraintError",
     "DelegationError",
+    "EmployerAuth",
+    "FileTokens",
     "GatewayAuth",
     "KeyRefused",
+    "Loopback",
     "NoAnswer",
+    "PersonAuth",
+    "ProgramAuth",
+    "Provider",
     "SignInRefused",
+    "WorkloadAuth",
 ]
 
 _FROM = {
@@ -32,6 +45,14 @@ _FROM = {
     "GatewayAuth": "mcp_authz.client.auth",
     "NoAnswer": "mcp_authz.client.door",
     "SignInRefused": "mcp_authz.client.door",
+    "Client": "mcp_authz.client.registering",
+    "EmployerAuth": "mcp_authz.client.sign_in",
+    "FileTokens": "mcp_authz.client.token_files",
+    "Loopback": "mcp_authz.client.loopback",
+    "PersonAuth": "mcp_authz.client.sign_in",
+    "ProgramAuth": "mcp_authz.client.sign_in",
+    "Provider": "mcp_authz.client.ways_in",
+    "WorkloadAuth": "mcp_authz.client.sign_in",
     "AuthzError": "mcp_authz.errors",
     "ConstraintError": "mcp_authz.errors",
     "DelegationError": "mcp_authz.errors",

@@ -17,11 +17,13 @@ _PARAMETER: Final = re.compile(r'([A-Za-z_]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s",]+))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Challenge:
-    """The error code of a refused request, None when it names none, and the scopes it would have needed."""
+    """The error code of a refused request, None when it names none, and what it would have needed."""
 
     status: int
     error: str | None
     scope: frozenset[str]
+    metadata: str | None = None  # the URL of the resource's metadata (RFC 9728 section 5.1)
+    max_age: int | None = None  # seconds since the person last showed who they are (RFC 9470 section 3)
 
 
 def read_challenge(response: httpx2.Response) -> Challenge:
@@ -30,8 +32,13 @@ def read_challenge(response: httpx2.Response) -> Challenge:
     for value in response.headers.get_list("www-authenticate"):
         for name, quoted, plain in _PARAMETER.findall(value):
             said.setdefault(name.lower(), quoted or plain)
+    age = said.get("max_age", "")
     return Challenge(
-        status=response.status_code, error=said.get("error"), scope=frozenset(said.get("scope", "").split())
+        status=response.status_code,
+        error=said.get("error"),
+        scope=frozenset(said.get("scope", "").split()),
+        metadata=said.get("resource_metadata"),
+        max_age=int(age) if re.fullmatch("[0-9]{1,9}", age) else None,
     )
 
 

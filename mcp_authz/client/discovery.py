@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import httpx2
 
@@ -20,15 +20,30 @@ def endpoint(url: str) -> str:
     Raises:
         InputError: it is no URL, or one by which a token would travel in the open.
     """
+    parts = safe_url(url)
+    path = parts.path.rstrip("/")
+    return f"{parts.scheme}://{parts.netloc}{path or '/mcp'}"
+
+
+def safe_url(url: str) -> SplitResult:
+    """Return the parts of a URL, once it is known that nothing travels to it in the open.
+
+    Raises:
+        InputError: it is no URL, or one by which a token would travel in the open.
+    """
     try:
         parts = urlsplit(url)
-        safe = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)
+        safe = parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts))
     except ValueError:
         raise InputError(f"`{url}` is no URL") from None
     if not safe or not parts.hostname or parts.username is not None or parts.query or parts.fragment:
         raise InputError(f"`{url}` must be a URL such as https://authz.example.com; plain http is for localhost only")
-    path = parts.path.rstrip("/")
-    return f"{parts.scheme}://{parts.netloc}{path or '/mcp'}"
+    return parts
+
+
+def is_loopback(parts: SplitResult) -> bool:
+    """Whether what is sent there stays on this machine."""
+    return parts.hostname in _LOOPBACK
 
 
 async def discover(http: httpx2.AsyncClient, url: str) -> Door:

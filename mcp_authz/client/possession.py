@@ -8,7 +8,7 @@ from typing import Final
 
 from mcp_authz.ids import new_id
 from mcp_authz.rules import dpop
-from mcp_authz.rules.keys import PrivateKey
+from mcp_authz.rules.jose import SigningKey
 
 _NONCE: Final = "dpop-nonce"
 USE_NONCE: Final = "use_dpop_nonce"
@@ -20,7 +20,7 @@ class Possession:
     def __init__(self) -> None:
         self._nonces: dict[str, str] = {}
 
-    def proof(self, key: PrivateKey, method: str, url: str, *, at: datetime, token: str | None = None) -> str:
+    def proof(self, key: SigningKey, method: str, url: str, *, at: datetime, token: str | None = None) -> str:
         """Return a proof, good for one request that is sent at once; `url` is the place as it is published."""
         return dpop.make_proof(
             key,

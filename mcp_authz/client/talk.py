@@ -23,17 +23,18 @@ _SECONDS: Final = 10.0  # for each question; a gateway that is there answers at 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """One question: a GET, or a POST of a form."""
+    """One question: a GET, or a POST of a form or of a JSON object."""
 
     url: str
     form: Mapping[str, str] | None = field(default=None, repr=False)
+    json: Mapping[str, Any] | None = field(default=None, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def request(self, http: httpx2.Client | httpx2.AsyncClient) -> httpx2.Request:
         """The question as a request of this client."""
         headers = {"accept": "application/json", **self.headers}
-        method = "GET" if self.form is None else "POST"
-        return http.build_request(method, self.url, data=self.form, headers=headers)
+        method = "GET" if self.form is None and self.json is None else "POST"
+        return http.build_request(method, self.url, data=self.form, json=self.json, headers=headers)
 
 
 Talk = Generator[Ask, httpx2.Response, T]

@@ -19,7 +19,7 @@ from mcp_authz.errors import KeyRefused, SignatureRefused
 from mcp_authz.principals import Once, Thumbprint
 from mcp_authz.rules import es256, jose
 from mcp_authz.rules.es256 import P256Key
-from mcp_authz.rules.keys import PrivateKey, PublicKey, b64url, equal
+from mcp_authz.rules.keys import PublicKey, b64url, equal
 
 TYP: Final = "dpop+jwt"
 ALGORITHMS: Final = ("EdDSA", "Ed25519", es256.ALGORITHM)
@@ -123,7 +123,7 @@ def read_proof(
 
 
 def make_proof(
-    key: PrivateKey,
+    key: jose.SigningKey,
     *,
     method: str,
     url: str,

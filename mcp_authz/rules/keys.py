@@ -14,7 +14,7 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Final, NoReturn
+from typing import Any, ClassVar, Final, NoReturn
 
 import nacl.bindings
 import nacl.exceptions
@@ -154,6 +154,7 @@ class PrivateKey:
 
     __slots__ = ("_signing", "public")
 
+    algorithm: ClassVar[str] = "EdDSA"  # RFC 8037 section 3.1
     _signing: nacl.signing.SigningKey
     public: PublicKey
 
