@@ -14,6 +14,7 @@ from mcp_authz.errors import InputError
 from mcp_authz.model import Approval, Deny, Hold, Observed, Permit, ToolCall
 from mcp_authz.principals import Caller
 from mcp_authz.rules.canonical import canonical
+from mcp_authz.step_ups import StepUp
 from mcp_authz.store.ports import Event
 
 
@@ -110,11 +111,18 @@ def decided(decision: Permit | Hold | Deny, *, policy: str, approval: Approval |
                 }
         case Hold(rules=rules):
             fields |= {"decision": "hold", "rules": [rule.name for rule in rules]}
-        case Deny(code=code, detail=detail, missing=missing):
+        case Deny(code=code, detail=detail, missing=missing, max_age=max_age):
             fields |= {"decision": "deny", "reason": code, "detail": detail[: limits.DETAIL_RECORDED]}
             if missing:
                 fields["missing"] = list(missing)
+            if max_age is not None:
+                fields["max_age"] = int(max_age.total_seconds())
     return fields
+
+
+def sent_back(asked: StepUp) -> dict[str, Any]:
+    """The member that says for which scopes a person will be asked; none: only to sign in again."""
+    return {"sent_back_for": list(asked.scopes)}
 
 
 def _observed(it: Observed) -> dict[str, Any]:
@@ -208,6 +216,10 @@ def _decision_sentence(f: Mapping[str, Any]) -> str:
             verdict = f"held for {', '.join(f.get('rules', []))}"
         case "replay":
             verdict = "not run again, the recorded outcome was given"
+        case "deny" if f.get("sent_back_for"):
+            verdict = f"sent back to agree to {' '.join(f['sent_back_for'])}"
+        case "deny" if "sent_back_for" in f:
+            verdict = "sent back to sign in again"
         case "deny" if f.get("missing"):
             verdict = f"sent back to sign in for more ({' '.join(f['missing'])})"
         case _:

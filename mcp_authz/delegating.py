@@ -16,7 +16,7 @@ from mcp_authz.agents import current_keys
 from mcp_authz.errors import Conflict, DelegationError, InputError, SignatureRefused
 from mcp_authz.hop import Hop, HopPolicy
 from mcp_authz.ids import new_link
-from mcp_authz.principals import Agent, AgentName, Chain, Link, Mode, Person, Session, Thumbprint
+from mcp_authz.principals import Agent, AgentName, Authentication, Chain, Link, Mode, Person, Session, Thumbprint
 from mcp_authz.rules.constraint import ToolsMap
 from mcp_authz.rules.delegation import check_hop
 from mcp_authz.rules.scope import Scope, common, narrow
@@ -31,6 +31,7 @@ class Source:
     session: Session
     person: Person | None
     key: Thumbprint | None = None  # the delegator's key that asked
+    authentication: Authentication | None = None  # of the person, when they agreed to what the session is of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +108,7 @@ class Delegations:
             chain=source.chain,
             holders=holders,
             key=source.key,
+            authentication=source.authentication,
             delegate=delegate,
             link=link,
             at=self._clock(),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from mcp_authz import limits
 from mcp_authz.errors import InputError, ScopeError
 from mcp_authz.model import Approval, Decision, Deny, RuleId, ToolCall
-from mcp_authz.policy.document import policy_input
+from mcp_authz.policy.document import authentication_of, policy_input
 from mcp_authz.policy.engine import PolicyEngine
 from mcp_authz.principals import Caller, Chain
 from mcp_authz.proving import too_weak
@@ -62,9 +62,9 @@ class Evaluator:
             or caller.chain is None
             or (caller.person is None) is not (caller.session.subject is None)
         ):
-            return _denied("session_over" if caller.session_over else "no_session", "open-session")
+            return _denied(_over(caller) if caller.session_over else "no_session", "open-session")
         if at >= caller.session.expires_at or at - caller.session.last_used_at > limits.SESSION_IDLE:
-            return _denied("session_over", "open-session")
+            return _denied(_over(caller), "open-session")
         try:
             needed = tuple(template.fill(call.arguments) for template in classification.scopes)  # step 10
             resource = resource_attributes(classification.resource, call.arguments)
@@ -93,8 +93,16 @@ class Evaluator:
             agents=caller.holders,
         )
         answer = await self.engine.evaluate(document)  # step 12
-        decision = decide(call_digest=digest, tool=tool, answer=answer, approval=counted, floor=self.floor)  # step 13
-        decision = observe(decision, tool=tool, call_digest=digest, earlier=denial)
+        decision = decide(  # step 13
+            call_digest=digest,
+            tool=tool,
+            answer=answer,
+            approval=counted,
+            floor=self.floor,
+            authentication=authentication_of(caller),
+            at=at,
+        )
+        decision = observe(_answerable(decision, caller), tool=tool, call_digest=digest, earlier=denial)
         return Evaluation(decision=decision, digest=digest, resource=resource)
 
     def _schema(self, call: ToolCall) -> ArgumentSchema:
@@ -103,6 +111,11 @@ class Evaluator:
         if schema is None:
             schema = self._schemas[call.tool.digest] = ArgumentSchema(call.tool.definition.get("inputSchema") or {})
         return schema
+
+
+def _over(caller: Caller) -> str:
+    """The reason code of a session that has ended: a client agent asks for none, its person agrees again."""
+    return "session_over" if caller.agent.client is None else "consent_over"
 
 
 def _scope_denial(caller: Caller, needed: tuple[Scope, ...]) -> Deny | None:
@@ -122,6 +135,14 @@ def _scope_denial(caller: Caller, needed: tuple[Scope, ...]) -> Deny | None:
         everything = tuple(sorted({*caller.token.scope, *needed}))
         return Deny(code="insufficient_scope", because=(RuleId("token"),), detail="token", missing=everything)
     return None
+
+
+def _answerable(decision: Decision, caller: Caller) -> Decision:
+    """A sign-in helps only a client that got its grant by one: whoever else is sent for it would come for ever."""
+    if not isinstance(decision, Deny) or decision.max_age is None:
+        return decision
+    can_ask = caller.agent.client is not None and authentication_of(caller) is not None
+    return decision if can_ask else replace(decision, max_age=None)
 
 
 def _constraint_denial(chain: Chain, call: ToolCall) -> Deny | None:

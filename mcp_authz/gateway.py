@@ -251,27 +251,31 @@ class Ride:
 
     async def refuse(self, call: ToolCall, deny: Deny, verdict: Evaluation | None = None) -> Refused:
         """The denial is recorded, then answered."""
-        first = await (self._proofs.spend_bound() if deny.missing else self._proofs.spend())
-        deny = self._sent_back(call, deny) if first else _REPLAYED
-        await self._store.append(self._event(call, verdict, audit.decided(deny, policy=self._policy)))
+        first = await (self._proofs.spend_bound() if _is_sent_back(deny) else self._proofs.spend())
+        asked = self._asked(call, deny) if first else None
+        if asked is not None and not self._parts.step_ups.note(asked):
+            deny, asked = _deny("step_up_limit", detail=deny.detail), None
+        deny = deny if first else _REPLAYED
+        decided = audit.decided(deny, policy=self._policy) | ({} if asked is None else audit.sent_back(asked))
+        await self._store.append(self._event(call, verdict, decided))
         return Refused(call_id=self._call_id, deny=deny)
 
-    def _sent_back(self, call: ToolCall, deny: Deny) -> Deny:
-        """The denial, noted for the page where it sends a person to agree; one that leads nowhere, once it is enough.
+    def _asked(self, call: ToolCall, deny: Deny) -> StepUp | None:
+        """What a person will be asked because of this denial, for the page where they are; None where nobody is.
 
         Only a client agent sends anybody anywhere: an agent with a key gets the token that it lacks by itself.
         """
         caller = self._caller
-        if caller.agent.client is None or caller.session is None or not deny.missing:
-            return deny
-        asked = StepUp(
+        if caller.agent.client is None or caller.session is None or not _is_sent_back(deny):
+            return None
+        return StepUp(
             agent=caller.agent.name,
             session=caller.session.id,
             tool=call.tool.name,
             scopes=uncovered(deny.missing, effective(caller) | {MINIMAL_SCOPE}),
+            max_age=deny.max_age,
             at=self._parts.clock(),
         )
-        return deny if self._parts.step_ups.note(asked) else _deny("step_up_limit", detail=deny.detail)
 
     async def refuse_unseen(self, deny: Deny) -> Refused:
         """The denial is recorded and answered without a word of the tool: the caller may not know whether there is one.
@@ -302,6 +306,11 @@ class Ride:
             decided,
             {} if hold is None else {"hold": hold},
         )
+
+
+def _is_sent_back(deny: Deny) -> bool:
+    """Whether another token would help, and so the client is sent for one."""
+    return bool(deny.missing) or deny.max_age is not None
 
 
 def _deny(code: str, *, detail: str = "") -> Deny:

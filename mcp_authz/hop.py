@@ -11,8 +11,10 @@ from typing import Any, Final, Protocol
 from mcp_authz.model import Deny, Hazard, RuleId
 from mcp_authz.policy.document import actor_members, chain_members, person_members, rfc3339, session_members
 from mcp_authz.policy.engine import PolicyEngine
-from mcp_authz.principals import Agent, AgentName, Chain, Link, Person, Proof, Session, Thumbprint
+from mcp_authz.principals import Agent, AgentName, Authentication, Chain, Link, Person, Proof, Session, Thumbprint
 from mcp_authz.rules.constraint import to_json
+from mcp_authz.rules.decision import stale_sign_in
+from mcp_authz.rules.freshness import STEP_UP
 
 ACTION: Final = "delegate"
 """What policy calls a delegation step; no tool has this action (`config`)."""
@@ -42,6 +44,7 @@ class Hop:
     delegate: Agent
     link: Link  # what the delegate would have
     at: datetime
+    authentication: Authentication | None = None  # of the person, when they agreed to what the session is of
 
 
 class HopPolicy(Protocol):
@@ -58,14 +61,18 @@ class PolicyAtHop:
         self._engine = engine
 
     async def denial(self, hop: Hop) -> Deny | None:
-        """Return None when the policy permits the step and asks for nothing more; a delegation waits for nobody."""
+        """Return None when the policy permits the step and asks for nothing more; a delegation waits for nobody.
+
+        That the person signed in lately enough is known already, or the step is denied.
+        """
         answer = await self._engine.evaluate(hop_input(hop))
         if answer.errors:
             return Deny(code="policy_error", because=answer.because, detail="; ".join(answer.errors))
         if not answer.permit:
             return Deny(code="policy", because=answer.because or (_SILENCE,), detail="" if answer.because else _ADD)
-        if answer.obligations:
-            asked = ", ".join(sorted({one.kind for one in answer.obligations}))
+        if (stale := stale_sign_in(answer, None if hop.person is None else hop.authentication, hop.at)) is not None:
+            return stale
+        if asked := ", ".join(sorted({one.kind for one in answer.obligations if one.kind != STEP_UP})):
             return Deny(code="obligation", because=answer.because, detail=f"it asks for {asked}, {_NOT_AT_A_HOP}")
         return None
 
@@ -82,7 +89,7 @@ def hop_input(hop: Hop) -> dict[str, Any]:
             hop.holders[hop.chain.leaf.holder], hop.key, Proof.BEARER if link.statement is None else Proof.SIGNED
         ),
         "chain": chain_members(hop.chain.links, hop.holders),
-        "on_behalf_of": None if hop.person is None else person_members(hop.person),
+        "on_behalf_of": None if hop.person is None else person_members(hop.person, hop.authentication),
         "session": session_members(hop.session),
         "action": ACTION,
         "method": ACTION,

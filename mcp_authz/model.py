@@ -158,13 +158,15 @@ class ProofNeeded:
 class Deny:
     """The call does not run.
 
-    `code` is a reason code of `rules.decision.REASONS`; `missing` names scopes that a step-up could add.
+    `code` is a reason code of `rules.decision.REASONS`; `missing` names scopes that a step-up could add, `max_age` how
+    long ago the person may have signed in, where signing in again would help (RFC 9470).
     """
 
     code: str
     because: tuple[RuleId, ...]
     detail: str = ""  # for the operator and the audit; never argument values, never shown to callers
     missing: tuple[Scope, ...] = ()
+    max_age: timedelta | None = None
     needs: ProofNeeded | None = None  # where the proof is what the call lacked
 
 

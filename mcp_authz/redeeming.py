@@ -188,7 +188,8 @@ class Chains:
             await self.signatures.require(above.links)
         except TokenRefused as error:
             raise Conflict(f"what the chain stands on does not hold: {error}") from None
-        return Source(chain=above, session=session, person=standing.person)
+        shown = grant.authentication
+        return Source(chain=above, session=session, person=standing.person, authentication=shown)
 
     async def _require_signer(self, delegator: AgentName, signed: SignedLink) -> None:
         """A key that a rotation replaced signs nothing new: what it signed before is taken for a short while.

@@ -57,6 +57,8 @@ def cannot_ask(caller: Caller) -> str | None:
     """The reason code of why this caller can ask nobody for a session; None when it can."""
     if caller.agent.parent is not None:
         return "child"
+    if caller.agent.client is not None:
+        return "client"
     if caller.session is not None and caller.session.mode is Mode.IMPERSONATED:
         return "impersonating"
     return None

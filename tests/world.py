@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 import httpx2
@@ -207,13 +207,18 @@ class World:
         *,
         scope: str,
         ceiling: str = "*",
-        authentication: Authentication | None = None,
+        authentication: Authentication | Literal["minute", "unknown"] = "minute",
         confirmation: PublicKey | None = None,
     ) -> ClientActor:
         """The agent that a client is for this person, after they agreed to these scopes: each time a new session.
 
         `ceiling` is what there is to agree to; `authentication` how they had signed in: with a passkey, a minute ago.
         """
+        shown: Authentication | None = None
+        if authentication == "minute":
+            shown = Authentication(at=self.clock() - timedelta(minutes=1), amr=("swk", "user"))
+        elif authentication != "unknown":
+            shown = authentication
         now, name = self.clock().replace(microsecond=0), AgentName(f"{client}@{person}")
         if await self.store.person(PersonName(person)) is None:
             await self.person(person)
@@ -228,7 +233,7 @@ class World:
             granted_at=now,
             expires_at=now + timedelta(days=30),
             client=known.id,
-            authentication=authentication or Authentication(at=now - timedelta(minutes=1), amr=("hwk", "pin")),
+            authentication=shown,
         )
         await self.store.authorize(agent, grant, None, Event(kind="grant", at=now, fields={}))
         session, root, event = await self.running.sessions.prepare(grant, purpose="test", by=f"user:{person}")

@@ -13,6 +13,7 @@ from mcp_authz.oauth.core import Core, Posted
 from mcp_authz.oauth.issuing import Answer
 from mcp_authz.oauth.refusal import Refusal
 from mcp_authz.oauth.token_types import ACCESS_TOKEN_TYPE
+from mcp_authz.policy.document import authentication_of
 from mcp_authz.principals import AccessToken, Caller, Chain, Link, Mode, Proof, Session, Thumbprint
 from mcp_authz.redeeming import is_signed_for
 from mcp_authz.rules.delegation import uncovered
@@ -92,7 +93,13 @@ async def _source(core: Core, token: AccessToken) -> tuple[Source, Link]:
     _require_exchangeable(caller.session)
     leaf = caller.chain.leaf
     links = (*caller.chain.links[:-1], replace(leaf, scope=carried(leaf.scope, token.scope)))
-    source = Source(chain=Chain(links=links), session=caller.session, person=caller.person, key=caller.key)
+    source = Source(
+        chain=Chain(links=links),
+        session=caller.session,
+        person=caller.person,
+        key=caller.key,
+        authentication=authentication_of(caller),
+    )
     return source, leaf
 
 

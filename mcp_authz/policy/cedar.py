@@ -17,6 +17,9 @@ to the approval in its own condition (`unless`). A denial is asked again with al
 and now: every rule that made the difference is asked for, and the answer is checked once more with exactly those. If
 they were all given already, the denial stands: something else about the approval (its assurance, its age) falls short.
 Rules are never alternatives: each one named must be met.
+
+**Step-up.** `@step_up("300")` on a permit says how many seconds ago the person may have signed in for what it permits
+(RFC 9470). Every such permit that applies counts, also beside one that demands nothing.
 """
 
 from __future__ import annotations
@@ -25,18 +28,19 @@ import hashlib
 import json
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import version
 from typing import Any, Final
 
 import cedarpy
 
-from mcp_authz.errors import PolicyError
+from mcp_authz.errors import InputError, PolicyError
 from mcp_authz.model import Obligation, RuleId
 from mcp_authz.policy.cedar_request import CedarRequest
 from mcp_authz.policy.cedar_schema import names_read, schema
 from mcp_authz.policy.engine import PolicyAnswer, PolicyInput
+from mcp_authz.rules.freshness import STEP_UP, max_age
 
 _KEPT: Final = 2048  # characters of entities that are kept parsed; a thousand of them are a few megabytes
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")  # of a policy or an approval rule
@@ -50,6 +54,7 @@ class CedarEngine:
 
     digest: str
     approvals: Mapping[str, str]  # policy id -> the approval rule that it asks for
+    step_ups: Mapping[str, str]  # policy id -> the seconds since a sign-in that it demands
     names: frozenset[str]  # the attributes that some policy mentions
     policies: cedarpy.PolicySet  # in which a policy's id is its `@id`
 
@@ -75,6 +80,7 @@ class CedarEngine:
         return cls(
             digest=_digest(sources),
             approvals={policy.id: policy.approval for policy in policies.values() if policy.approval is not None},
+            step_ups={policy.id: policy.step_up for policy in policies.values() if policy.step_up is not None},
             names=names_read(policy.body for policy in policies.values()),
             policies=_policy_set(policies.values()),
         )
@@ -82,9 +88,17 @@ class CedarEngine:
     async def evaluate(self, document: PolicyInput) -> PolicyAnswer:
         """Return the answer; whatever goes wrong is an answer with `permit=False` and `errors`, never a raise."""
         try:
-            return self._decided(CedarRequest.of(document, self.names))
+            return self._with_step_ups(self._decided(CedarRequest.of(document, self.names)))
         except PolicyError as error:
             return PolicyAnswer(permit=False, because=(), errors=(str(error),))
+
+    def _with_step_ups(self, answer: PolicyAnswer) -> PolicyAnswer:
+        """The answer with what its policies demand of the sign-in."""
+        asked = sorted({self.step_ups[policy] for policy in answer.because if policy in self.step_ups}, key=int)
+        if not answer.permit or not asked:
+            return answer
+        more = tuple(Obligation(kind=STEP_UP, argument=seconds) for seconds in asked)
+        return replace(answer, obligations=(*answer.obligations, *more))
 
     def _decided(self, request: CedarRequest) -> PolicyAnswer:
         given = self._judge(request, request.approval)
@@ -162,6 +176,7 @@ class _Policy:
     id: str
     place: str  # file, line and id, for people
     approval: str | None
+    step_up: str | None
     body: Mapping[str, Any]
 
 
@@ -208,7 +223,21 @@ def _policy(name: str, text: str, number: int, body: Mapping[str, Any]) -> _Poli
     place = f"{name}:{lines[-1]}: policy `{policy_id}`" if lines else f"{name}: policy `{policy_id}`"
     if "approval" in annotations and not _NAME.fullmatch(approval or ""):
         raise PolicyError(f'{place}: `@approval("...")` names no rule')
-    return _Policy(id=policy_id, place=place, approval=approval, body=body)
+    step_up = _step_up(place, body, annotations.get("step_up")) if "step_up" in annotations else None
+    return _Policy(id=policy_id, place=place, approval=approval, step_up=step_up, body=body)
+
+
+def _step_up(place: str, body: Mapping[str, Any], seconds: str | None) -> str:
+    """Return how long ago the person may have signed in, once it is known to be a time, and of a permit."""
+    if body.get("effect") != "permit":
+        raise PolicyError(
+            f"{place}: `@step_up` stands on a permit: a forbid denies, also to who has signed in just now"
+        )
+    try:
+        max_age(seconds or "")
+    except InputError as error:
+        raise PolicyError(f'{place}: `@step_up("...")`: {error}') from None
+    return str(seconds)
 
 
 def _validate(

@@ -150,7 +150,7 @@ def _document() -> dict[str, Shape]:
         return Shape("Record", required=True, open=True, attributes=attributes)
 
     return {
-        "principal": record(id=text(), key=text(), labels=open_record(), roles=words(), proof=text()),
+        "principal": record(id=text(), key=Shape("String"), labels=open_record(), roles=words(), proof=text()),
         "resource": open_record(
             server=text(),
             tool=text(),

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mcp_authz.model import Approval, ToolCall
-from mcp_authz.principals import Agent, AgentName, Caller, Link, Person, Proof, Session, Thumbprint
+from mcp_authz.principals import Agent, AgentName, Authentication, Caller, Link, Person, Proof, Session, Thumbprint
 from mcp_authz.rules.scope import Scope
 
 
@@ -39,7 +39,7 @@ def policy_input(
     return {
         "actor": actor_members(caller.agent, caller.key, caller.proof),
         "chain": _chain(caller, known),
-        "on_behalf_of": None if caller.person is None else person_members(caller.person),
+        "on_behalf_of": None if caller.person is None else person_members(caller.person, authentication_of(caller)),
         "session": None if caller.session is None else session_members(caller.session),
         "action": tool.classification.action,
         "method": method,
@@ -95,10 +95,16 @@ def _step(name: AgentName, scope: frozenset[Scope], known: Mapping[AgentName, Ag
     }
 
 
-def person_members(person: Person) -> dict[str, Any]:
-    """Return `on_behalf_of` for a person."""
-    # Issuer and sign-in are not part of a Person yet; null says "not known", which no policy can take for a value.
-    return {"user_id": person.name, "issuer": None, "groups": sorted(person.groups), "auth": None}
+def authentication_of(caller: Caller) -> Authentication | None:
+    """How the person signed in to agree to what the caller stands on; None where there is no person, or nobody did."""
+    return None if caller.grant is None or caller.person is None else caller.grant.authentication
+
+
+def person_members(person: Person, shown: Authentication | None) -> dict[str, Any]:
+    """Return `on_behalf_of` for a person who signed in like this; None: nobody knows that they did."""
+    auth = None if shown is None else {"amr": list(shown.amr), "at": rfc3339(shown.at)}
+    issuer = None if shown is None else shown.issuer
+    return {"user_id": person.name, "issuer": issuer, "groups": sorted(person.groups), "auth": auth}
 
 
 def session_members(session: Session) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from mcp_authz.model import Deny, HeldCall, HoldState, ProofNeeded
 from mcp_authz.outcome import Asked, Broken, Forwarded, Held, Outcome, Refused, Replayed
-from mcp_authz.principals import Proof
+from mcp_authz.principals import AccessToken, Proof
 from mcp_authz.rules.call_proof import INVOCATION, TYP
 from mcp_authz.rules.decision import DPOP_REQUIRED, REASONS
 from mcp_authz.rules.dpop import ALGORITHMS
@@ -55,12 +55,14 @@ class Places:
     holds: str
 
 
-def answer(outcome: Outcome, message: Message, *, places: Places) -> Answer:
-    """Return what the caller is told.
+def answer(outcome: Outcome, message: Message, token: AccessToken, *, places: Places) -> Answer:
+    """Return what the caller is told who came with this token.
 
     What the gateway itself says is a tool result that a model reads; other methods have no such place, so there it is a
     JSON-RPC error with the same text and data.
     """
+    if isinstance(outcome, Refused) and (outcome.deny.missing or outcome.deny.max_age is not None):
+        return _step_up(outcome, token, places)
     said = _answer(outcome, message, places)
     own = isinstance(said, Result) and not isinstance(outcome, Forwarded | Asked)
     if message.method == "tools/call" or not own or isinstance(said, Error):
@@ -88,16 +90,6 @@ def _answer(outcome: Outcome, message: Message, places: Places) -> Answer:
         case Refused(call_id=call_id, deny=Deny(code="request_state") as deny):
             # No result, which would look like a completed call: the state is a parameter, and it is wrong.
             return Error(code=INVALID_PARAMS, message=_reason(deny), data=_denied(call_id, deny), status=400)
-        case Refused(deny=Deny(code="insufficient_scope", missing=missing) as deny) if missing:
-            scopes = " ".join(missing)
-            return Error(
-                code=FORBIDDEN,
-                message=f"insufficient scope: this call needs {scopes}",
-                data={"error": "insufficient_scope", "scope": scopes},
-                status=403,
-                challenge=f'Bearer error="insufficient_scope", scope="{scopes}", '
-                f'resource_metadata="{places.resource_metadata}"',
-            )
         case Refused(deny=Deny(code="links_invalid") as deny):
             return _unauthorized(deny, places)
         case Refused(call_id=call_id, deny=Deny(needs=ProofNeeded(proof=Proof.DPOP)) as deny):
@@ -107,6 +99,31 @@ def _answer(outcome: Outcome, message: Message, places: Places) -> Answer:
             return _said(f"Denied: {_reason(deny)}", _denied(call_id, deny) | more)
         case Refused(call_id=call_id, deny=deny):
             return _said(f"Denied: {_reason(deny)}", _denied(call_id, deny))
+
+
+def _step_up(refused: Refused, token: AccessToken, places: Places) -> Error:
+    """More could be had: for scopes of RFC 6750 section 3.1, for a sign-in that is fresh enough RFC 9470 section 3.
+
+    The scopes are all that the next token needs, so that nobody comes back with less than they had.
+    """
+    deny = refused.deny
+    scopes = " ".join(deny.missing or sorted(token.scope))
+    scheme = "Bearer" if token.confirmation is None else f"{_DPOP},"
+    if deny.max_age is None:
+        error, code, status = "insufficient_scope", FORBIDDEN, 403
+        text, asked, data = f"insufficient scope: this call needs {scopes}", "", dict[str, Any]()
+    else:
+        error, code, status = "insufficient_user_authentication", UNAUTHENTICATED, 401
+        seconds = int(deny.max_age.total_seconds())
+        text = f"the person has to sign in again: this call needs a sign-in of the last {seconds} seconds"
+        asked, data = f'error_description="{text}", max_age="{seconds}", ', {"max_age": seconds}
+    return Error(
+        code=code,
+        message=text,
+        data={**_denied(refused.call_id, deny), "error": error, "scope": scopes, **data},
+        status=status,
+        challenge=f'{scheme} error="{error}", {asked}scope="{scopes}", resource_metadata="{places.resource_metadata}"',
+    )
 
 
 def in_stream(error: Error, message: Message) -> Answer:

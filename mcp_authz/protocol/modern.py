@@ -111,7 +111,7 @@ async def serve_call(gateway: Gateway, caller: Caller, exchange: Exchange, recei
 
 async def _said(gateway: Gateway, caller: Caller, message: Message, channel: ModernChannel, places: Places) -> Answer:
     try:
-        return answer(await gateway.call(caller, message, channel), message, places=places)
+        return answer(await gateway.call(caller, message, channel), message, caller.token, places=places)
     except StoreError as error:  # here, because an error that leaves the task group leaves it in a group
         log.error("call refused, the store cannot be used: %s", error)
         return UNAVAILABLE

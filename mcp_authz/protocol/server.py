@@ -166,8 +166,9 @@ class FrontServer(Server[Any]):
     async def _said(self, ctx: ServerRequestContext[Any, Any], message: Message, deferred: Deferred) -> Answer:
         try:
             channel = LegacyChannel(ctx, commit=deferred.release, level=message.meta.get(types.LOG_LEVEL_META_KEY))
-            outcome = await self._gateway.call(_caller(ctx), message, channel)
-            return answer(outcome, message, places=self._places)
+            caller = _caller(ctx)
+            outcome = await self._gateway.call(caller, message, channel)
+            return answer(outcome, message, caller.token, places=self._places)
         except StoreError as error:
             log.error("call refused, the store cannot be used: %s", error)
             return UNAVAILABLE

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
+from mcp_authz.errors import InputError
 from mcp_authz.model import Approval, ApprovalRule, Decision, Deny, Hazard, Hold, Obligation, Permit, RuleId, Tool
 from mcp_authz.policy.engine import PolicyAnswer
+from mcp_authz.principals import Authentication
+from mcp_authz.rules.freshness import STEP_UP, demanded, is_fresh
 
 REASONS: Final[dict[str, str]] = {
     "unknown_tool": "There is no such tool. List the tools to see what you can call.",
@@ -20,6 +24,10 @@ REASONS: Final[dict[str, str]] = {
         "or name the session in your sign-in assertion if you have several."
     ),
     "session_over": "Your session has ended or was idle for too long. Ask for a new one with authz__request_session.",
+    "consent_over": (
+        "What the person you act for agreed to was ended, or not used for too long. Do not retry; tell them that your "
+        "client has to connect again."
+    ),
     "whose_session": (
         "You act for several people, so nobody can say whom to ask. Name the person by the claim `subject` when you "
         "sign in."
@@ -27,6 +35,10 @@ REASONS: Final[dict[str, str]] = {
     "child": (
         "You are a child of another agent and work in what it delegated to you; you can ask nobody for more. Report to "
         "the agent that named you."
+    ),
+    "client": (
+        "You ask for no session here: the person you act for agrees in their browser. Call the tool that you need, and "
+        "your client sends them there by itself."
     ),
     "impersonating": "You act in a person's place, and so you can ask for no other session. Use what this one permits.",
     "nobody_to_ask": "The person whom you could ask for a session is gone. An operator has to look at it.",
@@ -49,6 +61,11 @@ REASONS: Final[dict[str, str]] = {
     "step_up_limit": (
         "The person you act for has been asked for more too often in the last hour, and is not asked again now. Do not "
         "retry; go on without this call, and tell them what you could not do."
+    ),
+    "stale_sign_in": (
+        "Policy asks for a person who has signed in a short while ago, and your session does not stand on such a "
+        "sign-in. Do not retry. Tell the person you act for: they have to sign in and start a session for this, or do "
+        "it themselves."
     ),
     "constraint": "Your delegation does not permit these arguments. Stay within what was delegated to you.",
     "budget": "The call budget of your session or delegation is used up. Ask the person you act for for more.",
@@ -76,7 +93,7 @@ DPOP_REQUIRED: Final = (
 )
 """What is said for `proof_required` where a token of another kind would do."""
 
-KNOWN_OBLIGATIONS: Final = frozenset({"approval"})
+KNOWN_OBLIGATIONS: Final = frozenset({"approval", STEP_UP})
 """What this gateway can do before forwarding; every other obligation is a denial."""
 
 
@@ -98,10 +115,34 @@ def required_rules(tool: Tool, obligations: tuple[Obligation, ...], floor: Appro
     return tuple(dict.fromkeys(name for name in names if name))
 
 
+def stale_sign_in(answer: PolicyAnswer, authentication: Authentication | None, at: datetime) -> Deny | None:
+    """The denial of what policy permits only to a person who signed in lately, where that is not known."""
+    try:
+        longest = demanded(answer.obligations)
+    except InputError as error:
+        return Deny(code="obligation", because=answer.because, detail=f"step_up: {error}")
+    if longest is None or is_fresh(authentication, longest, at):
+        return None
+    seconds = int(longest.total_seconds())
+    shown = "no sign-in is known" if authentication is None else f"it was at {authentication.at:%Y-%m-%dT%H:%M:%SZ}"
+    detail = f"signed in no longer than {seconds} s ago is asked for; {shown}"
+    return Deny(code="stale_sign_in", because=answer.because, detail=detail, max_age=longest)
+
+
 def decide(
-    *, call_digest: bytes, tool: Tool, answer: PolicyAnswer, approval: Approval | None, floor: ApprovalFloor
+    *,
+    call_digest: bytes,
+    tool: Tool,
+    answer: PolicyAnswer,
+    approval: Approval | None,
+    floor: ApprovalFloor,
+    authentication: Authentication | None,
+    at: datetime,
 ) -> Decision:
-    """Steps 12 and 13: what policy, its obligations and the approval floor make of a call that passed steps 7 to 11."""
+    """Steps 12 and 13: what policy, its obligations and the approval floor make of a call that passed steps 7 to 11.
+
+    `authentication` is how the person signed in to agree to what the call stands on; None where nobody did.
+    """
     if answer.errors:
         return Deny(code="policy_error", because=answer.because, detail="; ".join(answer.errors))
     if not answer.permit:
@@ -109,6 +150,8 @@ def decide(
     unknown = sorted({o.kind for o in answer.obligations} - KNOWN_OBLIGATIONS)
     if unknown:
         return Deny(code="obligation", because=answer.because, detail=f"unknown obligations: {', '.join(unknown)}")
+    if (stale := stale_sign_in(answer, authentication, at)) is not None:
+        return stale
     needed = required_rules(tool, answer.obligations, floor)
     missing = [name for name in needed if name not in floor.rules]
     if missing:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mcp_authz.errors import PolicyError
-from mcp_authz.model import Obligation
+from mcp_authz.model import Obligation, RuleId
 from mcp_authz.policy.cedar import CedarEngine
 from mcp_authz.policy.cedar_request import CedarRequest
 from mcp_authz.policy.engine import PolicyAnswer
@@ -313,6 +313,38 @@ def test_any_json_in_any_part_gets_an_answer(part: str, value: Any, argument: An
         assert not (answer.permit and answer.errors)
 
 
+# A fresh sign-in.
+
+FRESH = '@id("fresh") @step_up("300") permit (principal, action == Action::"pr.create", resource);'
+FRESHER = '@id("fresher") @step_up("60") permit (principal, action == Action::"pr.create", resource);'
+
+
+async def test_a_permit_says_how_lately_the_person_must_have_signed_in() -> None:
+    answer = await ask(FRESH, document())
+    assert answer == PolicyAnswer(
+        permit=True, because=(RuleId("fresh"),), obligations=(Obligation(kind="step_up", argument="300"),)
+    )
+
+
+async def test_every_permit_that_applies_says_so_also_beside_one_that_does_not() -> None:
+    answer = await ask(f"{PERMIT} {FRESH} {FRESHER}", document())
+    assert [one.argument for one in answer.obligations] == ["60", "300"]
+    assert (await ask(f"{PERMIT} {FRESH}", document(action="pr.list"))).obligations == ()
+
+
+async def test_a_call_may_need_a_fresh_sign_in_and_an_approval() -> None:
+    both = FRESH.replace("permit", '@approval("x") permit')
+    answer = await ask(both, document())
+    assert [(one.kind, one.argument) for one in answer.obligations] == [("approval", "x"), ("step_up", "300")]
+    waiting = permit_when(f'{READS_APPROVAL}("x")').replace("permit", '@approval("x") @step_up("300") permit')
+    assert [one.kind for one in (await ask(waiting, document())).obligations] == ["approval", "step_up"]
+
+
+async def test_a_denial_asks_for_no_sign_in() -> None:
+    answer = await ask(f'{FRESH} @id("no") forbid (principal, action, resource);', document())
+    assert (answer.permit, answer.obligations) == (False, ())
+
+
 # Loading.
 
 
@@ -326,6 +358,11 @@ def test_any_json_in_any_part_gets_an_answer(part: str, value: Any, argument: An
         ('@id("a") permit (principal == ?principal, action, resource);', "0.cedar: a template"),
         (f"{PERMIT}\n\n{PERMIT}", "0.cedar:3: policy `all`: so is another policy called"),
         ('@id("a") @approval permit (principal, action, resource);', "0.cedar:1: policy `a`: `@approval("),
+        *(
+            (f'@id("a") @step_up{said} permit (principal, action, resource);', "0.cedar:1: policy `a`: `@step_up(")
+            for said in ("", '("")', '("0")', '("-1")', '("86401")', '("5m")', '("0300")', '(" 300")')
+        ),
+        ('@id("a") @step_up("300") forbid (principal, action, resource);', "`a`: `@step_up` stands on a permit"),
         (f"\n\n{permit_when('context.arguments.draft')}", "0.cedar:3: policy `it`: unable to guarantee safety"),
         (permit_when("resource.repo == 1"), "unable to guarantee safety of access"),
         (permit_when('context.session.id == "x"'), "unable to guarantee safety of access"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from mcp_authz.principals import (
     AccessToken,
     Agent,
     AgentName,
+    Authentication,
     Caller,
     Chain,
     Grant,
@@ -199,6 +201,46 @@ def test_labels_of_an_agent_that_is_not_known_are_null_and_not_empty() -> None:
     document = policy_input(caller=for_alice(), call=call(), scope=(), resource={}, approval=None, at=AT)
 
     assert [step["labels"] for step in document["chain"]] == [{"team": "team of coder"}, None]
+
+
+def signed_in(shown: Authentication | None) -> Caller:
+    """The coder for alice, who agreed when she had signed in like this."""
+    caller = for_alice()
+    assert caller.grant is not None
+    return replace(caller, grant=replace(caller.grant, authentication=shown))
+
+
+SHOWN = Authentication(at=AT - timedelta(minutes=4), amr=("mfa", "hwk"), issuer="https://login.example.com")
+
+
+def test_the_document_says_how_and_when_the_person_had_signed_in_when_they_agreed() -> None:
+    person = made(signed_in(SHOWN))["on_behalf_of"]
+    assert person["issuer"] == "https://login.example.com"
+    assert person["auth"] == {"amr": ["mfa", "hwk"], "at": "2026-10-19T09:26:00.000Z"}
+    assert made(signed_in(replace(SHOWN, issuer=None)))["on_behalf_of"]["issuer"] is None
+
+
+@pytest.mark.parametrize(
+    ("condition", "shown", "true"),
+    [
+        ('auth.amr.contains("hwk")', SHOWN, True),
+        ('auth.amr.contains("mfa")', SHOWN, True),
+        ('auth.amr.contains("mfa")', replace(SHOWN, amr=("pwd",)), False),
+        ('auth.amr.contains("mfa")', None, False),
+        ('auth.at > datetime("2026-10-19T09:25:00Z")', SHOWN, True),
+        ('auth.at > datetime("2026-10-19T09:27:00Z")', SHOWN, False),
+    ],
+)
+async def test_a_policy_can_demand_how_and_when_the_person_signed_in(
+    condition: str, shown: Authentication | None, true: bool
+) -> None:
+    asked = f"context has on_behalf_of.auth && context.on_behalf_of.{condition}"
+    assert await documents.holds(asked, made(signed_in(shown))) is true
+
+
+async def test_a_client_agent_has_no_key_and_a_policy_can_tell() -> None:
+    assert await documents.holds("principal has key", made())
+    assert not await documents.holds("principal has key", made(replace(for_alice(), key=None)))
 
 
 @pytest.mark.parametrize("name", ["server", "tool", "environment", "hazard"])

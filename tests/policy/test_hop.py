@@ -18,7 +18,7 @@ from mcp_authz.hop import Hop, PolicyAtHop, hop_input
 from mcp_authz.model import Obligation, RuleId
 from mcp_authz.policy.cedar import CedarEngine
 from mcp_authz.policy.engine import PolicyAnswer, PolicyInput
-from mcp_authz.principals import Agent, AgentName, Chain, PersonName, Thumbprint
+from mcp_authz.principals import Agent, AgentName, Authentication, Chain, PersonName, Thumbprint
 from mcp_authz.rules.constraint import parse_tools
 from mcp_authz.settings import load_policy
 from tests.oauth.house import House, office
@@ -128,10 +128,8 @@ async def test_a_policy_that_is_silent_denies_and_says_what_to_add(policy: str) 
 
 
 async def test_what_cannot_be_decided_is_a_denial() -> None:
-    wrong = (
-        '@id("odd") forbid (principal, action, resource) when { principal.key == "k0" && context.arguments has to && '
-    )
-    policy = wrong + "context.arguments.to < 3 };"
+    wrong = '@id("odd") forbid (principal, action, resource) when { principal has key && principal.key == "k0" && '
+    policy = wrong + "context.arguments has to && context.arguments.to < 3 };"
 
     assert await answered(PERMIT + policy) == (
         "policy_error",
@@ -144,6 +142,27 @@ async def test_a_step_cannot_wait_for_an_approval() -> None:
     code, detail = await answered(policy) or ("", "")
 
     assert code == "obligation" and "it asks for approval, and a delegation cannot wait" in detail
+
+
+FRESH = '@id("fresh") @step_up("300") permit (principal, action == Action::"delegate", resource);'
+
+
+async def test_a_step_is_made_for_a_person_who_signed_in_lately_and_nobody_is_sent_anywhere_for_it() -> None:
+    lately = Authentication(at=AT - timedelta(seconds=300), amr=("hwk",))
+    assert await answered(FRESH, replace(hop(), authentication=lately)) is None
+    before = replace(lately, at=AT - timedelta(seconds=301))
+    for shown in (before, None):
+        code, _ = await answered(FRESH, replace(hop(), authentication=shown)) or ("", "")
+        assert code == "stale_sign_in"
+    code, _ = await answered(FRESH, replace(hop(), authentication=lately, person=None)) or ("", "")
+    assert code == "stale_sign_in"
+
+
+def test_a_step_says_how_the_person_had_signed_in() -> None:
+    shown = Authentication(at=AT, amr=("hwk",), issuer="https://login.example.com")
+    person = hop_input(replace(hop(), authentication=shown))["on_behalf_of"]
+    assert person["auth"] == {"amr": ["hwk"], "at": "2026-10-19T09:30:00.000Z"}
+    assert person["issuer"] == "https://login.example.com"
 
 
 @pytest.mark.parametrize("kinds", [["redact"], ["approval", "notify"]])
