@@ -196,6 +196,10 @@ class Consents:
             description="the person did not agree",
         )
 
+    def in_words(self, scope: frozenset[Scope]) -> tuple[Offered, ...]:
+        """What a person agreed to, as they were shown it."""
+        return self._offer(scope, asked=True)
+
     def _require_fresh(self, asking: Asking, who: SignIn, *, taken: timedelta) -> None:
         """Return only if the sign-in is as fresh as client and policy want it; `taken` is time for the answer."""
         wanted = [] if asking.request.max_age is None else [asking.request.max_age]
