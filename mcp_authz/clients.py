@@ -24,6 +24,7 @@ from mcp_authz.ids import new_id
 from mcp_authz.principals import ClientId
 from mcp_authz.rules import client_document
 from mcp_authz.rules.client_document import SECRET_METHODS, ClientMetadata
+from mcp_authz.rules.client_metadata import require_url
 from mcp_authz.rules.keys import b64url, random_bytes
 from mcp_authz.store.ports import Clock, Event, Store
 
@@ -90,10 +91,14 @@ class Clients:
             raise NotFound(_stopped(stored))
         if stored is None and id_ == CLI.id:
             return CLI
-        if stored is None and not client_id.startswith("https://"):
-            raise NotFound(f"there is no client `{client_id[:128]}` here; an operator can register it")
         if stored is not None and stored.kind != "document":
             return stored
+        if not client_id.startswith("https://"):
+            raise NotFound(f"there is no client `{client_id[:128]}` here; an operator can register it")
+        try:
+            require_url(client_id)
+        except InputError as error:
+            raise NotFound(f"there is no such client: {error}") from None
         return await self._read(id_, stored)
 
     async def kept(self, client_id: str) -> RegisteredClient:

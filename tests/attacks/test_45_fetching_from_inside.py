@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import gzip
+import json
 import ssl
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.abc
 import pytest
 
 from mcp_authz import limits
-from mcp_authz.errors import FetchRefused
+from mcp_authz.clients import Clients
+from mcp_authz.errors import FetchRefused, NotFound
 from mcp_authz.fetching import Fetcher, system_trust
-from mcp_authz.rules.keys import PrivateKey
+from mcp_authz.rules.keys import PrivateKey, Sealer
 from mcp_authz.rules.public_address import is_public
-from tests.oauth.elsewhere import HERE, elsewhere, plain
+from mcp_authz.rules.redirect_uri import SCHEMES
+from mcp_authz.store.sqlite import SqliteStore
+from tests.oauth.elsewhere import HERE, Elsewhere, elsewhere, plain
+from tests.store.world import Time
 
 KEY = PrivateKey.from_seed(bytes(32)).public
 INSIDE = [
@@ -226,3 +233,154 @@ async def test_what_is_no_http_at_all_is_a_refusal(tmp_path: Path) -> None:
 def test_what_the_system_trusts_is_read_once_and_not_at_each_fetch() -> None:
     assert system_trust() is system_trust()
     assert system_trust().verify_mode == ssl.CERT_REQUIRED and system_trust().check_hostname
+
+
+@asynccontextmanager
+async def clients_of(
+    directory: Path, host: Elsewhere, *addresses: str, **more: Any
+) -> AsyncIterator[tuple[Clients, SqliteStore, Time]]:
+    """The clients of a gateway that reaches this host, at these addresses."""
+    clock = Time()
+    store = SqliteStore.open(directory / "store.db", sealer=Sealer(bytes(32)), clock=clock)
+    try:
+        yield Clients(store, clock, host.fetcher(*addresses, **more), schemes=SCHEMES, dynamic=False), store, clock
+    finally:
+        await store.aclose()
+
+
+def publish(host: Elsewhere, path: str = "/client", **changes: Any) -> str:
+    """The host has a document of a client that people could sign in to."""
+    back = ["http://127.0.0.1/callback"]
+    body = {"client_id": host.url(path), "client_name": "Cursor", "redirect_uris": back, **changes}
+    host.answers[path] = plain(json.dumps(body).encode())
+    return host.url(path)
+
+
+@pytest.mark.parametrize("address", INSIDE)
+async def test_a_client_id_does_not_make_the_gateway_ask_inside(tmp_path: Path, address: str) -> None:
+    async with elsewhere(tmp_path) as host, clients_of(tmp_path, host, address, may_reach=is_public) as (clients, *_):
+        with pytest.raises(NotFound, match="public internet"):
+            await clients.known(publish(host))
+        assert host.connections == 0
+
+
+@pytest.mark.parametrize(
+    "client_id",
+    [
+        "https://localhost/client",
+        "https://127.0.0.1/client",
+        "https://[::1]/client",
+        "https://2130706433/client",
+        "https://user@agents.example.com/client",
+        "https://agents.example.com/a/../client",
+        "https://agents.example.com/client?x",
+        "https://agents.example.com/client#x",
+        "https://agents.example.com",
+        "https://agents.example.com/",
+        "https://AGENTS.example.com/client",
+        "https://agents.example.com./client",
+        "https://agents.example.com\\@127.0.0.1/client",
+        "https://agents.example.com/cl\nient",
+        "https://",
+    ],
+)
+async def test_a_client_id_that_is_no_plain_url_is_not_even_looked_up(tmp_path: Path, client_id: str) -> None:
+    async with elsewhere(tmp_path) as host, clients_of(tmp_path, host) as (clients, *_):
+        with pytest.raises(NotFound):
+            await clients.known(client_id)
+        assert host.looked_up == [] and host.connections == 0
+
+
+async def test_the_keys_of_a_client_are_not_fetched_from_inside_either(tmp_path: Path) -> None:
+    looked_up: list[str] = []
+
+    async def resolve(name: str, _: int) -> Sequence[str]:
+        looked_up.append(name)
+        return ["169.254.169.254"] if name.startswith("metadata.") else [HERE]
+
+    async with elsewhere(tmp_path) as host, clients_of(tmp_path, host, resolve=resolve) as (clients, *_):
+        url = publish(
+            host, token_endpoint_auth_method="private_key_jwt", jwks_uri="https://metadata.example.com/latest"
+        )
+        with pytest.raises(NotFound, match="public internet"):
+            await clients.known(url)
+        assert looked_up == ["agents.example.com", "metadata.example.com"] and host.connections == 1
+
+
+async def test_a_client_whose_name_moves_inside_after_it_is_known_is_not_followed_there(tmp_path: Path) -> None:
+    addresses = [[HERE], ["10.0.0.1"]]
+
+    async def resolve(_: str, __: int) -> Sequence[str]:
+        return addresses.pop(0)
+
+    async with elsewhere(tmp_path) as host, clients_of(tmp_path, host, resolve=resolve) as (clients, _, clock):
+        first = await clients.known(publish(host))
+        clock.pass_(limits.METADATA_FRESH)
+        assert await clients.known(first.id) == first and host.connections == 1  # until what was read is too old
+        assert addresses == []
+
+
+async def test_a_client_id_that_leads_elsewhere_is_no_client(tmp_path: Path) -> None:
+    async with elsewhere(tmp_path) as host, clients_of(tmp_path, host) as (clients, *_):
+        there = publish(host, "/there")
+        host.answers["/client"] = plain(b"{}", status="302 Found", more=f"location: {there}\r\n")
+        with pytest.raises(NotFound, match="leads elsewhere"):
+            await clients.known(host.url("/client"))
+        host.answers["/client"] = host.answers["/there"]  # nor is another client's document
+        with pytest.raises(NotFound, match="says that it is"):
+            await clients.known(host.url("/client"))
+        assert len(host.asked) == 2
+
+
+async def test_a_client_s_document_that_is_too_long_is_not_kept(tmp_path: Path) -> None:
+    async with elsewhere(tmp_path) as host, clients_of(tmp_path, host) as (clients, *_):
+        with pytest.raises(NotFound, match="longer than"):
+            await clients.known(publish(host, padding="x" * limits.METADATA_BYTES))
+
+
+async def test_slow_hosts_of_strangers_take_only_so_many_places_and_none_of_known_clients(tmp_path: Path) -> None:
+    hanging = anyio.Event()
+
+    async def hang(stream: anyio.abc.ByteStream) -> None:
+        await hanging.wait()
+
+    async with elsewhere(tmp_path) as host, clients_of(tmp_path, host) as (clients, _, clock):
+        known = await clients.keep(await clients.known(publish(host, "/known")))
+        clock.pass_(limits.METADATA_FRESH)
+        refused: list[str] = []
+
+        async def ask(url: str) -> None:
+            try:
+                await clients.known(url)
+            except NotFound as error:
+                refused.append(str(error))
+
+        async with anyio.create_task_group() as group:
+            for number in range(limits.DOCUMENTS_AT_ONCE):
+                host.answers[f"/{number}"] = hang
+                group.start_soon(ask, host.url(f"/{number}"))
+            with anyio.fail_after(4):
+                while len(host.asked) < 1 + limits.DOCUMENTS_AT_ONCE:  # noqa: ASYNC110 - the host has no event for it
+                    await anyio.sleep(0.01)
+                await ask(publish(host, "/one-more"))
+                assert len(refused) == 1 and "too many new clients" in refused[0]
+                assert (await clients.known(known.id)).read_at == clock()
+            hanging.set()
+        assert len(refused) == 1 + limits.DOCUMENTS_AT_ONCE
+
+
+async def test_many_urls_of_strangers_fill_neither_minute_nor_memory_nor_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "DOCUMENTS", 4)
+    async with elsewhere(tmp_path) as host, clients_of(tmp_path, host) as (clients, store, clock):
+        for number in range(limits.DOCUMENTS_PER_MINUTE):
+            await clients.known(publish(host, f"/{number}"))
+        with pytest.raises(NotFound, match="too many new clients"):
+            await clients.known(publish(host, "/one-more"))
+        assert host.connections == limits.DOCUMENTS_PER_MINUTE
+        assert await store.clients() == () and await store.records(after=0) == ()
+        assert (await clients.known(host.url(f"/{limits.DOCUMENTS_PER_MINUTE - 1}"))).name == "Cursor"  # remembered
+        clock.pass_(timedelta(minutes=1))
+        await clients.known(host.url("/0"))  # forgotten, and fetched again
+        assert host.connections == limits.DOCUMENTS_PER_MINUTE + 1
