@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from mcp_authz.config_people import ClientsConfig, SignInConfig, require_words
+from mcp_authz.config_people import ClientsConfig, EnterpriseConfig, SignInConfig, require_words
 from mcp_authz.errors import ConfigError
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,19}$")]
@@ -158,6 +158,7 @@ class Config(_Strict):
     dpop_nonce: bool = True
     sign_in: SignInConfig = SignInConfig()
     clients: ClientsConfig = ClientsConfig()
+    enterprise: EnterpriseConfig | None = None
     scopes: dict[str, str] = {}
     source: Path = Field(default=Path(), exclude=True)
 

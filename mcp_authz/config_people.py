@@ -94,6 +94,11 @@ class EnterpriseClientConfig(_Strict):
     scopes: Annotated[tuple[Word, ...], Field(strict=False, min_length=1)]
     client_id: Word | None = None
 
+    @field_validator("scopes")
+    @classmethod
+    def _scopes(cls, scopes: tuple[str, ...]) -> tuple[str, ...]:
+        return _each(parse_scope, scopes)
+
 
 class EnterpriseConfig(_Strict):
     """The provider whose identity assertion grants count (ID-JAG), and the clients that may bring them."""

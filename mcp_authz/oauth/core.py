@@ -13,6 +13,7 @@ from authlib.oauth2.rfc6749.requests import BasicOAuth2Payload  # type: ignore[i
 
 from mcp_authz.authorization import RegisteredClient
 from mcp_authz.delegating import Delegations
+from mcp_authz.enterprise import Enterprise
 from mcp_authz.errors import SignatureRefused
 from mcp_authz.oauth.client import METHOD, Client, ClientDoor
 from mcp_authz.oauth.form import Form
@@ -89,8 +90,10 @@ class Core(AuthorizationServer):  # type: ignore[misc]
         chains: Chains,
         count_refusal: Callable[[OAuth2Error, str], None],
         nonces: Nonces,
+        enterprise: Enterprise | None = None,
     ) -> None:
         super().__init__()
+        self.enterprise = enterprise
         self.door = door
         self.software = software
         self.issuer = issuer
