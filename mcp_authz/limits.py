@@ -91,6 +91,9 @@ DPOP_BYTES: Final = 4 * 1024  # of one proof of possession, with its key; real o
 FORM_BYTES: Final = 96 * 1024  # one request to the token endpoint: an assertion, and CHAIN_BYTES of links or a token
 ID_CHARACTERS: Final = 256  # of the id that a client gives its assertion
 SIGN_INS: Final = 16  # token requests under way at once, each in a worker thread; later ones wait
+SIGN_INS_REFUSED: Final = 100  # requests of one source that may be refused at once, before it is told to slow down
+SIGN_INS_REFUSED_PER_SECOND: Final = 1.0
+SIGN_INS_CROWDED: Final = 2  # of such sources' requests at once: whoever proves themselves among them waits, no more
 
 # What a record takes over from a call.
 NAMES_RECORDED: Final = 32  # names of arguments

@@ -112,7 +112,8 @@ class Issuer:
         )
         did = "signed in" if is_first else "renewed its sign-in"
         await self.store.append(_signed_in(token, now, peer, did=did, **_agreed(got.grant)))
-        body = self._answer(token, (got.agent.name,), got.link)
+        until = got.grant.expires_at.isoformat(timespec="seconds")
+        body = {**self._answer(token, (got.agent.name,), got.link), "agent": got.agent.name, "granted_until": until}
         return body if got.refresh is None else {**body, "refresh_token": got.refresh}
 
     async def token_for_delegate(
@@ -189,16 +190,21 @@ class Issuer:
             raise Refusal("invalid_dpop_proof", text, reason="bound token presented without its key")
         return token
 
+    def read_any_token(self, text: str) -> AccessToken | None:
+        """Return the access token, if it is one of ours and of now, whosever it is."""
+        try:
+            return read_access_token(
+                text, keys=self.keys.public, issuer=self.issuer, audience=self.resource, now=self.clock()
+            )
+        except AuthzError:
+            return None
+
     def link_of(self, text: str) -> LinkId | None:
         """Return the link that a link id or an access token of ours names, whosever it is."""
         if text.startswith("l_"):
             return LinkId(text)
-        try:
-            return read_access_token(
-                text, keys=self.keys.public, issuer=self.issuer, audience=self.resource, now=self.clock()
-            ).link
-        except AuthzError:
-            return None
+        token = self.read_any_token(text)
+        return None if token is None else token.link
 
     def _answer(self, token: AccessToken, chain: tuple[AgentName, ...], link: Link | None) -> Answer:
         claims = access_claims(token, issuer=self.issuer, audience=self.resource, chain=chain)

@@ -1,6 +1,7 @@
-"""Revocation (RFC 7009) with the meaning of lineage: a link ends with everything that descends from it.
+"""Revocation (RFC 7009): an agent ends a link with all that descends from it, a client what a person agreed to.
 
-The token is an access token, the id of a link, or a signed chain, which need not have been redeemed.
+An agent's token is an access token, the id of a link, or a signed chain, which need not have been redeemed. A client
+that people sign in to names an access token or a refresh token: all of one consent end together (section 2.1).
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from authlib.oauth2.rfc6749.endpoint import Endpoint, EndpointRequest  # type: i
 
 from mcp_authz import limits
 from mcp_authz.errors import DelegationError, SignatureRefused
-from mcp_authz.oauth.client import METHOD, Client
+from mcp_authz.oauth.client import Client
 from mcp_authz.oauth.core import Core, TokenRequest
 from mcp_authz.oauth.refusal import Refusal
+from mcp_authz.oauth.software import SOFTWARE_METHODS, Software
 from mcp_authz.principals import AgentName, LinkId
 from mcp_authz.redeeming import revoked
 from mcp_authz.rules.signed_link import parse_chain
@@ -32,27 +34,48 @@ class Revocation(EndpointRequest):  # type: ignore[misc]
 
 
 class RevocationEndpoint(Endpoint):  # type: ignore[misc]
-    """An agent ends a link that it holds, or one below it; anything else answers the same and changes nothing."""
+    """An agent ends a link that it holds, or one below it; a client ends the grant that a token of its own stands for.
+
+    Anything else answers the same and changes nothing.
+    """
 
     ENDPOINT_NAME = REVOCATION
 
     def validate_request(self, request: TokenRequest) -> Revocation:
-        """The client has proved its key, and names a token."""
+        """The client is authenticated, and names a token."""
         core: Core = self.server
-        client = core.authenticate_client(request, (METHOD,), REVOCATION)
+        client = core.authenticate_client(request, SOFTWARE_METHODS, REVOCATION)
         if "token" not in request.form:
             raise Refusal("invalid_request", "name the token to revoke")
         token = request.form["token"]
-        return Revocation(request=request, client=client, token=token, link=core.issuer.link_of(token))
+        link = core.issuer.link_of(token) if isinstance(client, Client) else None
+        return Revocation(request=request, client=client, token=token, link=link)
 
     def create_response(self, validated_request: Revocation) -> tuple[int, dict[str, Any], list[tuple[str, str]]]:
         """200, also for what is unknown or somebody else's: nobody learns which links there are (section 2.2)."""
         core: Core = self.server
-        if validated_request.link is not None:
+        if isinstance(validated_request.client, Software):
+            core.ask(_give_back, core, validated_request.client, validated_request.token)
+        elif validated_request.link is not None:
             core.ask(_revoke, core, validated_request.client, validated_request.link)
         else:
             core.ask(_revoke_chain, core, validated_request.client, validated_request.token)
         return 200, {}, default_json_headers
+
+
+async def _give_back(core: Core, client: Software, text: str) -> None:
+    """The grant behind the client's own token ends; a refresh token that was used before says as well whose it is."""
+    token, own = core.issuer.read_any_token(text), client.client.id
+    if token is None:
+        refresh = await core.renewals.refresh_token(text)
+        grant = refresh.grant if refresh is not None and refresh.client == own else None
+    else:
+        mine = token.session if token.client_id == own and token.key is None else None
+        session = None if mine is None else await core.issuer.store.session(mine)
+        grant = None if session is None else session.grant
+    found = None if grant is None else await core.issuer.store.grant(grant)
+    if found is not None and found.client == own:
+        await core.renewals.give_back(found)
 
 
 async def _revoke(core: Core, client: Client, link: LinkId) -> None:

@@ -1,8 +1,9 @@
-"""The authorization server's endpoints on Starlette: metadata, keys, sign-in, exchange, revocation."""
+"""The authorization server's endpoints on Starlette: metadata, keys, tokens, introspection, revocation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -18,25 +19,29 @@ from mcp_authz import limits
 from mcp_authz.authorization import RegisteredClient
 from mcp_authz.clients import Clients
 from mcp_authz.delegating import Delegations
+from mcp_authz.enterprise import Enterprise
 from mcp_authz.errors import ConfigError, NotFound, StoreError
 from mcp_authz.hosted import HostedAgents
 from mcp_authz.issuer_keys import IssuerKeys
 from mcp_authz.oauth.agents import AgentPages, peer_of
+from mcp_authz.oauth.assertion_grant import GRANT_TYPE, PROFILE, AssertionGrant, asserted
 from mcp_authz.oauth.child import Children
-from mcp_authz.oauth.client import METHOD, ClientDoor
+from mcp_authz.oauth.client import ClientDoor
 from mcp_authz.oauth.code import CodeGrant, Verifier
 from mcp_authz.oauth.core import Answered, Core, Posted
 from mcp_authz.oauth.exchange import TokenExchange
 from mcp_authz.oauth.form import read_form
 from mcp_authz.oauth.grants import ClientCredentials
+from mcp_authz.oauth.introspection import INTROSPECTION, IntrospectionEndpoint
 from mcp_authz.oauth.issuing import Issuer
 from mcp_authz.oauth.refresh import RefreshGrant
 from mcp_authz.oauth.refusal import Refusal, counting
 from mcp_authz.oauth.registration import Registration
 from mcp_authz.oauth.revocation import REVOCATION, RevocationEndpoint
-from mcp_authz.oauth.software import Known, SoftwareDoor
+from mcp_authz.oauth.software import ALGORITHMS, CONFIDENTIAL_METHODS, SOFTWARE_METHODS, Known, SoftwareDoor
 from mcp_authz.oauth.token_types import TOKEN_EXCHANGE
 from mcp_authz.principals import ClientId
+from mcp_authz.protocol.throttle import Throttle
 from mcp_authz.redeeming import Chains
 from mcp_authz.renewing import Renewals
 from mcp_authz.rules import dpop
@@ -46,7 +51,6 @@ from mcp_authz.rules.token import MINIMAL_SCOPE
 from mcp_authz.sessions import Sessions
 from mcp_authz.store.ports import Clock, Store
 
-_ALGORITHMS: Final = ["EdDSA", "Ed25519"]
 _NO_STORE: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 _CACHED: Final = {"Cache-Control": "public, max-age=300"}
 
@@ -54,8 +58,9 @@ _CACHED: Final = {"Cache-Control": "public, max-age=300"}
 class OAuthServer:
     """One issuer for one resource; `oauth_routes` puts it on the network.
 
-    `count_refusal(reason, peer)` hears of every refusal of somebody who did not prove to be an agent. `hosted` is the
-    one that `chains` asks, too.
+    `known` finds the client that a request names, fetching what that takes; without it those that people agreed to are
+    found. `count_refusal(reason, peer)` hears of every refusal of somebody who did not prove who they are. `hosted` is
+    the one that `chains` asks, too.
     """
 
     def __init__(
@@ -72,20 +77,25 @@ class OAuthServer:
         count_refusal: Callable[[str, str], None],
         nonces: Nonces,
         hosted: HostedAgents,
-        known: Known | None = None,
         clients: Clients | None = None,
+        known: Known | None = None,
+        enterprise: Enterprise | None = None,
     ) -> None:
+        self._enterprise = enterprise
         self._issuer = issuer
         self._resource = resource
         self._keys = signing
         self._count_refusal = counted = counting(count_refusal)
         self._threads = anyio.CapacityLimiter(limits.SIGN_INS)
+        self._narrow = anyio.CapacityLimiter(limits.SIGN_INS_CROWDED)
+        self._throttle = Throttle(burst=limits.SIGN_INS_REFUSED, per_second=limits.SIGN_INS_REFUSED_PER_SECOND)
         children = Children(store=store, clock=clock, chains=chains)
         self._door = ClientDoor(store=store, issuer=issuer, clock=clock, hosted=hosted, children=children)
         self.agents = AgentPages(store=store, issuer=issuer, door=self._door, clock=clock, count_refusal=counted)
         self._clients = clients
         self.registration = None if clients is None else Registration(clients, counted)
-        self._software = SoftwareDoor(store=store, issuer=issuer, clock=clock, known=known or (_registered(store) if clients is None else clients.kept))
+        known = known or (_registered(store) if clients is None else clients.kept)
+        self._software = SoftwareDoor(store=store, issuer=issuer, clock=clock, known=known)
         self._core = Core(
             door=self._door,
             software=self._software,
@@ -96,12 +106,16 @@ class OAuthServer:
             chains=chains,
             count_refusal=counted,
             nonces=nonces,
+            enterprise=enterprise,
         )
+        if enterprise is not None:
+            self._core.register_grant(AssertionGrant)
         self._core.register_grant(ClientCredentials)
         self._core.register_grant(TokenExchange)
         self._core.register_grant(CodeGrant, [Verifier(required=True)])
         self._core.register_grant(RefreshGrant)
         self._core.register_endpoint(RevocationEndpoint)
+        self._core.register_endpoint(IntrospectionEndpoint)
         try:
             AuthorizationServerMetadata(self.metadata).validate()
         except ValueError as error:
@@ -129,15 +143,25 @@ class OAuthServer:
             "token_endpoint": f"{self._issuer}/token",
             "revocation_endpoint": f"{self._issuer}/revoke",
             "jwks_uri": f"{self._issuer}/jwks.json",
-            "scopes_supported": [MINIMAL_SCOPE],
+            "introspection_endpoint": f"{self._issuer}/introspect",
+            "scopes_supported": [MINIMAL_SCOPE],  # the rest is asked for when a call needs it
             "response_types_supported": ["code"],
-            "grant_types_supported": ["client_credentials", TOKEN_EXCHANGE],
-            "token_endpoint_auth_methods_supported": [METHOD],
-            "token_endpoint_auth_signing_alg_values_supported": _ALGORITHMS,
-            "revocation_endpoint_auth_methods_supported": [METHOD],
-            "revocation_endpoint_auth_signing_alg_values_supported": _ALGORITHMS,
+            "response_modes_supported": ["query"],
+            "code_challenge_methods_supported": ["S256"],
+            "authorization_response_iss_parameter_supported": True,  # RFC 9207 section 3
+            "grant_types_supported": [
+                "authorization_code",
+                "refresh_token",
+                "client_credentials",
+                TOKEN_EXCHANGE,
+                *([] if self._enterprise is None else [GRANT_TYPE]),
+            ],
+            **_authentication("token", SOFTWARE_METHODS),
+            **_authentication("revocation", SOFTWARE_METHODS),
+            **_authentication("introspection", CONFIDENTIAL_METHODS),
             "dpop_signing_alg_values_supported": list(dpop.ALGORITHMS),  # RFC 9449 section 5.1
             **self._becoming_known(),
+            **({} if self._enterprise is None else {"authorization_grant_profiles_supported": [PROFILE]}),
         }
 
     def _becoming_known(self) -> dict[str, Any]:
@@ -176,28 +200,52 @@ class OAuthServer:
         """Answer the revocation endpoint."""
         return await self._answer(request, "/revoke", partial(self._core.endpoint, REVOCATION))
 
+    async def introspect(self, request: Request) -> Response:
+        """Answer the introspection endpoint."""
+        return await self._answer(request, "/introspect", partial(self._core.endpoint, INTROSPECTION))
+
     async def _answer(self, request: Request, path: str, core: Callable[[Posted], Answered]) -> Response:
+        """Answer one request, and count it against its source if it was a stranger's and was refused.
+
+        A source that was refused too often is not shut out, since others may be behind the same address: what comes
+        from there takes turns in a few threads, and only those who prove nothing once more are told to slow down.
+        """
         peer = peer_of(request)
+        is_crowded = not self._throttle.allows(peer, time.monotonic())
         try:
-            form, authorization = await read_form(request), request.headers.get("authorization")
-            # Before a thread is taken: strangers could fill them all with waiting.
-            await self._door.ready(form)
-            posted = Posted(
-                url=f"{self._issuer}{path}",
-                form=form,
-                authorization=authorization,
-                peer=peer,
-                proofs=tuple(request.headers.getlist("dpop")),
-                client=await self._software.ready(form, authorization),
-            )
-            answered = await anyio.to_thread.run_sync(core, posted, limiter=self._threads)
+            posted = await self._posted(request, path, peer)
+            limiter = self._narrow if is_crowded else self._threads
+            answered = await anyio.to_thread.run_sync(core, posted, limiter=limiter)
         except Refusal as error:  # before anything was believed
             self._count_refusal(error, peer)
             status, body, headers = error()
-            answered = Answered(status=status, body=body, headers=tuple(headers))
+            answered = Answered(status=status, body=body, headers=tuple(headers), is_strangers=True)
         except StoreError:
             return _json({"error": "temporarily_unavailable"}, status=503)
+        if answered.is_strangers:
+            self._throttle.charge(peer, time.monotonic())
+            if is_crowded:
+                text = "too many requests from here were refused; try again in a minute"
+                return _json({"error": "slow_down", "error_description": text}, status=429)
         return Response(dump(answered.body), status_code=answered.status, headers=dict(answered.headers))
+
+    async def _posted(self, request: Request, path: str, peer: str) -> Posted:
+        """The request as the core reads it; what it takes to know who sends it was fetched.
+
+        That is before a thread is taken: strangers could fill them all with waiting.
+        """
+        form, authorization = await read_form(request), request.headers.get("authorization")
+        await self._door.ready(form)
+        if self._enterprise is not None and (assertion := asserted(form)) is not None:
+            await self._enterprise.ready(assertion)
+        return Posted(
+            url=f"{self._issuer}{path}",
+            form=form,
+            authorization=authorization,
+            peer=peer,
+            proofs=tuple(request.headers.getlist("dpop")),
+            client=await self._software.ready(form, authorization),
+        )
 
 
 def oauth_routes(server: OAuthServer) -> list[Route]:
@@ -213,10 +261,18 @@ def oauth_routes(server: OAuthServer) -> list[Route]:
         Route(f"{base}/jwks.json", server.show_jwks, methods=["GET"]),
         Route(f"{base}/token", server.token, methods=["POST"]),
         Route(f"{base}/revoke", server.revoke, methods=["POST"]),
+        Route(f"{base}/introspect", server.introspect, methods=["POST"]),
         *server.agents.routes(base),
         *([] if server.registration is None else server.registration.routes(base)),
-        Route(f"{base}/authorize", _authorize, methods=["GET", "POST"]),
     ]
+
+
+def _authentication(endpoint: str, methods: Sequence[str]) -> dict[str, Any]:
+    """How clients authenticate at an endpoint, as the metadata says it."""
+    return {
+        f"{endpoint}_endpoint_auth_methods_supported": list(methods),
+        f"{endpoint}_endpoint_auth_signing_alg_values_supported": list(ALGORITHMS),
+    }
 
 
 def _static(path: str, body: dict[str, Any]) -> Route:
@@ -238,11 +294,6 @@ def _registered(store: Store) -> Known:
         return found
 
     return known
-
-
-async def _authorize(_: Request) -> Response:
-    text = "people cannot sign in here yet; agents authenticate at the token endpoint with private_key_jwt"
-    return _json({"error": "unsupported_response_type", "error_description": text}, status=400)
 
 
 def _json(body: dict[str, Any], *, status: int) -> Response:

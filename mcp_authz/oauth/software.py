@@ -96,16 +96,13 @@ class SoftwareDoor:
     async def ready(self, form: Form, authorization: str | None) -> RegisteredClient | None:
         """Return the client that the request says it is from, as it is known; None when there is none such.
 
-        What has to be fetched for that is fetched now, while nothing is held that others wait for: only for a client
-        that shows an assertion, since its keys may have changed. What is wrong with the form, `enter` says.
+        What has to be fetched for that is fetched now, while nothing is held that others wait for. What is wrong with
+        the form, `enter` says.
         """
         try:
-            shown = read_shown(form, authorization)
-            if shown.method == METHOD:
-                return await self._known(shown.id)
+            return await self._known(read_shown(form, authorization).id)
         except (Refusal, AuthzError):
             return None
-        return await self._store.client(shown.id)
 
     async def enter(
         self, form: Form, authorization: str | None, *, client: RegisteredClient | None, methods: Iterable[str]

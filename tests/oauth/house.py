@@ -263,7 +263,7 @@ class House:
         assert app.key is not None
         return self.assertion(Actor(AgentName(app.id), app.key), typ=typ, key=key, **claims)
 
-    async def redeem_code(self, app: App, code: str, **form: Any) -> httpx2.Response:
+    async def redeem_code(self, app: App, code: str, /, **form: Any) -> httpx2.Response:
         """The client shows the code, with its verifier, and where it was sent."""
         base = {"grant_type": "authorization_code", "code": code, "code_verifier": VERIFIER, "redirect_uri": CALLBACK}
         return await self.ask(app, **{**base, **form})
@@ -272,7 +272,7 @@ class House:
         """The token response of a client to which a person agreed just now."""
         return expect(await self.redeem_code(app, await self.agreed(app, person, scope, **more)))
 
-    async def refresh(self, app: App, refresh_token: str, **form: Any) -> httpx2.Response:
+    async def refresh(self, app: App, refresh_token: str, /, **form: Any) -> httpx2.Response:
         """The client shows a refresh token."""
         return await self.ask(app, grant_type="refresh_token", refresh_token=refresh_token, **form)
 

@@ -20,10 +20,20 @@ async def test_the_authorization_server_is_found_at_the_root_and_under_the_resou
             answer = await h.http.get(f"{h.issuer}/.well-known/oauth-authorization-server{path}")
             said = answer.json()
             assert (answer.status_code, said["issuer"]) == (200, h.issuer)
-            assert said["token_endpoint_auth_methods_supported"] == ["private_key_jwt"]
-            assert said["token_endpoint_auth_signing_alg_values_supported"] == ["EdDSA", "Ed25519"]
+            proving = ["private_key_jwt", "client_secret_basic", "client_secret_post"]
+            assert said["token_endpoint_auth_methods_supported"] == ["none", *proving]
+            assert said["revocation_endpoint_auth_methods_supported"] == ["none", *proving]
+            assert said["introspection_endpoint_auth_methods_supported"] == proving
+            for endpoint in ("token", "revocation", "introspection"):
+                algorithms = said[f"{endpoint}_endpoint_auth_signing_alg_values_supported"]
+                assert algorithms == ["EdDSA", "Ed25519", "ES256"]
+            assert said["code_challenge_methods_supported"] == ["S256"]
+            assert said["authorization_response_iss_parameter_supported"] is True
+            assert said["response_modes_supported"] == ["query"]
             assert said["dpop_signing_alg_values_supported"] == ["EdDSA", "Ed25519", "ES256"]
             assert said["grant_types_supported"] == [
+                "authorization_code",
+                "refresh_token",
                 "client_credentials",
                 "urn:ietf:params:oauth:grant-type:token-exchange",
             ]
@@ -54,9 +64,10 @@ async def test_the_published_key_verifies_what_the_server_signs(tmp_path: Path) 
 async def test_every_address_in_the_metadata_answers(tmp_path: Path) -> None:
     async with house(tmp_path) as h:
         metadata = (await h.http.get(f"{h.issuer}/.well-known/oauth-authorization-server")).json()
-        refused(await h.http.get(metadata["authorization_endpoint"]), "unsupported_response_type")
+        assert metadata["authorization_endpoint"] == f"{h.issuer}/authorize"  # which the page serves
         refused(await h.http.post(metadata["token_endpoint"], data={"grant_type": "x"}), "unsupported_grant_type")
-        refused(await h.http.post(metadata["revocation_endpoint"], data={"token": "x"}), "invalid_client")
+        for endpoint in ("revocation_endpoint", "introspection_endpoint"):
+            refused(await h.http.post(metadata[endpoint], data={"token": "x"}), "invalid_client")
 
 
 async def test_nothing_in_the_metadata_comes_from_the_request(tmp_path: Path) -> None:
