@@ -19,7 +19,7 @@ from mcp_authz.rules.difference import Difference, differences
 from mcp_authz.rules.display import shown_arguments
 from mcp_authz.rules.hold import after_verdicts, evidence_assurance, is_eligible, prompt_may_answer
 from mcp_authz.rules.keys import PrivateKey, PublicKey
-from mcp_authz.rules.verdict import PasskeyProof
+from mcp_authz.rules.verdict import PasskeyProof, SignInProof
 from mcp_authz.store.ports import Clock, Event, Store
 
 
@@ -59,13 +59,13 @@ def asker_of(caller: Caller) -> Asker:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageAnswer:
-    """What a person who is signed in answers on the page; an approval brings the proof of a passkey."""
+    """What a person who is signed in answers on the page; an approval brings the proof that it is them just now."""
 
     person: PersonName
     approve: bool
     reason: str
     terms: Mapping[str, Any]
-    proof: PasskeyProof | None
+    proof: PasskeyProof | SignInProof | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,18 +195,21 @@ class Approvals:
         """The answer that a person gave on the page is heard; signed by the gateway, with the proof that it was them.
 
         Raises:
-            NotFound, Conflict, InputError: as `hear_signed`; and when an approval comes without a passkey's proof.
+            NotFound, Conflict, InputError: as `hear_signed`; and when an approval comes without a proof, or with a
+                sign-in of too long ago.
             SignatureRefused: the proof is about something else.
         """
         held, who, proof = await self._hold(hold), await self._person(answer.person), answer.proof
         if answer.approve and proof is None:
-            raise Conflict("an approval on the page takes a passkey")
-        if proof is not None:
+            raise Conflict("an approval on the page takes a passkey, or a sign-in of just now")
+        if isinstance(proof, PasskeyProof):
             challenge = verdicts.approval_challenge(
                 held, person=who.name, reason=answer.reason, terms=answer.terms, nonce=proof.nonce
             )
             verdicts.require_challenge(proof, challenge)
-        assurance = Assurance.SIGNED_IN if proof is None else Assurance.PASSKEY
+        if isinstance(proof, SignInProof) and self._clock() - proof.at > limits.APPROVAL_SIGN_IN:
+            raise Conflict("sign in again first: you approve with a sign-in of just now")
+        assurance = Assurance.PASSKEY if isinstance(proof, PasskeyProof) else Assurance.SIGNED_IN
         statement = verdicts.make_statement(
             held,
             person=who.name,

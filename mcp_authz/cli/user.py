@@ -9,15 +9,17 @@ import typer
 
 from mcp_authz.accounts import Accounts, invitation_link
 from mcp_authz.agents import Approver, People
+from mcp_authz.authorization import Identity
 from mcp_authz.cli import keyfile, terminal, views
 from mcp_authz.cli.agent import key_line
 from mcp_authz.cli.invocation import advising, asynchronous, command_line, installation, operator
 from mcp_authz.cli.options import Json
 from mcp_authz.cli.output import facts, local, next_step, print_json, say, table
 from mcp_authz.cli.states import shown_words
-from mcp_authz.errors import Conflict, NotFound
+from mcp_authz.errors import ConfigError, Conflict, NotFound
 from mcp_authz.installation import Installation
 from mcp_authz.passkey import Passkey
+from mcp_authz.people_elsewhere import link as link_identity
 from mcp_authz.rules.display import visible
 from mcp_authz.rules.keys import PrivateKey, seal_private
 
@@ -67,14 +69,24 @@ async def list_(ctx: typer.Context, json: Json = False) -> None:
 async def show(
     ctx: typer.Context, name: Annotated[str, typer.Argument(metavar="NAME", help="Their name.")], json: Json = False
 ) -> None:
-    """Show one person with the keys and passkeys they approve with."""
+    """Show one person: keys and passkeys they approve with, who knows them elsewhere, and where they are signed in."""
     async with installation(ctx) as here:
         approver = await _approver(ctx, here, name)
         passkeys = await here.store.passkeys_of(approver.person.name)
+        identities = await here.store.identities_of(approver.person.name)
+        browsers = len(await here.store.sign_ins_of(approver.person.name))
         now = here.clock()
     person = approver.person
     if json:
-        print_json({**views.person(person), "keys": views.keys(approver.keys), "passkeys": views.passkeys(passkeys)})
+        print_json(
+            {
+                **views.person(person),
+                "keys": views.keys(approver.keys),
+                "passkeys": views.passkeys(passkeys),
+                "identities": views.identities(identities),
+                "browsers": browsers,
+            }
+        )
         return
     facts(
         [
@@ -83,6 +95,8 @@ async def show(
             ("groups", shown_words(person.groups, "none")),
             *((f"key {number}", key_line(key, now)) for number, key in enumerate(approver.keys, 1)),
             *((f"passkey {number}", _passkey_line(passkey)) for number, passkey in enumerate(passkeys, 1)),
+            *(("known to", f"{one.issuer}, as {visible(one.subject)}") for one in identities),
+            ("signed in", "nowhere" if not browsers else f"{browsers} browser{'' if browsers == 1 else 's'}"),
         ]
     )
 
@@ -131,6 +145,46 @@ async def passkey(
         say(f"{revoked} passkey{'' if revoked == 1 else 's'} of {person} revoked; the page says so for a week")
     say("while the gateway runs, open this link within the hour; it works once:")
     say(invitation_link(here.config.public_url, token))
+
+
+@app.command()
+@asynchronous
+async def link(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Their name here.")],
+    subject: Annotated[str, typer.Option(metavar="SUB", help="What the provider calls them: the claim `sub`.")],
+    issuer: Annotated[
+        str | None, typer.Option(metavar="URL", help="The provider; the configured one where this is left out.")
+    ] = None,
+) -> None:
+    """Let NAME sign in with an OpenID provider too, as whom it knows as SUB."""
+    async with installation(ctx) as here:
+        person = (await _approver(ctx, here, name)).person.name
+        configured = here.config.sign_in.provider
+        named = issuer or (configured.issuer if configured is not None else None)
+        if named is None:
+            raise ConfigError("no provider is configured; name one with --issuer, or set `[sign_in.provider]`")
+        identity = Identity(issuer=named, subject=subject, person=person, linked_at=here.clock())
+        await link_identity(here.store, here.clock, identity, by=operator())
+    say(f"{person} may sign in as {visible(subject)} of {named}")
+    next_step(command_line(ctx, "user", "show", person))
+
+
+@app.command("sign-out")
+@asynchronous
+async def sign_out(
+    ctx: typer.Context, name: Annotated[str, typer.Argument(metavar="NAME", help="Their name.")]
+) -> None:
+    """Sign NAME out of the page, in every browser.
+
+    They can sign in again at once; to keep them out, revoke the person.
+    """
+    async with installation(ctx) as here:
+        person = (await _approver(ctx, here, name)).person.name
+        ended = await Accounts(here.store, here.clock).sign_out_everywhere(person, by=operator())
+    browsers = f"{ended} browser{'' if ended == 1 else 's'}"
+    say(f"{person} is signed out of {browsers}" if ended else f"{person} was signed in nowhere")
+    next_step(command_line(ctx, "revoke", "person", person, "--reason", "REASON"))
 
 
 def _passkey_line(passkey: Passkey) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from mcp_authz.authorization import RegisteredClient
+from mcp_authz.authorization import Identity, RegisteredClient
 from mcp_authz.model import HeldCall
 from mcp_authz.passkey import Passkey
 from mcp_authz.principals import Agent, Grant, Key, Link, Person, Session
@@ -60,6 +60,10 @@ def keys(of: Iterable[Key]) -> list[dict[str, Any]]:
         }
         for it in of
     ]
+
+
+def identities(of: Iterable[Identity]) -> list[dict[str, Any]]:
+    return [{"issuer": it.issuer, "subject": it.subject, "linked_at": timestamp(it.linked_at)} for it in of]
 
 
 def passkeys(of: Iterable[Passkey]) -> list[dict[str, Any]]:

@@ -121,6 +121,27 @@ class PasskeyProof:
         }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignInProof:
+    """A person's sign-in of just now, by which the gateway knows that it was them; their provider said so.
+
+    Only the edge that knows whose browser it was makes one.
+    """
+
+    issuer: str
+    amr: tuple[str, ...]  # how they signed in there (RFC 8176), as far as the provider says
+    at: datetime
+
+    def to_json(self) -> dict[str, Any]:
+        """The claim `proof` of a statement."""
+        return {
+            "type": "sign-in",
+            "issuer": self.issuer,
+            "amr": list(self.amr),
+            "auth_time": int(self.at.timestamp()),
+        }
+
+
 def approval_challenge(
     held: HeldCall, *, person: PersonName, reason: str, terms: Mapping[str, Any], nonce: bytes
 ) -> bytes:

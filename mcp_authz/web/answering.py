@@ -18,7 +18,7 @@ from mcp_authz.model import HeldCall, HoldId, HoldState
 from mcp_authz.principals import Person, PersonName
 from mcp_authz.rules.display import shown_arguments
 from mcp_authz.rules.keys import b64url, unb64url
-from mcp_authz.rules.verdict import approval_challenge
+from mcp_authz.rules.verdict import SignInProof, approval_challenge
 from mcp_authz.store.ports import Clock, Store
 from mcp_authz.web import facts
 from mcp_authz.web.challenges import Challenges
@@ -71,6 +71,7 @@ class Answering:
             Route("/holds/{hold}", self.hold),
             Route("/holds/{hold}/question", self.question, methods=["POST"]),
             Route("/holds/{hold}/approve", self.approve, methods=["POST"]),
+            Route("/holds/{hold}/approve-signed-in", self.approve_signed_in, methods=["POST"]),
             Route("/holds/{hold}/deny", self.deny, methods=["POST"]),
         ]
 
@@ -109,6 +110,8 @@ class Answering:
             person=visitor.person.name,
             waiting_count=len(await self.waiting_for(visitor.person)),
             hold=facts.full(held, await self._approvals.context(held), visitor.person, people),
+            way=await self._way(held, visitor),
+            is_fresh=self._cookies.fresh_enough(visitor, limits.APPROVAL_SIGN_IN),
             replaced_at=await self._accounts.replaced_lately(visitor.person.name),
         )
 
@@ -116,13 +119,7 @@ class Answering:
         """What to show a passkey with in order to approve exactly this, for exactly this reason."""
         visitor, body = await self._cookies.visitor(request), await read_body(request)
         held = await self._theirs(request, visitor)
-        approving = Approving(
-            person=visitor.person.name,
-            sign_in=visitor.sign_in.digest,
-            hold=held.id,
-            reason=text_of(body, "reason", most=limits.REASON),
-            terms=object_of(body, "terms") if "terms" in body else {},
-        )
+        approving = _approving(held, visitor, body)
         _require_answerable(held, approving)
         nonce = self._approving.put(approving)
         known = await self._accounts.passkeys_of(visitor.person.name)
@@ -154,6 +151,25 @@ class Answering:
             ),
         )
 
+    async def approve_signed_in(self, request: Request) -> Response:
+        """The person has approved, with a sign-in of just now: they have no passkey, and their rules ask for none."""
+        visitor, body = await self._cookies.visitor(request), await read_body(request)
+        held = await self._theirs(request, visitor)
+        asked = _approving(held, visitor, body)
+        _require_answerable(held, asked)
+        said = visitor.sign_in.authentication
+        if await self._way(held, visitor) != "sign-in" or said.issuer is None:
+            raise Conflict("this call takes a passkey of yours")
+        self._cookies.require_fresh(visitor, limits.APPROVAL_SIGN_IN)
+        await self._cookies.require_half(visitor, text_of(body, "half", most=_NONCE))
+        proof = SignInProof(issuer=said.issuer, amr=said.amr, at=said.at)
+        answer = PageAnswer(person=asked.person, approve=True, reason=asked.reason, terms=asked.terms, proof=proof)
+        return await self._hear(held, answer)
+
+    async def _way(self, held: HeldCall, visitor: Visitor) -> str:
+        known = await self._accounts.passkeys_of(visitor.person.name)
+        return facts.way_to_approve(held, visitor.person, visitor.sign_in, passkeys=known)
+
     async def deny(self, request: Request) -> Response:
         """The person has denied the call; that they are signed in is enough to say no."""
         visitor, body = await self._cookies.visitor(request), await read_body(request)
@@ -172,6 +188,16 @@ class Answering:
         if held is None or not facts.may_answer(held, visitor.person):
             raise NotFound(f"there is no call here that {visitor.person.name} could answer")
         return held
+
+
+def _approving(held: HeldCall, visitor: Visitor, body: Mapping[str, Any]) -> Approving:
+    return Approving(
+        person=visitor.person.name,
+        sign_in=visitor.sign_in.digest,
+        hold=held.id,
+        reason=text_of(body, "reason", most=limits.REASON),
+        terms=object_of(body, "terms") if "terms" in body else {},
+    )
 
 
 def _challenge(held: HeldCall, asked: Approving, nonce: bytes) -> bytes:

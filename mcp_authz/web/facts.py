@@ -9,7 +9,8 @@ from difflib import SequenceMatcher
 from typing import Any, Final
 
 from mcp_authz.approvals import Context
-from mcp_authz.model import ApprovalRule, Hazard, HeldCall, HoldState
+from mcp_authz.model import ApprovalRule, Assurance, Hazard, HeldCall, HoldState
+from mcp_authz.passkey import Passkey, SignIn
 from mcp_authz.principals import Mode, Person
 from mcp_authz.rules import session_request
 from mcp_authz.rules.difference import Difference
@@ -173,6 +174,18 @@ def full(held: HeldCall, context: Context, who: Person, people: dict[str, Person
         "differences": [_shown_difference(one) for one in context.differences],
         "same_ran": context.same_ran,
     }
+
+
+def way_to_approve(held: HeldCall, who: Person, sign_in: SignIn, *, passkeys: Sequence[Passkey]) -> str:
+    """Return how this person can approve: by `passkey` whoever has one, by `sign-in` where that is enough, else `none`.
+
+    What counts as a sign-in is one that a provider vouches for: a cookie that a passkey gave proves no more than that
+    a passkey was there once, and the passkey is gone.
+    """
+    if passkeys:
+        return "passkey"
+    enough = any(is_eligible(who, held, rule) and rule.assurance <= Assurance.SIGNED_IN for rule in held.rules)
+    return "sign-in" if enough and sign_in.authentication.issuer is not None else "none"
 
 
 def may_answer(held: HeldCall, who: Person) -> bool:

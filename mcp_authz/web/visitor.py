@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from mcp_authz import limits
 from mcp_authz.accounts import Accounts
-from mcp_authz.errors import AuthzError
+from mcp_authz.errors import AuthzError, Conflict
 from mcp_authz.passkey import SignIn
 from mcp_authz.principals import Person
 from mcp_authz.store.ports import Store
@@ -89,6 +89,17 @@ class Cookies:
         """
         if not self.fresh_enough(visitor, max_age):
             raise SignInAgain("sign in again first: what you want to do takes a sign-in of just now")
+
+    async def require_half(self, visitor: Visitor, half: str) -> None:
+        """The request comes from a page of the browser that signed in with the provider, not only with its cookie.
+
+        Cookies of localhost go to all its ports; the other half is kept where only pages of this origin read it.
+
+        Raises:
+            Conflict: it is not the other half of this sign-in.
+        """
+        if not await self._accounts.has_other_half(visitor.sign_in, half):
+            raise Conflict("this browser has lost its half of your sign-in; sign out, and sign in again")
 
     async def visitor(self, request: Request) -> Visitor:
         """The person whose browser sent the request.

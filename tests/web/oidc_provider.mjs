@@ -27,7 +27,7 @@ function make({ client, settings }) {
   provider = new Provider(issuer, {
     clients: [client],
     claims: {
-      openid: ["sub"],
+      openid: ["sub", "amr"],
       profile: ["preferred_username", "name", "groups", "email", "email_verified"],
     },
     cookies: { keys: ["for tests only"] },
