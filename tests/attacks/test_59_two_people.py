@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from mcp_authz import limits
-from mcp_authz.principals import Session
+from mcp_authz.errors import Conflict
+from mcp_authz.principals import Agent, AgentName, Grant, GrantId, PersonName, Session
+from mcp_authz.revocation import Revocation
+from mcp_authz.rules import jose
 from mcp_authz.rules.scope import parse_scopes
+from mcp_authz.rules.token import ACCESS_TOKEN
+from mcp_authz.store.ports import Event
+from tests.attacks.attacker import answer_in
 from tests.oauth.house import OPERATOR, Actor, House, claims_of, house
+from tests.road.wire import wire
+from tests.world import LEGACY, ClientActor, World, world
+
+PULL = {"owner": "acme", "repo": "api"}
+TOOL = "acme__list_pull_requests"
+DEPLOY = {**PULL, "environment": "staging", "version": "1.4.0"}
 
 
 async def _two(h: House) -> tuple[Actor, Session, Session]:
@@ -168,3 +181,89 @@ async def test_an_agent_of_one_person_goes_on_from_session_to_session_unasked(tm
         await h.revoke("session", first.id)
         second, _ = await h.start(coder)
         assert claims_of(await h.token(coder))["sid"] == second.id
+
+
+# Two people who use the same client: each has an agent of their own, and the two never mix.
+
+
+async def _both(w: World, *, alice: str = "pr deploy", bob: str = "pr deploy") -> tuple[ClientActor, ClientActor]:
+    return await w.client_agent("cursor", "alice", scope=alice), await w.client_agent("cursor", "bob", scope=bob)
+
+
+async def test_what_one_person_agreed_to_gives_the_other_nothing(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        alices, bobs = await _both(w, bob="deploy:read")
+        answers = [(await w.raw_call(one.access_token, TOOL, PULL)).status_code for one in (alices, bobs)]
+        said = [(f["actor"], f["subject"], f["decision"]) for f in await w.decisions()]
+        asked = [w.running.step_ups.of(AgentName(one.name)) for one in (alices, bobs)]
+    assert answers == [200, 403]
+    assert said == [("agent:cursor@alice", "user:alice", "permit"), ("agent:cursor@bob", "user:bob", "deny")]
+    assert asked[0] is None and asked[1] is not None
+
+
+async def test_ending_one_persons_grant_leaves_the_others_alone(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        alices, bobs = await _both(w)
+        await Revocation(w.store, w.clock).revoke("grant", alices.grant, reason="test", by=OPERATOR)
+        answers = [(await w.raw_call(one.access_token, TOOL, PULL)).status_code for one in (alices, bobs)]
+    assert answers == [401, 200]
+
+
+async def test_the_same_call_of_both_is_two_calls_that_wait_and_each_is_for_its_own_person(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        for one in await _both(w):
+            answer_in(await w.raw_call(one.access_token, "acme__deploy", DEPLOY))
+        held = {hold.actor: hold for hold in await w.store.holds()}
+        await w.answer(held[AgentName("cursor@alice")].id, by="alice")
+        bobs = await w.client_agent("cursor", "bob", scope="pr deploy")
+        answer = answer_in(await w.raw_call(bobs.access_token, "acme__deploy", DEPLOY))
+        assert w.deployments() == []
+    assert {(hold.actor, hold.subject) for hold in held.values()} == {("cursor@alice", "alice"), ("cursor@bob", "bob")}
+    assert answer["result"]["_meta"]["dev.mcp-authz/outcome"]["outcome"] == "held"
+
+
+@pytest.mark.parametrize("claims", [["sub"], ["act"], ["sid"], ["lnk"], ["sub", "act"], ["sid", "lnk"], ["client_id"]])
+async def test_a_token_that_mixes_two_people_is_none_even_under_our_own_signature(
+    tmp_path: Path, claims: list[str]
+) -> None:
+    async with world(tmp_path) as w:
+        alices, bobs = await _both(w)
+        theirs = claims_of(bobs.access_token)
+        if claims == ["client_id"]:
+            theirs = claims_of((await w.client_agent("rival", "alice", scope="pr")).access_token)
+        mixed = claims_of(alices.access_token) | {name: theirs[name] for name in claims}
+        keys = w.running.issuer_keys
+        token = jose.sign(mixed, typ=ACCESS_TOKEN, key=keys.signing, kid=keys.kid)
+        refused = await w.raw_call(token, TOOL, PULL)
+        assert await w.decisions() == []
+    assert refused.status_code == 401
+
+
+async def test_a_connection_that_one_agent_opened_is_not_the_others(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        alices, bobs = await _both(w)
+        async with wire(w, alices, LEGACY) as client:
+            client.headers["authorization"] = f"Bearer {bobs.access_token}"
+            refused = await client.call(TOOL, PULL)
+            client.headers["authorization"] = f"Bearer {alices.access_token}"
+            done = await client.call(TOOL, PULL)
+        said = [f["actor"] for f in await w.decisions()]
+    assert (refused.status, done.status) == (404, 200)
+    assert said == ["agent:cursor@alice"]
+
+
+async def test_an_agent_of_one_person_is_nobody_elses_whatever_they_are_called(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        alices, _ = await _both(w)
+        await w.client_agent("rival", "bob", scope="pr")
+        agent = await w.store.agent(AgentName(alices.name))
+        (grant,) = await w.store.grants(agent=AgentName(alices.name))
+        event = Event(kind="grant", at=w.clock(), fields={})
+        for wrong in ({"owner": PersonName("bob")}, {"client": "https://rival.example/client.json"}):
+            claimed = Agent(**{"name": agent.name, "owner": agent.owner, "client": agent.client, **wrong})
+            with pytest.raises(Conflict):
+                await w.store.authorize(claimed, _for(grant, claimed), None, event)
+
+
+def _for(grant: Grant, agent: Agent) -> Grant:
+    return replace(grant, id=GrantId("g_other"), subject=agent.owner, client=agent.client)
