@@ -95,8 +95,8 @@ async def test_a_key_that_is_replaced_at_once_ends_tokens_and_chains_and_no_sess
         root = await h.root(planner)
         chain, unredeemed = h.derive(root, planner, coder), h.derive(root, planner, coder)
         token = (await h.redeem(coder, chain))["access_token"]
-        claims = h.read(token)
-        old = h.keys.kid
+        claims, old = h.read(token), h.keys.kid
+        await h.sessions.identify(claims, Proof.BEARER)
         new = await replace(h)
         assert await published(h) == {new.kid} and old not in h.keys.public and old not in h.keys.roots
         with pytest.raises(SignatureRefused, match="not one of our keys"):
