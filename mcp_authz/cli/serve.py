@@ -14,6 +14,7 @@ import anyio
 from mcp_authz.cli.listening import Server, Stop, Use, listening
 from mcp_authz.cli.places import listeners, the_only_one
 from mcp_authz.config import Config
+from mcp_authz.consent import Consents, Terms
 from mcp_authz.identity import Identifier
 from mcp_authz.installation import utc_now
 from mcp_authz.live_keys import follow
@@ -22,9 +23,13 @@ from mcp_authz.observing import keep_telling, loud_line, observed_servers
 from mcp_authz.protocol.app import App
 from mcp_authz.protocol.context_keys import context_keys_route
 from mcp_authz.protocol.throttle import Refusals
+from mcp_authz.rules.decision import required_rules
 from mcp_authz.rules.dpop import Nonces
 from mcp_authz.rules.keys import random_bytes
+from mcp_authz.rules.scope import parse_scopes
+from mcp_authz.settings import approval_floor, ways_in
 from mcp_authz.store.ports import Clock
+from mcp_authz.vouching import known_by, make_enterprise
 from mcp_authz.web import PageRoute
 from mcp_authz.wiring import Running, run_gateway
 
@@ -49,8 +54,24 @@ async def open_app(config: Config, *, clock: Clock = utc_now) -> AsyncIterator[t
             nonces=nonces,
             hosted=running.hosted,
             clients=running.clients,
+            known=known_by(config, running.clients),
+            enterprise=make_enterprise(
+                config,
+                store=store,
+                clock=clock,
+                sessions=running.sessions,
+                clients=running.clients,
+                tools=lambda: running.catalog.everything,
+            ),
         )
-        page = PageRoute(store=store, approvals=running.approvals, public_url=config.public_url, clock=clock)
+        page = PageRoute(
+            store=store,
+            approvals=running.approvals,
+            consents=_consents(config, running, clock),
+            public_url=config.public_url,
+            clock=clock,
+            ways_in=ways_in(config),
+        )
         app = App(
             gateway=running.gateway,
             identifier=Identifier(
@@ -102,6 +123,26 @@ async def serve(config: Config, *, idle: timedelta | None = None) -> None:
                     group.start_soon(use.tell_when_unused, idle, stop)
                 await server.serve(sockets)
             group.cancel_scope.cancel()
+
+
+def _consents(config: Config, running: Running, clock: Clock) -> Consents:
+    floor = approval_floor(config)
+    terms = Terms(
+        ceiling=parse_scopes(config.clients.ceiling) or None,
+        words=config.scopes,
+        lifetime=timedelta(days=config.clients.grant_days),
+        is_held=lambda tool: bool(required_rules(tool, (), floor)),
+    )
+    return Consents(
+        store=running.installation.store,
+        clock=clock,
+        clients=running.clients,
+        tools=lambda: running.catalog.everything,
+        terms=terms,
+        step_ups=running.step_ups,
+        issuer=config.public_url,
+        resource=config.resource,
+    )
 
 
 def _say_hello(config: Config, running: Running) -> None:

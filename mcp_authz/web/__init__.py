@@ -11,16 +11,36 @@ from starlette.routing import BaseRoute, Match, NoMatchFound
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mcp_authz.approvals import Approvals
+from mcp_authz.consent import Consents
 from mcp_authz.store.ports import Clock, Store
+from mcp_authz.web.ways_in import PASSKEYS_ALONE, WaysIn
 
-_FIRST_PARTS: Final = frozenset({"", "holds", "welcome", "sign-in", "sign-out", "passkeys", "events", "static"})
+_FIRST_PARTS: Final = frozenset(
+    {"", "holds", "welcome", "sign-in", "sign-out", "passkeys", "access", "authorize", "events", "static"}
+)
 
 
 class PageRoute(BaseRoute):
     """Every path of the page."""
 
-    def __init__(self, *, store: Store, approvals: Approvals, public_url: str, clock: Clock) -> None:
-        self._parts = {"store": store, "approvals": approvals, "public_url": public_url, "clock": clock}
+    def __init__(
+        self,
+        *,
+        store: Store,
+        approvals: Approvals,
+        consents: Consents,
+        public_url: str,
+        clock: Clock,
+        ways_in: WaysIn = PASSKEYS_ALONE,
+    ) -> None:
+        self._parts = {
+            "store": store,
+            "approvals": approvals,
+            "consents": consents,
+            "public_url": public_url,
+            "clock": clock,
+            "ways_in": ways_in,
+        }
         self._site: ASGIApp | None = None
         self._loading = anyio.Lock()
 

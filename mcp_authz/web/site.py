@@ -9,61 +9,112 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Mount
+from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from mcp_authz.accounts import Accounts
 from mcp_authz.approvals import Approvals
+from mcp_authz.consent import Consents
 from mcp_authz.errors import AuthzError, Conflict, InputError, NotFound, SignatureRefused, StoreError
+from mcp_authz.people_elsewhere import NotAdmitted
 from mcp_authz.store.ports import Clock, Store
+from mcp_authz.web.access import Access
 from mcp_authz.web.answering import Answering
+from mcp_authz.web.consenting import Consenting
 from mcp_authz.web.door import Door
+from mcp_authz.web.elsewhere import Elsewhere
 from mcp_authz.web.entering import Entering
 from mcp_authz.web.events import Events
+from mcp_authz.web.pace import TooManyTries
 from mcp_authz.web.pages import page
 from mcp_authz.web.passkeys import RelyingParty
-from mcp_authz.web.visitor import Cookies, NotSignedIn
+from mcp_authz.web.provider import ProviderTrouble
+from mcp_authz.web.visitor import Cookies, NotSignedIn, SignInAgain
+from mcp_authz.web.ways_in import PASSKEYS_ALONE, WaysIn
 
 _STATUS: Final[tuple[tuple[type[AuthzError], int], ...]] = (
     (NotSignedIn, 401),
     (InputError, 400),
     (SignatureRefused, 403),
+    (NotAdmitted, 403),
+    (ProviderTrouble, 502),
+    (TooManyTries, 429),
     (NotFound, 404),
     (Conflict, 409),
     (StoreError, 503),
 )
 
 
-def make_site(*, store: Store, approvals: Approvals, public_url: str, clock: Clock) -> ASGIApp:
+def make_site(
+    *,
+    store: Store,
+    approvals: Approvals,
+    consents: Consents,
+    public_url: str,
+    clock: Clock,
+    ways_in: WaysIn = PASSKEYS_ALONE,
+) -> ASGIApp:
     """The application behind its door."""
     accounts = Accounts(store, clock)
     cookies, party = Cookies(accounts, store, public_url), RelyingParty(public_url)
-    entering = Entering(accounts, cookies, party, clock)
+    entering = Entering(accounts, cookies, party, clock, ways_in)
     answering = Answering(
         store=store, accounts=accounts, approvals=approvals, cookies=cookies, party=party, clock=clock
     )
+    consenting = Consenting(
+        consents=consents,
+        store=store,
+        accounts=accounts,
+        cookies=cookies,
+        party=party,
+        public_url=public_url,
+        clock=clock,
+    )
+    access = Access(consents=consents, store=store, accounts=accounts, cookies=cookies, clock=clock)
     events = Events(store, accounts, cookies, clock)
 
+    elsewhere: list[Route] = []
+    if ways_in.provider is not None:
+        elsewhere = Elsewhere(
+            provider=ways_in.provider,
+            store=store,
+            accounts=accounts,
+            cookies=cookies,
+            public_url=public_url,
+            clock=clock,
+        ).routes
+
     async def trouble(request: Request, error: Exception) -> Response:
-        return await _trouble(request, error, cookies, clock)
+        return await _trouble(request, error, cookies, clock, ways_in)
 
     static = Mount("/static", StaticFiles(directory=Path(__file__).parent / "static"))
     app = Starlette(
-        routes=[*entering.routes, *answering.routes, *events.routes, static],
+        routes=[
+            *entering.routes,
+            *elsewhere,
+            *answering.routes,
+            *consenting.routes,
+            *access.routes,
+            *events.routes,
+            static,
+        ],
         exception_handlers={AuthzError: trouble, HTTPException: trouble},
     )
     return Door(app, public_url)
 
 
-async def _trouble(request: Request, error: Exception, cookies: Cookies, clock: Clock) -> Response:
+async def _trouble(request: Request, error: Exception, cookies: Cookies, clock: Clock, ways_in: WaysIn) -> Response:
     """What is wrong, in a sentence: as a page to whoever looks, as JSON to the page's own script."""
     status = _status(error)
     says = _sentence(error)
     if request.method not in {"GET", "HEAD"}:
-        return JSONResponse({"error": says}, status)
+        again = {"again": True} if isinstance(error, SignInAgain) else {}
+        return JSONResponse({"error": says, **again}, status)
     if isinstance(error, NotSignedIn):
-        response: Response = page("sign_in", status, now=clock(), person=None)
+        response: Response = page(
+            "sign_in", status, now=clock(), person=None, ways_in=ways_in, again=isinstance(error, SignInAgain)
+        )
         response.headers["WWW-Authenticate"] = "passkey"
         return response
     try:

@@ -32,6 +32,7 @@ async function post(path, body) {
     throw new Refused("The gateway cannot be reached. Is it running?");
   }
   const answer = await response.json().catch(() => ({}));
+  if (answer.again) location.reload(); // and the page is one to sign in on
   if (!response.ok) throw new Refused(answer.error ?? `The gateway answered ${response.status}.`);
   return answer;
 }
@@ -114,6 +115,13 @@ const onClick = {
       location.reload();
     }),
 
+  provider: (button) =>
+    attempt(button, async () => {
+      const fresh = Boolean(document.querySelector("[data-again]")) || "fresh" in button.dataset;
+      const { next } = await post("/sign-in/provider", { next: location.pathname + location.search, fresh });
+      location.assign(next);
+    }),
+
   makePasskey: (button) =>
     attempt(button, async () => {
       const { nonce, options } = await post(`${here}/question`, {});
@@ -145,12 +153,71 @@ const onClick = {
       await answered(await post(`${form.dataset.hold}/approve`, { nonce, answer: await show(options) }));
     }),
 
+  approveSignedIn: (button) =>
+    attempt(button, async () => {
+      const form = button.form;
+      if (missesReason(form)) return;
+      const half = localStorage.getItem("half") ?? "";
+      const body = { reason: form.reason.value, half, ...terms(form) };
+      await answered(await post(`${form.dataset.hold}/approve-signed-in`, body));
+    }),
+
   deny: (button) =>
     attempt(button, async () => {
       const form = button.form;
       await answered(await post(`${form.dataset.hold}/deny`, { reason: form.reason.value }));
     }),
+
+  agree: (button) =>
+    attempt(button, async () => {
+      const form = button.form;
+      const scopes = [...form.querySelectorAll("[name=scopes]:checked")].map((box) => box.value);
+      const asked = { query: asks(), scopes, days: Number(form.days.value) };
+      const { nonce, options } = await post("/authorize/question", asked);
+      const proof = options ? { answer: await show(options) } : { half: localStorage.getItem("half") ?? "" };
+      leave(await post("/authorize/agree", { nonce, ...proof }));
+    }),
+
+  refuse: (button) =>
+    attempt(button, async () => {
+      leave(await post("/authorize/refuse", { query: asks() }));
+    }),
+
+  otherPerson: (button) =>
+    attempt(button, async () => {
+      await post("/sign-out", {});
+      location.reload();
+    }),
+
+  leave: (button) => attempt(button, async () => leave({ next: button.dataset.leave })),
 };
+
+// The way back to a client: to https, to this computer, or to an application; never to what a browser runs by itself.
+
+const asks = () => location.search.slice(1);
+const never = new Set(
+  "about blob data file filesystem ftp intent jar javascript mailto ms-appx resource sms tel urn vbscript view-source ws wss"
+    .split(" ")
+    .map((scheme) => `${scheme}:`),
+);
+
+function mayOpen({ protocol, hostname }) {
+  if (protocol === "http:") return ["127.0.0.1", "[::1]", "localhost"].includes(hostname);
+  return protocol === "https:" || !never.has(protocol);
+}
+
+function leave({ next }) {
+  const place = new URL(next);
+  if (!mayOpen(place)) throw new Refused("The answer would go where no page may lead.");
+  const gone = document.querySelector("[data-gone]");
+  if (gone && place.protocol !== "https:") {
+    document.querySelector("[data-asked]").hidden = true;
+    gone.hidden = false;
+    gone.focus();
+    gone.querySelector("[data-once-more]")?.addEventListener("click", () => location.replace(next));
+  }
+  location.replace(next); // so that what carries the code takes this page's place in the history
+}
 
 function missesReason(form) {
   if (!("needsReason" in form.dataset) || form.reason.value.trim()) return false;
@@ -291,9 +358,24 @@ localise(document);
 count();
 setInterval(count, 1000);
 
-if (document.querySelector("[data-sign-in]")) {
+const arrived = document.querySelector("[data-arrived]");
+if (arrived) {
+  // Cookies of localhost go to all its ports; what is kept here is for pages of this very origin.
+  localStorage.setItem("half", arrived.dataset.half);
+  location.replace(arrived.dataset.next);
+}
+
+if (document.querySelector("[data-sign-in]:not([data-again])")) {
   // A link of another site opens the page without its cookie: look once more from here.
   fetch("/sign-in").then((response) => response.status === 204 && location.reload());
+}
+
+const silent = document.querySelector("[data-silent]");
+if (silent) {
+  // A client asks for an answer without a page, from another site, where the cookie stayed behind.
+  fetch("/sign-in").then((response) =>
+    response.status === 204 ? location.reload() : leave({ next: silent.dataset.silent }),
+  );
 }
 
 if (original.size) {
