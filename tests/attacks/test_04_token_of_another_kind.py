@@ -12,7 +12,7 @@ import pytest
 from mcp_authz.errors import SignatureRefused
 from mcp_authz.model import Assurance
 from mcp_authz.principals import AccessToken, Thumbprint
-from mcp_authz.rules import jose
+from mcp_authz.rules import id_jag, jose
 from mcp_authz.rules.call_proof import Proved, prove_call, read_call_proof
 from mcp_authz.rules.context_token import Expected, read_context, sign_context
 from mcp_authz.rules.dpop import make_proof, read_proof
@@ -112,6 +112,18 @@ def _possession() -> dict[str, Any]:
     return jose.read(made, allow_jwk=True).claims
 
 
+def _assertion() -> dict[str, Any]:
+    at = int(START.timestamp())
+    whom = {"iss": ISSUER, "aud": AUDIENCE, "sub": "U1", "client_id": "cursor"}
+    return {**whom, "jti": "j_1", "iat": at, "exp": at + 60}
+
+
+def _asserted(text: str) -> object:
+    expected = id_jag.Expected(issuer=ISSUER, audience=AUDIENCE, resource=AUDIENCE, client="cursor", tenant=None)
+    keys = {(KEY.public.thumbprint, "EdDSA"): KEY.public}  # as if a provider had the gateway's very key
+    return id_jag.read_assertion(text, keys=keys, expected=expected, now=START)
+
+
 SLOTS: dict[str, tuple[dict[str, Any], Callable[[str], object]]] = {
     "at+jwt": (
         _access_token(),
@@ -132,6 +144,7 @@ SLOTS: dict[str, tuple[dict[str, Any], Callable[[str], object]]] = {
         _possession(),
         lambda text: read_proof(text, method="POST", url=AUDIENCE, now=START, access_token="token", nonces=None),
     ),
+    "oauth-id-jag+jwt": (_assertion(), _asserted),
     "approval+jwt": (_verdict(), lambda text: read_statement(text, held=held(), person=ALICE, keys=KEYS, now=START)),
 }
 

@@ -72,6 +72,7 @@ def test_what_an_assertion_does_not_say_is_not_made_up() -> None:
         (ED, "EdDSA", public(ED)),
         (ED, "Ed25519", public(ED)),
     ],
+    ids=["rs256", "rs256 said", "ps256", "es256", "eddsa", "ed25519"],
 )
 def test_each_kind_of_key_signs_by_its_own_algorithm(key: Any, alg: str, jwk: Any) -> None:
     assert read(signed(claims(), key=key, alg=alg), [jwk]).subject == "U1"
@@ -151,7 +152,7 @@ def test_a_provider_with_tenants_is_believed_for_the_configured_one_alone() -> N
         {"x5c": ["MII"]},
         {"jwk": public(RSA)},
     ],
-    ids=str,
+    ids=lambda header: next(iter(header)),
 )
 def test_a_header_that_wants_more_than_a_known_key_is_refused(header: dict[str, Any]) -> None:
     with pytest.raises(SignatureRefused):
@@ -184,7 +185,7 @@ def test_keys_that_cannot_be_used_are_passed_over_and_the_others_count() -> None
         json.dumps({"keys": [public(RSA), {**public(OTHER_RSA), "kid": "rsa-1"}]}).encode(),
         json.dumps({"keys": [public(RSA)], "more": "x" * 64 * 1024}).encode(),
     ],
-    ids=lambda body: body[:20],
+    ids=["nothing", "a list", "an object", "no list", "no key", "two of one id", "too long"],
 )
 def test_what_is_no_set_of_keys_or_an_ambiguous_one_is_refused(body: bytes) -> None:
     with pytest.raises(InputError):
@@ -203,7 +204,7 @@ def test_what_is_no_set_of_keys_or_an_ambiguous_one_is_refused(body: bytes) -> N
         {"n": b64url((2**4096 + 1).to_bytes(513))},
         {"d": "AQAB"},
     ],
-    ids=str,
+    ids=["e even", "e small", "e padded", "n empty", "n missing", "n padded", "n long", "d"],
 )
 def test_an_rsa_key_has_one_spelling_and_a_sensible_size(changes: dict[str, Any]) -> None:
     with pytest.raises(KeyRefused):
