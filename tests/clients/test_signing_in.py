@@ -34,7 +34,9 @@ def _has_a_browser() -> None:
 
 
 @asynccontextmanager
-async def sdk_client(w: World, alice: Person, here: Receiver, shown: list[str]) -> AsyncIterator[Client]:
+async def sdk_client(
+    w: World, alice: Person, here: Receiver, shown: list[str]
+) -> AsyncIterator[tuple[Client, OAuthClientProvider]]:
     """The Python SDK's own client, which has no token and registers itself; what the person read is in `shown`."""
 
     async def opened(url: str) -> None:
@@ -50,14 +52,14 @@ async def sdk_client(w: World, alice: Person, here: Receiver, shown: list[str]) 
         httpx2.AsyncClient(auth=auth, timeout=60) as http,
         Client(streamable_http_client(w.url, http_client=http), mode="auto") as client,
     ):
-        yield client
+        yield client, auth
 
 
 async def test_the_python_sdk_comes_from_a_401_to_a_call_and_back_for_more(tmp_path: Path) -> None:
     async with world(tmp_path, **SIGNED_UP) as w, browsers() as browser, receiver() as here:
         await w.person("alice")
         alice, shown = await signed_in(browser, w, "alice"), list[str]()
-        async with sdk_client(w, alice, here, shown) as client:
+        async with sdk_client(w, alice, here, shown) as (client, _):
             listed = [tool.name for tool in (await client.list_tools()).tools]
             read = await called(client, LIST, PULL)
             assert len(shown) == 1
@@ -78,17 +80,24 @@ async def test_the_python_sdk_comes_from_a_401_to_a_call_and_back_for_more(tmp_p
     assert all(grant.subject == "alice" and grant.client is not None for grant in grants) and len(grants) == 2
 
 
-async def test_it_refreshes_by_itself_and_is_sent_to_the_person_when_they_stopped_it(tmp_path: Path) -> None:
+async def test_the_python_sdk_renews_by_itself_until_the_person_stops_it(tmp_path: Path) -> None:
     async with world(tmp_path, **SIGNED_UP) as w, browsers() as browser, receiver() as here:
         await w.person("alice")
         alice, shown = await signed_in(browser, w, "alice"), list[str]()
-        async with sdk_client(w, alice, here, shown) as client:
+        async with sdk_client(w, alice, here, shown) as (client, auth):
             assert not (await called(client, LIST, PULL)).is_error
             w.clock.advance(timedelta(minutes=11))
+            auth.context.token_expiry_time = 1.0  # its clock is not the one that was moved on
             assert not (await called(client, LIST, PULL)).is_error
-            assert len(shown) == 1
-        sessions = await w.store.sessions()
-    assert len(sessions) == 1
+            assert len(shown) == 1 and len(await w.store.sessions()) == 1
+            (grant,) = await w.store.grants()
+            await alice.page.goto(f"{w.config.public_url}/access")
+            await alice.page.get_by_role("button", name="Stop").click()
+            with anyio.fail_after(SOON):
+                while (await w.store.grant(grant.id)).status == "active":
+                    await anyio.sleep(0.05)
+            assert not (await called(client, LIST, PULL)).is_error  # the person agreed once more
+        assert len(shown) == 2 and [each.status for each in await w.store.grants()] == ["revoked", "active"]
 
 
 @pytest.mark.parametrize("dpop", [None, "ES256"])
