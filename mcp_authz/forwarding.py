@@ -103,16 +103,16 @@ class Forwarding:
         """The call with a fresh context token, where its server gets one: each forwarding has its own.
 
         Raises:
-            DownstreamError: the approval that the token would name cannot be read; nothing was sent.
+            DownstreamError: the approval that the token would name cannot be read, or no key signs; nothing was sent.
         """
         parts = self._parts
         if admitted.call.tool.server not in parts.contexts.audiences:
             return admitted
         try:
             approved = None if hold is None else await parts.store.hold(hold)
+            token = parts.contexts.token(admitted, self._caller, approved, at=parts.clock())
         except StoreError as error:
-            raise DownstreamError(f"the call's approval cannot be read: {error}", sent=False) from None
-        token = parts.contexts.token(admitted, self._caller, approved, at=parts.clock())
+            raise DownstreamError(f"the call's context cannot be told: {error}", sent=False) from None
         return replace(admitted, context=token)
 
     async def _ask_on(self, result: Mapping[str, Any], digest: bytes, hold: HoldId | None) -> Outcome:

@@ -12,7 +12,7 @@ from typing import Any, Final, NoReturn
 import anyio
 
 from mcp_authz import limits
-from mcp_authz.errors import StoreError
+from mcp_authz.errors import AuthzError, StoreError
 from mcp_authz.rules.keys import PrivateKey, PublicKey, random_bytes
 from mcp_authz.signing_key import OVERLAP, KeyUse, SigningKey, replaced_at, signer
 from mcp_authz.store.ports import Clock, Store
@@ -73,6 +73,10 @@ class LiveKeys:
         if keys != self._known.keys:
             self._known = _Known.of(keys)
 
+    def distrust(self) -> None:
+        """No key signs or counts until they were read again: one may have been taken back meanwhile."""
+        self._known = _Known.of(())
+
     @property
     def signing(self) -> PrivateKey:
         """The key that signs now.
@@ -82,14 +86,15 @@ class LiveKeys:
         """
         known = self._known
         if (key := signer(known.keys, self._clock())) is None:
-            raise StoreError(f"no key signs for `{self._use}`; `mcp-authz keys rotate --which {self._use} --now`")
+            raise StoreError(f"there is no `{self._use}` key to sign with; `mcp-authz keys list` says why")
         return known.private[key.kid]
 
     @property
     def jwks(self) -> dict[str, Any]:
         """The public keys as a JWK Set (RFC 7517 section 5), those that sign soon included."""
-        found = sorted(self.counting(OVERLAP[self._use]).items())
-        return {"keys": [{**key.jwk, "kid": kid, "use": "sig", "alg": "EdDSA"} for kid, key in found]}
+        found = [(kid, self.find(kid, OVERLAP[self._use])) for kid in sorted(self.kids)]
+        shown = [(kid, key) for kid, key in found if key is not None]
+        return {"keys": [{**key.jwk, "kid": kid, "use": "sig", "alg": "EdDSA"} for kid, key in shown]}
 
     def counting(self, overlap: timedelta) -> Mapping[str, PublicKey]:
         """Return the public keys by kid, always those of now: one that was replaced counts for `overlap` after that."""
@@ -132,15 +137,23 @@ class _Counting(Mapping[str, PublicKey]):
 async def follow(store: Store, *live: LiveKeys) -> NoReturn:
     """The keys are those of the store within half a second of each change, by whatever process; without end.
 
-    While the store cannot be read they stay as they are: no call is admitted then, nor any token given.
+    Where they cannot be read they stay as they were for `limits.SIGNING_KEYS_STALE`, and then none counts.
     """
-    seen = 0
+    seen, trouble, since = 0, "", 0.0
     while True:
         try:
             seen = await store.changed(seen)
             for keys in live:
                 await keys.refresh()
-        except StoreError as error:
-            log.error("the gateway's keys cannot be read: %s", error)
-            seen = 0
+            trouble = ""
+        except AuthzError as error:
+            seen = 0  # looked at again, whether or not anything is written meanwhile
+            if not trouble:
+                since = anyio.current_time()
+            if str(error) != trouble:
+                trouble = str(error)
+                log.error("the gateway's keys cannot be read; soon none of them counts: %s", trouble)
+            if anyio.current_time() - since >= limits.SIGNING_KEYS_STALE.total_seconds():
+                for keys in live:
+                    keys.distrust()
         await anyio.sleep(limits.SIGNING_KEYS_READ.total_seconds())

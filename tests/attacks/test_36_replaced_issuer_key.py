@@ -49,7 +49,9 @@ async def test_a_stolen_key_that_is_rotated_signs_until_the_last_honest_token_ha
             h.read(forged(h, token, stolen))
 
 
-async def test_who_can_write_the_store_brings_back_no_key_whose_seed_is_gone_and_brings_none_along(tmp_path: Path) -> None:
+async def test_who_can_write_the_store_brings_back_no_key_whose_seed_is_gone_and_brings_none_along(
+    tmp_path: Path,
+) -> None:
     async with house(tmp_path) as h:
         planner, *_ = await h.family()
         stolen, token = h.keys.signing, await h.token(planner)
