@@ -104,12 +104,20 @@ class Clients:
     async def kept(self, client_id: str) -> RegisteredClient:
         """Return the client as `known` does, if somebody agreed to it before; nothing is fetched for any other.
 
+        A public one proves nothing by its document, so it stays what it was however long that cannot be read.
+
         Raises:
             NotFound: as `known`.
         """
-        if client_id != CLI.id and await self._store.client(ClientId(client_id)) is None:
+        stored = await self._store.client(ClientId(client_id))
+        if stored is None and client_id != CLI.id:
             raise NotFound(f"nobody agreed to a client `{client_id[:128]}`")
-        return await self.known(client_id)
+        try:
+            return await self.known(client_id)
+        except NotFound:
+            if stored is not None and stored.status == "active" and stored.is_public:
+                return stored
+            raise
 
     async def keep(self, client: RegisteredClient) -> RegisteredClient:
         """Return the client as it is in the store from now on, with its handle; called once somebody agrees to it.

@@ -120,6 +120,7 @@ async def test_a_client_stays_known_for_a_day_while_its_host_is_away(tmp_path: P
         place.clock.pass_(MINUTE)
         with pytest.raises(NotFound, match="cannot be read"):
             await place.clients.known(first.id)
+        assert await place.clients.kept(first.id) == first  # what it has already can be renewed
         place.publish()
         place.clock.pass_(limits.METADATA_PAUSE)
         assert (await place.clients.known(first.id)).read_at == place.clock()
@@ -149,12 +150,23 @@ async def test_keys_at_another_url_are_read_with_the_document(tmp_path: Path) ->
         assert client.method == "private_key_jwt" and client.jwks == {"keys": [{**KEY.jwk, "kid": "1"}]}
 
 
+async def test_a_client_with_a_key_is_nobody_once_that_could_not_be_read_for_a_day(tmp_path: Path) -> None:
+    async with at_work(tmp_path) as place:
+        first = await place.kept(token_endpoint_auth_method="private_key_jwt", jwks={"keys": [KEY.jwk]})
+        place.away()
+        place.clock.pass_(limits.METADATA_KEPT)
+        with pytest.raises(NotFound, match="cannot be read"):
+            await place.clients.kept(first.id)
+
+
 async def test_a_client_that_was_stopped_is_not_known_and_does_not_come_back(tmp_path: Path) -> None:
     async with at_work(tmp_path) as place:
         client = await place.kept()
         await place.store.revoke("client", client.id, event("revocation"))
         with pytest.raises(NotFound, match="stopped by an operator"):
             await place.clients.known(client.id)
+        with pytest.raises(NotFound, match="stopped by an operator"):
+            await place.clients.kept(client.id)
         with pytest.raises(Conflict, match="stopped by an operator"):
             await place.clients.keep(client)
         place.clock.pass_(limits.METADATA_KEPT)
