@@ -7,6 +7,7 @@ token comes a second time, two have it who should be one: the grant ends (RFC 97
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -14,7 +15,7 @@ from typing import Final
 from mcp_authz import limits
 from mcp_authz.authorization import AuthorizationCode, RefreshToken, RegisteredClient
 from mcp_authz.errors import AuthzError, Conflict, DelegationError, InputError, NotFound, ScopeError
-from mcp_authz.principals import Agent, Grant, GrantId, Link, Session, Thumbprint
+from mcp_authz.principals import Agent, AgentName, Grant, GrantId, Link, Session, SessionId, Thumbprint
 from mcp_authz.rules.keys import b64url, random_bytes
 from mcp_authz.rules.scope import Scope, narrow
 from mcp_authz.rules.token import MINIMAL_SCOPE
@@ -24,6 +25,10 @@ from mcp_authz.store.ports import Clock, Event, Store
 
 _BYTES: Final = 32
 _CHARACTERS: Final = 256  # of what could be a code or a refresh token; longer text is not looked at
+
+
+MustSignIn = Callable[[AgentName, SessionId], bool]
+"""Whether the agent's session was just told that its person has to sign in again (`StepUps.waits_for_sign_in`)."""
 
 
 class GrantRefused(AuthzError):
@@ -50,7 +55,15 @@ class Renewed:
 class Renewals:
     """Takes codes and refresh tokens, each of them once."""
 
-    def __init__(self, store: Store, clock: Clock, sessions: Sessions) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        sessions: Sessions,
+        *,
+        must_sign_in: MustSignIn = lambda _agent, _session: False,
+    ) -> None:
+        self._must_sign_in = must_sign_in
         self._store = store
         self._clock = clock
         self._sessions = sessions
@@ -109,7 +122,8 @@ class Renewals:
 
         Raises:
             UsedTwice: the token was used before; the grant has ended.
-            GrantRefused: it has expired, is another client's, bound to another key, or its grant or session was ended.
+            GrantRefused: it has expired, is another client's, bound to another key, its grant or session was ended, or
+                a call of it just asked for a fresh sign-in; the token counts still.
             ScopeError: more is asked than the person agreed to (RFC 6749 section 6); the token counts still.
         """
         if used.client != client.id:
@@ -121,6 +135,8 @@ class Renewals:
         _require_covered(asked, grant)
         text, after = self._next(grant, client, used.confirmation or (shown if client.is_public else None))
         there, opened = await self._running(grant), None
+        if there is not None and self._must_sign_in(agent.name, there[0].id):
+            raise GrantRefused("a call just asked for a fresh sign-in, which no refresh token stands for")
         if there is None:
             opened = await self._prepare(grant, agent, client)
             there = opened[:2]

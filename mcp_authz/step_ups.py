@@ -71,6 +71,16 @@ class StepUps:
             return None
         return found
 
+    def waits_for_sign_in(self, agent: AgentName, session: SessionId) -> bool:
+        """Whether this session was sent back for a fresh sign-in just now.
+
+        A client that answers a 401 by renewing its token would come back with the same old sign-in.
+        """
+        found = self._last.get(agent)
+        if found is None or found.session != session or found.max_age is None:
+            return False
+        return self._clock() - found.at < limits.STEP_UP_ONCE
+
     def done(self, agent: AgentName) -> None:
         """The person has answered: nothing is asked any more."""
         self._last.pop(agent, None)

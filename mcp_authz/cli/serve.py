@@ -53,6 +53,7 @@ async def open_app(config: Config, *, clock: Clock = utc_now) -> AsyncIterator[t
             count_refusal=refusals.count,
             nonces=nonces,
             hosted=running.hosted,
+            step_ups=running.step_ups,
             clients=running.clients,
             known=known_by(config, running.clients),
             enterprise=make_enterprise(

@@ -49,6 +49,7 @@ from mcp_authz.rules.dpop import Nonces
 from mcp_authz.rules.strict_json import dump
 from mcp_authz.rules.token import MINIMAL_SCOPE
 from mcp_authz.sessions import Sessions
+from mcp_authz.step_ups import StepUps
 from mcp_authz.store.ports import Clock, Store
 
 _NO_STORE: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
@@ -80,6 +81,7 @@ class OAuthServer:
         clients: Clients | None = None,
         known: Known | None = None,
         enterprise: Enterprise | None = None,
+        step_ups: StepUps | None = None,
     ) -> None:
         self._enterprise = enterprise
         self._issuer = issuer
@@ -101,7 +103,7 @@ class OAuthServer:
             software=self._software,
             issuer=Issuer(store=store, issuer=issuer, resource=resource, keys=signing, clock=clock),
             sessions=sessions,
-            renewals=Renewals(store, clock, sessions),
+            renewals=Renewals(store, clock, sessions, must_sign_in=(step_ups or StepUps(clock)).waits_for_sign_in),
             delegations=delegations,
             chains=chains,
             count_refusal=counted,

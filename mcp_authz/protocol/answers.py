@@ -25,6 +25,9 @@ ENVELOPE: Final = f"{OWN_META}outcome"
 _DPOP: Final = f'DPoP algs="{" ".join(ALGORITHMS)}"'
 
 
+_STEP_UP: Final = frozenset({"insufficient_scope", "insufficient_user_authentication"})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """A JSON-RPC result."""
@@ -132,7 +135,11 @@ def in_stream(error: Error, message: Message) -> Answer:
         return error
     data = error.data if isinstance(error.data, dict) else {}
     reason = data.get("reason", data.get("error", "unavailable"))
-    return _said(f"Denied: {error.message}", {"outcome": "denied", **data, "reason": reason})
+    # The client could not be sent anywhere by this answer; it is by that of the next call.
+    again = (
+        ". Make exactly the same call again: your client can then see to it" if data.get("error") in _STEP_UP else ""
+    )
+    return _said(f"Denied: {error.message}{again}", {"outcome": "denied", **data, "reason": reason})
 
 
 UNAVAILABLE: Final = Error(

@@ -59,6 +59,7 @@ from mcp_authz.rules.keys import PrivateKey, Sealer, b64url
 from mcp_authz.rules.scope import covered, parse_scopes
 from mcp_authz.rules.token import MINIMAL_SCOPE, read_access_token
 from mcp_authz.sessions import Sessions
+from mcp_authz.step_ups import StepUps
 from mcp_authz.store.ports import Admission, Event, Lost, Pin
 from mcp_authz.store.sqlite import SqliteStore
 from tests.unasked import Unasked
@@ -123,6 +124,7 @@ class House:
     keys: IssuerKeys
     hosted: HostedAgents
     clock: Clock
+    step_ups: StepUps
     http: httpx2.AsyncClient
     refusals: Counter[str] = field(default_factory=Counter)
     calls: list[Caller] = field(default_factory=list)  # whom the protected resource has served
@@ -401,6 +403,7 @@ class House:
             count_refusal=count_refusal,
             nonces=Nonces(key=bytes(32), demanded=demand_nonce),
             hosted=self.hosted,
+            step_ups=self.step_ups,
         )
 
     async def serve(self, request: Request) -> Response:
@@ -467,6 +470,7 @@ async def office(
             people=People(store, clock),
             keys=keys,
             hosted=hosted,
+            step_ups=StepUps(clock),
             clock=clock,
             http=http,
         )

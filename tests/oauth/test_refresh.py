@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 
+from mcp_authz import limits
 from mcp_authz.errors import TokenRefused
+from mcp_authz.model import ToolName
+from mcp_authz.principals import AgentName, SessionId
 from mcp_authz.rules.keys import PrivateKey
+from mcp_authz.rules.scope import Scope
+from mcp_authz.step_ups import StepUp
 from tests.oauth.house import App, House, claims_of, expect, house, refused
 
 
@@ -202,3 +209,23 @@ async def test_a_refresh_asks_for_our_resource_and_for_no_other(tmp_path: Path) 
         refused(await h.refresh(app, said["refresh_token"], resource="https://other.example/mcp"), "invalid_target")
         refused(await h.ask(app, grant_type="refresh_token"), "invalid_request")
         await renewed(h, app, said, resource=h.resource)
+
+
+async def test_a_client_that_was_just_sent_back_for_a_fresh_sign_in_does_not_renew_the_old_one(tmp_path: Path) -> None:
+    async with house(tmp_path) as h:
+        app = await h.client()
+        first, other = await h.signed_in(app), await h.signed_in(app)
+        stale = StepUp(
+            agent=AgentName("cursor@alice"),
+            session=SessionId(first["session"]),
+            tool=ToolName("acme__deploy"),
+            max_age=timedelta(seconds=300),
+            at=h.clock(),
+        )
+        assert h.step_ups.note(stale)
+        refused(await h.refresh(app, first["refresh_token"]), "invalid_grant")
+        await renewed(h, app, other)
+        h.clock.ahead += limits.STEP_UP_ONCE
+        second = await renewed(h, app, first)  # nothing was lost: a person who does nothing keeps what they agreed to
+        assert h.step_ups.note(replace(stale, max_age=None, scopes=(Scope("deploy"),), at=h.clock()))
+        await renewed(h, app, second)

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx2
+import pytest
 
 from mcp_authz import limits
 from mcp_authz.audit import sentence
+from mcp_authz.model import Deny, RuleId
+from mcp_authz.outcome import Refused
+from mcp_authz.principals import AccessToken, AgentName
+from mcp_authz.protocol.answers import Error, Places, Result, answer, in_stream
 from mcp_authz.revocation import Revocation
+from mcp_authz.rules.message import Message
+from mcp_authz.rules.scope import Scope
+from mcp_authz.rules.session_request import NAME
 from tests.road.places import BOTH
 from tests.road.test_observe import observed
 from tests.road.wire import wire
-from tests.world import OPERATOR, ClientActor, World, world
+from tests.world import MODERN, OPERATOR, ClientActor, World, world
 
 PULL = {"owner": "acme", "repo": "api"}
 NEEDED = "pr:read:acme:api"
@@ -108,3 +117,52 @@ async def test_ended_consent_is_no_step_up(tmp_path: Path) -> None:
         await Revocation(w.store, w.clock).revoke("grant", cursor.grant, reason="test", by=OPERATOR)
         refused = await call(w, cursor)
         assert refused.status_code == 401 and w.running.step_ups.of(cursor.name) is None
+
+
+async def test_a_client_agent_asks_for_no_session_and_is_not_shown_how(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        cursor = await w.client_agent("cursor", "alice", scope="deploy:read")
+        async with wire(w, cursor, MODERN) as client:
+            listed = {tool["name"] for tool in (await (await client.ask("tools/list")).result())["tools"]}
+        asked = await call(w, cursor, NAME, purpose="more", minutes=5)
+        assert await w.store.holds() == ()
+    assert NAME not in listed and reason(asked) == "client" and "in their browser" in asked.text
+
+
+async def test_a_client_agent_whose_session_was_ended_is_not_told_to_ask_for_one(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        cursor = await w.client_agent("cursor", "alice", scope="pr")
+        await Revocation(w.store, w.clock).revoke("session", cursor.session, reason="test", by=OPERATOR)
+        denied = await call(w, cursor)
+    assert reason(denied) == "consent_over" and NAME not in denied.text
+
+
+STALE = Deny(code="stale_sign_in", because=(RuleId("fresh"),), max_age=timedelta(seconds=300))
+MISSING = Deny(code="insufficient_scope", because=(RuleId("token"),), missing=(Scope("mcp:connect"), Scope("pr")))
+PLACES = Places(resource="r", resource_metadata="m", holds="h")
+
+
+@pytest.mark.parametrize(("deny", "code"), [(MISSING, 40300), (STALE, 40100)], ids=["scope", "sign-in"])
+def test_where_no_status_can_be_said_any_more_the_same_is_said_in_the_stream(deny: Deny, code: int) -> None:
+    token = AccessToken(
+        id="t",
+        client_id="c",
+        actor=AgentName("cursor@alice"),
+        key=None,
+        subject="user:alice",
+        session=None,
+        link=None,
+        scope=frozenset({Scope("mcp:connect"), Scope("pr")}),
+        issued_at=datetime.now(UTC),
+        expires_at=datetime.now(UTC),
+    )
+    tool, read = (
+        Message(id=1, method=method, params={"name": "x"}, body={}) for method in ("tools/call", "resources/read")
+    )
+    refused = Refused(call_id="c_1", deny=deny)
+    said, error = (in_stream(answer(refused, one, token, places=PLACES), one) for one in (tool, read))
+    assert isinstance(said, Result) and isinstance(error, Error)
+    envelope = said.result["_meta"]["dev.mcp-authz/outcome"]
+    assert said.result["isError"] and "Make exactly the same call again" in said.result["content"][0]["text"]
+    assert error.code == code and error.data == envelope
+    assert envelope["scope"] == "mcp:connect pr" and envelope["reason"] == deny.code
