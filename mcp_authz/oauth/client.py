@@ -52,10 +52,6 @@ class Client:
         """How a sentence names it."""
         return self.agent.name
 
-    def check_endpoint_auth_method(self, method: str, endpoint: str) -> bool:
-        """Whether the client may authenticate like this: only by its key, everywhere."""
-        return method == METHOD
-
     def check_grant_type(self, grant_type: str) -> bool:
         """Whether the client may use the grant: an agent has its key, and renews nothing."""
         return grant_type in AGENT_GRANT_TYPES

@@ -87,12 +87,12 @@ class Issuer:
         peer: str,
         *,
         confirmation: Thumbprint | None,
-        is_first: bool = True,
+        did: str = "signed in",
     ) -> Answer:
         """The sign-in is recorded; returns the token response of a client agent, with its refresh token.
 
         The token names the client as OAuth knows it, and the agent that the client is for the person as its actor. With
-        `confirmation` each use of it takes a proof by that key.
+        `confirmation` each use of it takes a proof by that key. `did` is what the record says that the agent did.
         """
         now = self.clock()
         token = AccessToken(
@@ -110,7 +110,6 @@ class Issuer:
             mode=got.session.mode,
             authentication=got.grant.authentication,
         )
-        did = "signed in" if is_first else "renewed its sign-in"
         await self.store.append(_signed_in(token, now, peer, did=did, **_agreed(got.grant)))
         until = got.grant.expires_at.isoformat(timespec="seconds")
         body = {**self._answer(token, (got.agent.name,), got.link), "agent": got.agent.name, "granted_until": until}

@@ -58,4 +58,6 @@ async def _refresh(core: Core, client: Software, posted: Posted, shown: Thumbpri
     except ScopeError as error:
         text = "the requested scope is more than the person agreed to; send them to agree to more"
         raise Refusal("invalid_scope", text, reason=str(error)) from None
-    return await core.issuer.renewed(client.client, got, asked, posted.peer, confirmation=shown, is_first=False)
+    return await core.issuer.renewed(
+        client.client, got, asked, posted.peer, confirmation=shown, did="renewed its sign-in"
+    )

@@ -65,10 +65,6 @@ class Software:
         """How a sentence names it."""
         return f"client {self.client.handle}"
 
-    def check_endpoint_auth_method(self, method: str, endpoint: str) -> bool:
-        """Whether the client may authenticate like this: by the method that it is registered with, everywhere."""
-        return method == self.client.method
-
     def check_grant_type(self, grant_type: str) -> bool:
         """Whether the client may use the grant: only what a person, or whoever employs them, agreed to."""
         return grant_type in GRANT_TYPES
