@@ -1,30 +1,25 @@
 """OAuth clients: which ones there are, what is known of them, and how the gateway comes to know another one.
 
 A client is registered by an operator, registers itself where that is switched on, or has the URL of a document as its
-id. Strangers choose such URLs, so what is read there stays in a bounded memory, and how many new ones are read at once
-and in a minute is bounded for all strangers together. In the store a client is only once somebody agrees to it.
+id. One of the last kind is in the store only once somebody agrees to it: strangers choose such URLs.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final
-
-import anyio
 
 from mcp_authz import limits
 from mcp_authz.authorization import ClientKind, ClientMethod, RegisteredClient
-from mcp_authz.errors import AuthzError, Conflict, FetchRefused, InputError, NotFound
+from mcp_authz.client_documents import ClientDocuments, Fetch
+from mcp_authz.errors import Conflict, InputError, NotFound
 from mcp_authz.ids import new_id
 from mcp_authz.principals import ClientId
 from mcp_authz.rules import client_document
 from mcp_authz.rules.client_document import SECRET_METHODS, ClientMetadata
-from mcp_authz.rules.client_metadata import require_url
 from mcp_authz.rules.keys import b64url, random_bytes
 from mcp_authz.store.ports import Clock, Event, Store
 
@@ -38,9 +33,6 @@ CLI: Final = RegisteredClient(
 )
 """Known to every gateway: what `mcp-authz login` is."""
 
-Fetch = Callable[[str], Awaitable[bytes]]
-"""Returns the document at a URL, or raises `FetchRefused`."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewClient:
@@ -50,27 +42,15 @@ class NewClient:
     secret: str | None = field(default=None, repr=False)
 
 
-@dataclass(slots=True)
-class _Reading:
-    """What this process knows of one client's document."""
-
-    client: RegisteredClient | None = None  # as it was read last; None: it never could be
-    tried_at: datetime | None = None
-    lock: anyio.Lock = field(default_factory=anyio.Lock)
-
-
 class Clients:
     """Knows clients, and registers them."""
 
     def __init__(self, store: Store, clock: Clock, fetch: Fetch, *, schemes: Collection[str], dynamic: bool) -> None:
         self._store = store
         self._clock = clock
-        self._fetch = fetch
         self._schemes = frozenset(schemes)
         self._dynamic = dynamic
-        self._readings: OrderedDict[ClientId, _Reading] = OrderedDict()
-        self._new: deque[datetime] = deque()  # when documents of clients that nobody agreed to were fetched
-        self._fetching = 0  # such documents, just now
+        self._documents = ClientDocuments(fetch, clock, schemes=self._schemes)
 
     @property
     def dynamic(self) -> bool:
@@ -95,11 +75,13 @@ class Clients:
             return stored
         if not client_id.startswith("https://"):
             raise NotFound(f"there is no client `{client_id[:128]}` here; an operator can register it")
+        latest = await self._documents.latest(id_, stored)
+        if stored is None:
+            return replace(latest, handle=await self._free_handle(latest))
         try:
-            require_url(client_id)
-        except InputError as error:
-            raise NotFound(f"there is no such client: {error}") from None
-        return await self._read(id_, stored)
+            return stored if latest is stored else await self._update(stored, latest)
+        except Conflict as error:
+            raise NotFound(str(error)) from None
 
     async def kept(self, client_id: str) -> RegisteredClient:
         """Return the client as `known` does, if somebody agreed to it before; nothing is fetched for any other.
@@ -223,109 +205,14 @@ class Clients:
             raise Conflict(_stopped(stored)) from None
         return current
 
-    async def _read(self, id_: ClientId, stored: RegisteredClient | None) -> RegisteredClient:
-        """The client that a document describes, read within `limits.METADATA_FRESH`."""
-        if stored is not None and self._is_within(stored.read_at, limits.METADATA_FRESH):
-            return stored
-        reading = self._reading(id_)
-        async with reading.lock:  # one fetch at a time; who waited finds what it brought
-            if not self._is_within(_read_at(reading.client), limits.METADATA_FRESH):
-                await self._try(id_, stored, reading)
-            latest = max(filter(None, (reading.client, stored)), key=_age, default=None)
-        if latest is None or not self._is_within(latest.read_at, limits.METADATA_KEPT):
-            raise NotFound(f"the client `{id_}` cannot be read; try again in a while")
-        if stored is None:
-            return replace(latest, handle=await self._free_handle(latest))
-        if _age(latest) <= _age(stored):
-            return stored
-        try:
-            return await self._update(stored, latest)
-        except Conflict as error:
-            raise NotFound(str(error)) from None
-
-    async def _try(self, id_: ClientId, stored: RegisteredClient | None, reading: _Reading) -> None:
-        """The document is read, if its host answers; what was known before stays known where it does not."""
-        known = stored is not None or reading.client is not None
-        if known and self._is_within(reading.tried_at, limits.METADATA_PAUSE):
-            return
-        reading.tried_at = self._clock()
-        try:
-            if stored is not None:
-                reading.client = await self._fetched(id_)
-            else:
-                async with self._strangers():
-                    reading.client = await self._fetched(id_)
-        except AuthzError as error:
-            if not known:  # an error is never remembered (section 5.2 of the draft)
-                raise NotFound(f"the client `{id_}` cannot be known: {error}") from None
-
-    @asynccontextmanager
-    async def _strangers(self) -> AsyncIterator[None]:
-        """Leave to fetch a document that nobody agreed to yet: so many at once, so many a minute, whoever asks."""
-        now = self._clock()
-        while self._new and now - self._new[0] >= timedelta(minutes=1):
-            self._new.popleft()
-        if self._fetching >= limits.DOCUMENTS_AT_ONCE or len(self._new) >= limits.DOCUMENTS_PER_MINUTE:
-            raise FetchRefused("too many new clients are looked up just now; try again in a minute")
-        self._new.append(now)
-        self._fetching += 1
-        try:
-            yield
-        finally:
-            self._fetching -= 1
-
-    async def _fetched(self, id_: ClientId) -> RegisteredClient:
-        """The client as its document, and its key set elsewhere, say that it is."""
-        try:
-            with anyio.fail_after(limits.METADATA_TIME.total_seconds()):  # for both, where there are two
-                said = client_document.read_document(await self._fetch(id_), url=id_, schemes=self._schemes)
-                jwks = said.jwks
-                if said.jwks_uri is not None:
-                    jwks = client_document.read_jwks(await self._fetch(said.jwks_uri))
-        except TimeoutError:
-            raise FetchRefused("its document and its keys did not come in time") from None
-        except InputError as error:
-            raise FetchRefused(str(error)) from None
-        now = self._clock()
-        return RegisteredClient(
-            id=id_,
-            handle="",
-            name=said.name,
-            kind="document",
-            redirect_uris=said.redirect_uris,
-            method=said.method,
-            jwks=jwks,
-            registered_at=now,
-            read_at=now,
-        )
-
-    def _reading(self, id_: ClientId) -> _Reading:
-        """What is known of the document; those that nobody asked for in the longest time are forgotten."""
-        reading = self._readings.setdefault(id_, _Reading())
-        self._readings.move_to_end(id_)
-        while len(self._readings) > limits.DOCUMENTS:
-            self._readings.popitem(last=False)
-        return reading
-
     async def _free_handle(self, client: RegisteredClient) -> str:
         taken = {other.handle for other in await self._store.clients()}
         offered = tuple(client_document.handles(client.name, client.id))
         return next((handle for handle in offered if handle not in taken), offered[-1])
 
-    def _is_within(self, at: datetime | None, duration: timedelta) -> bool:
-        return at is not None and self._clock() - at < duration
-
 
 def _stopped(client: RegisteredClient) -> str:
     return f"{client.name} (`{client.id}`) was stopped by an operator"
-
-
-def _read_at(client: RegisteredClient | None) -> datetime | None:
-    return None if client is None else client.read_at
-
-
-def _age(client: RegisteredClient) -> datetime:
-    return client.read_at or client.registered_at
 
 
 def _event(at: datetime, by: str, summary: str, client: RegisteredClient) -> Event:

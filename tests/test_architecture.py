@@ -54,6 +54,7 @@ LAYERS = [
         "mcp_authz.step_ups",
         "mcp_authz.consent",
         "mcp_authz.clients",
+        "mcp_authz.client_documents",
         "mcp_authz.renewing",
         "mcp_authz.people_elsewhere",
         "mcp_authz.provider_keys",
