@@ -131,7 +131,7 @@ async def _run(w: World, alice: Person, job: dict[str, Any]) -> tuple[list[str],
     surroundings = {"HOME": str(w.directory), "PATH": "/usr/bin:/bin"}
     script = str(HERE / "typescript_sign_in.mjs")
     with anyio.fail_after(2 * SOON):
-        async with await anyio.open_process([node(), script], env=surroundings, cwd=w.directory) as process:
+        async with await anyio.open_process([node(), script], env=surroundings, cwd=w.directory, stderr=None) as process:
             assert process.stdin is not None and process.stdout is not None
             await process.stdin.send(json.dumps(job).encode() + b"\n")
             rest = b""

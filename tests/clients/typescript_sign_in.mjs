@@ -15,8 +15,10 @@ const { Client, DpopSession, StreamableHTTPClientTransport, UnauthorizedError } 
 const answers = [];
 let arrived;
 const receiver = createServer((request, response) => {
-  answers.push(new URL(request.url, "http://127.0.0.1").searchParams);
+  const { pathname, searchParams } = new URL(request.url, "http://127.0.0.1");
   response.end("You can go back to the program.");
+  if (pathname !== "/callback") return; // browsers ask for an icon, too
+  answers.push(searchParams);
   arrived?.();
 });
 receiver.listen(0, "127.0.0.1");
