@@ -19,7 +19,7 @@ from mcp_authz.config import (
     ToolConfig,
     parse_config,
 )
-from mcp_authz.config_people import ClientsConfig
+from mcp_authz.config_people import ClientsConfig, EnterpriseClientConfig, EnterpriseConfig
 from mcp_authz.settings import approval_floor, require_rules, server_rules
 from tool_adapters.presets import preset_names
 
@@ -33,6 +33,8 @@ SECTIONS = {
     "## `[approval.RULE]`": ApprovalConfig,
     "## `[[impersonation]]`": ImpersonationConfig,
     "## `[clients]`": ClientsConfig,
+    "## `[enterprise]`": EnterpriseConfig,
+    "## `[enterprise.clients.CLIENT]`": EnterpriseClientConfig,
 }
 
 
