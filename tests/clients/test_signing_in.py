@@ -94,7 +94,7 @@ async def test_the_python_sdk_renews_by_itself_until_the_person_stops_it(tmp_pat
             await alice.page.goto(f"{w.config.public_url}/access")
             await alice.page.get_by_role("button", name="Stop").click()
             with anyio.fail_after(SOON):
-                while (await w.store.grant(grant.id)).status == "active":
+                while (await w.store.grant(grant.id)).status == "active":  # noqa: ASYNC110 - the page has no event
                     await anyio.sleep(0.05)
             assert not (await called(client, LIST, PULL)).is_error  # the person agreed once more
         assert len(shown) == 2 and [each.status for each in await w.store.grants()] == ["revoked", "active"]
@@ -131,7 +131,9 @@ async def _run(w: World, alice: Person, job: dict[str, Any]) -> tuple[list[str],
     surroundings = {"HOME": str(w.directory), "PATH": "/usr/bin:/bin"}
     script = str(HERE / "typescript_sign_in.mjs")
     with anyio.fail_after(2 * SOON):
-        async with await anyio.open_process([node(), script], env=surroundings, cwd=w.directory, stderr=None) as process:
+        async with await anyio.open_process(
+            [node(), script], env=surroundings, cwd=w.directory, stderr=None
+        ) as process:
             assert process.stdin is not None and process.stdout is not None
             await process.stdin.send(json.dumps(job).encode() + b"\n")
             rest = b""
