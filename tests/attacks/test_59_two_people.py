@@ -267,3 +267,14 @@ async def test_an_agent_of_one_person_is_nobody_elses_whatever_they_are_called(t
 
 def _for(grant: Grant, agent: Agent) -> Grant:
     return replace(grant, id=GrantId("g_other"), subject=agent.owner, client=agent.client)
+
+
+async def test_a_client_agent_acts_for_its_own_person_only_whoever_else_lets_it(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        alices, bobs = await _both(w)
+        session, root = await w.start(await w.grant("bob", alices.name, "pr"))
+        keys = w.running.issuer_keys
+        mixed = claims_of(alices.access_token) | {"sub": "user:bob", "sid": session.id, "lnk": root.id}
+        token = jose.sign(mixed, typ=ACCESS_TOKEN, key=keys.signing, kid=keys.kid)
+        assert (await w.raw_call(token, TOOL, PULL)).status_code == 401
+        assert (await w.raw_call(bobs.access_token, TOOL, PULL)).status_code == 200

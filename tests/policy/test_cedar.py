@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -437,3 +439,12 @@ async def test_an_argument_that_no_policy_mentions_is_not_given_to_cedar() -> No
     assert "notes.txt" in given
     assert len(given) < 1000
     assert (await engine.evaluate(large)).permit
+
+
+@pytest.mark.parametrize("page", ["policy-input.md", "step-up.md"])
+def test_the_policies_on_the_pages_can_be_loaded(page: str) -> None:
+    text = (Path(__file__).parents[2] / "docs" / page).read_text("utf-8")
+    blocks = re.findall(r"```cedar\n(.*?)```", text, re.S)
+    assert blocks
+    for block in blocks:
+        assert CedarEngine.load({page: block}).digest
