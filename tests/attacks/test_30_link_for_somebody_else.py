@@ -8,7 +8,9 @@ import pytest
 
 from mcp_authz.model import HoldState
 from mcp_authz.revocation import Revocation
+from tests.web.asking import agree, asks, client, grants, question
 from tests.web.authenticator import visiting
+from tests.web.elsewhere import employee, house
 from tests.world import OPERATOR, world
 
 DEPLOY = {"owner": "acme", "repo": "api", "environment": "production", "version": "1.4.0"}
@@ -79,4 +81,45 @@ async def test_a_person_who_was_revoked_answers_nothing_with_the_browser_they_le
             answer = await bob.post(f"/holds/{call.hold}/approve", {"nonce": nonce, "answer": shown})
             assert answer.status_code == 401
             assert (await bob.sign_in()).status_code == 404
+        assert (await w.store.hold(call.hold)).state is HoldState.PENDING
+
+
+async def test_a_link_of_alices_client_that_bob_opens_asks_bob_and_makes_bobs_agent(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.person("alice")
+        await w.person("bob")
+        by = await client(w)
+        query = asks(by, scope="pr:read")
+        async with visiting(w, "bob") as bob:
+            page = (await bob.get(f"/authorize?{query}")).text
+            assert "cursor@bob" in page and "alice" not in page
+            assert (await agree(bob, query, ["pr:read:*:*"])).status_code == 200
+        (grant,) = await grants(w)
+        assert (grant.subject, grant.agent) == ("bob", "cursor@bob")
+        assert await w.store.client_agent(by.id, "alice") is None
+
+
+async def test_bob_cannot_finish_the_consent_that_alice_began(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.person("alice")
+        await w.person("bob")
+        by = await client(w)
+        query = asks(by, scope="pr:read")
+        async with visiting(w, "alice") as alice, visiting(w, "bob") as bob:
+            for them, sender, status in ((bob, bob, 409), (alice, bob, 409), (bob, alice, 409)):
+                nonce, options = await question(alice, query, ["pr:read:*:*"])
+                body = {"nonce": nonce, "answer": them.passkey.show(options, bob.origin)}
+                assert (await sender.post("/authorize/agree", body)).status_code == status
+        assert await grants(w) == []
+
+
+async def test_whoever_signs_in_as_somebody_else_with_the_provider_answers_nothing_of_the_persons(
+    tmp_path: Path,
+) -> None:
+    async with house(tmp_path) as (w, _), employee(w) as (_, hers), employee(w, "1002") as (bob, his):
+        call = await w.call(await w.ready("coder", "deploy:production"), "acme__deploy", **DEPLOY)
+        assert (await bob.get(f"/holds/{call.hold}")).status_code == 404
+        for half in (his, hers):
+            answer = await bob.post(f"/holds/{call.hold}/approve-signed-in", {"reason": "", "half": half})
+            assert answer.status_code == 404
         assert (await w.store.hold(call.hold)).state is HoldState.PENDING
