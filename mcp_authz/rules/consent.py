@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -10,7 +11,14 @@ from mcp_authz import limits
 from mcp_authz.model import Hazard, Tool
 from mcp_authz.rules.scope import Scope, ScopeTemplate, covered, covers
 
+_WORD_ENDS: Final = re.compile(r"([a-z0-9])([A-Z])")
 _ORDER: Final = {hazard: place for place, hazard in enumerate(Hazard)}
+_NAMED: Final = 3  # tools that one scope opens, as long as their names say it better than any other words
+_METHODS: Final[Mapping[str, str]] = {
+    "resources/read": "Read files and records",
+    "prompts/get": "Use prompts",
+    "completion/complete": "Complete what is typed",
+}
 _WORDS: Final[Mapping[Hazard, str]] = {
     Hazard.READ: "Look at things",
     Hazard.WRITE: "Change things",
@@ -33,7 +41,7 @@ class Offered:
     """One scope that a person can agree to."""
 
     scope: Scope
-    words: str  # the operator's, or made of what the operator says of the tools; never the client's, never a server's
+    words: str  # the operator's, or made of the names and hazards of the tools; never the client's
     tools: tuple[OpenedTool, ...]
     chosen: bool  # whether it is agreed to unless the person says otherwise
 
@@ -123,5 +131,14 @@ def _said(scope: Scope, words: Mapping[str, str], tools: tuple[OpenedTool, ...])
         return words[known]
     if not tools:
         return scope
+    servers = ", ".join(sorted({tool.server for tool in tools}))
+    if len(tools) <= _NAMED:
+        said = ", ".join(dict.fromkeys(_METHODS.get(tool.name) or _spoken(tool.name) for tool in tools))
+        return f"{said[:1].upper()}{said[1:]}, with {servers}"
     worst = max((tool.hazard for tool in tools), key=_ORDER.__getitem__)
-    return f"{_WORDS[worst]} with {', '.join(sorted({tool.server for tool in tools}))}"
+    return f"{_WORDS[worst]} with {servers}"
+
+
+def _spoken(name: str) -> str:
+    """A tool's name as words: `open_pull_request`, `openPullRequest` -> `open pull request`."""
+    return " ".join(_WORD_ENDS.sub(r"\1 \2", name).replace("_", " ").replace("-", " ").lower().split())

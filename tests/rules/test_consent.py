@@ -62,10 +62,10 @@ def test_very_many_scopes_are_put_together_by_server() -> None:
 def test_a_client_that_names_nothing_is_offered_all_and_what_only_reads_is_chosen() -> None:
     assert to_ask(None, everything(TOOLS)) == everything(TOOLS)
     assert offered(*everything(TOOLS), asked=False) == [
-        ("files:read", "Look at things with files", True),
-        ("pr:write:*:*", "Change things with acme", False),
-        ("files:delete", "Change and delete things with files", False),
-        ("files:write", "Change and delete things with files", False),
+        ("files:read", "Read, list, with files", True),
+        ("pr:write:*:*", "Open pull, with acme", False),
+        ("files:delete", "Delete, with files", False),
+        ("files:write", "Write, delete, with files", False),
     ]
 
 
@@ -73,8 +73,8 @@ def test_a_client_that_names_scopes_is_offered_those_and_they_are_chosen() -> No
     asked = to_ask(parse_scopes("files:read pr:write:acme:api other:thing"), everything(TOOLS))
     assert asked == parse_scopes("files:read pr:write:acme:api")
     assert offered(*asked) == [
-        ("files:read", "Look at things with files", True),
-        ("pr:write:acme:api", "Change things with acme (owner acme, repo api)", True),
+        ("files:read", "Read, list, with files", True),
+        ("pr:write:acme:api", "Open pull, with acme (owner acme, repo api)", True),
     ]
 
 
@@ -89,6 +89,20 @@ def test_the_operators_words_are_used_the_closest_first() -> None:
         ("files:read", "Use files", True),
         ("files:write", "Write files", True),
     ]
+
+
+def test_a_scope_of_many_tools_says_what_the_worst_of_them_does() -> None:
+    many = [
+        tool(name, hazard, "mail", server="mail")
+        for name, hazard in zip("abcd", (READ, READ, WRITE, READ), strict=True)
+    ]
+    (one,) = offer([Scope("mail")], many, words={}, is_held=lambda _: False, asked=True)
+    assert one.words == "Change things with mail"
+
+
+def test_names_of_tools_are_read_as_words() -> None:
+    (one,) = offer([Scope("x")], [tool("getUserName_v2", READ, "x")], words={}, is_held=lambda _: False, asked=True)
+    assert one.words == "Get user name v2, with files"
 
 
 def test_what_a_scope_opens_is_named_with_its_hazard_and_whether_each_call_is_held() -> None:
