@@ -15,6 +15,7 @@ from typing import Any, Final
 from mcp_authz import limits
 from mcp_authz.authorization import AuthorizationCode, AuthorizationRequest, RegisteredClient
 from mcp_authz.clients import Clients
+from mcp_authz.enterprise import is_by_assertion
 from mcp_authz.errors import AuthzError, Conflict, InputError
 from mcp_authz.ids import new_id
 from mcp_authz.model import Tool
@@ -153,7 +154,7 @@ class Consents:
             return None
         asking = await self._kept(asking)
         agent = await self._agent(asking, who.person)
-        earlier = await self._store.client_grants(client.id, who.person, agent.name)
+        earlier = await self._agreed_before(client, who.person, agent.name)
         scope = frozenset(one.scope for one in question.already)
         ends = [grant.expires_at for grant in earlier if all(covered(one, grant.scope) for one in scope)]
         return await self._give(asking, who, agent, scope, max(ends)) if ends else None
@@ -213,7 +214,7 @@ class Consents:
 
     async def _question(self, asking: Asking, person: PersonName) -> Question:
         agent = await self._agent(asking, person)
-        before = await self._store.client_grants(asking.client.id, person, agent.name)
+        before = await self._agreed_before(asking.client, person, agent.name)
         given = frozenset(scope for grant in before for scope in grant.scope)
         asked = rules.to_ask(asking.request.scope, agent.ceiling)
         already = common(asked, given)
@@ -297,8 +298,13 @@ class Consents:
         await self._end_oldest(asking.client, who.person, agent.name)
         return answer_url(request.redirect_uri, issuer=self._issuer, state=request.state, code=text)
 
-    async def _end_oldest(self, client: RegisteredClient, person: PersonName, agent: AgentName) -> None:
+    async def _agreed_before(self, client: RegisteredClient, person: PersonName, agent: AgentName) -> tuple[Grant, ...]:
+        """What the person agreed to, oldest first; what their company's provider gave the client is not their word."""
         grants = await self._store.client_grants(client.id, person, agent)
+        return tuple(grant for grant in grants if not is_by_assertion(grant))
+
+    async def _end_oldest(self, client: RegisteredClient, person: PersonName, agent: AgentName) -> None:
+        grants = await self._agreed_before(client, person, agent)
         for grant in grants[: -limits.GRANTS_PER_CLIENT]:
             summary = f"grant {grant.id} ended: {agent} was given newer ones"
             fields = {"summary": summary, "by": f"user:{person}", "of": "grant", "name": grant.id}

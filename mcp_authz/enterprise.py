@@ -70,6 +70,11 @@ class Trust:
     clients: Mapping[ClientId, Trusted] = field(default_factory=dict)
 
 
+def is_by_assertion(grant: Grant) -> bool:
+    """Whether it ends with its one session, as those do that assertions give: nobody agrees to less than a day."""
+    return grant.client is not None and grant.expires_at - grant.granted_at <= limits.SESSION_LIFETIME
+
+
 class Enterprise:
     """Reads assertions of the one provider, and gives for each what provider, operator and client agree on."""
 
@@ -156,6 +161,7 @@ class Enterprise:
         ceiling = self._ceiling()
         scope = self._given(client, assertion, asked, ceiling)
         person = await self._person(assertion)
+        client = await self._keep(client)
         agent = await self._agent(client, person.name, ceiling)
         found = await self._found(client, agent, assertion, scope)
         return found if found is not None else await self._opened(client, agent, assertion, scope)
@@ -204,7 +210,7 @@ class Enterprise:
         """The open session that an earlier assertion of the same sign-in gave for exactly this, if there is one."""
         now = self._clock()
         for grant in reversed(await self._store.client_grants(client.id, agent.owner, agent.name)):
-            if (grant.scope, grant.authentication) != (scope, assertion.authentication):
+            if not is_by_assertion(grant) or (grant.scope, grant.authentication) != (scope, assertion.authentication):
                 continue
             newest = await self._store.newest_session(grant.id)
             if newest is None or newest[0].purpose != self._purpose:
@@ -218,7 +224,7 @@ class Enterprise:
         self, client: RegisteredClient, agent: Agent, assertion: IdentityAssertion, scope: frozenset[Scope]
     ) -> Renewed:
         """A grant that ends with its one session, and the session."""
-        client, now = await self._keep(client), self._clock().replace(microsecond=0)
+        now = self._clock().replace(microsecond=0)
         grant = Grant(
             id=GrantId(new_id("g")),
             subject=agent.owner,

@@ -12,6 +12,7 @@ import anyio
 from mcp_authz import limits
 from mcp_authz.errors import FetchRefused, InputError, SignatureRefused
 from mcp_authz.rules.assertion_keys import AssertionKeys, key_of, read_keys, read_signed
+from mcp_authz.rules.jose import UnverifiedJws
 from mcp_authz.store.ports import Clock
 
 log = logging.getLogger(__name__)
@@ -47,13 +48,19 @@ class ProviderKeys:
             unverified = read_signed(text)
         except SignatureRefused:
             return
+        if self._is_known(unverified):  # without waiting for what somebody else has made the provider be asked
+            return
         async with self._lock:
             now = self._clock()
-            is_fresh = self._read_at is not None and now - self._read_at < limits.PROVIDER_KEYS_FRESH
             is_early = self._tried_at is not None and now - self._tried_at < limits.PROVIDER_PAUSE
-            if not is_early and not (is_fresh and key_of(unverified, self._keys) is not None):
+            if not is_early and not self._is_known(unverified):
                 self._tried_at = now
                 await self._read(now)
+
+    def _is_known(self, unverified: UnverifiedJws) -> bool:
+        """Whether the key by which this claims to be signed was fetched not long ago."""
+        is_fresh = self._read_at is not None and self._clock() - self._read_at < limits.PROVIDER_KEYS_FRESH
+        return is_fresh and key_of(unverified, self._keys) is not None
 
     async def _read(self, now: datetime) -> None:
         """The keys are those published now; those that were known before stay where that fails."""

@@ -5,24 +5,31 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
+from mcp_authz import limits
 from mcp_authz.authorization import Identity, RegisteredClient
-from mcp_authz.enterprise import Enterprise, NothingGiven, NotTrusted, Trust, Trusted
-from mcp_authz.errors import Conflict, FetchRefused, SignatureRefused, TokenRefused
+from mcp_authz.clients import Clients
+from mcp_authz.config import parse_config
+from mcp_authz.enterprise import Enterprise, NothingGiven, NotTrusted, Trust, Trusted, is_by_assertion
+from mcp_authz.errors import Conflict, FetchRefused, NotFound, SignatureRefused, TokenRefused
 from mcp_authz.people_elsewhere import NotAdmitted, Provider
-from mcp_authz.principals import ClientId, PersonName, Proof, Thumbprint
+from mcp_authz.principals import Agent, ClientId, Grant, GrantId, PersonName, Proof, Thumbprint
 from mcp_authz.provider_keys import ProviderKeys
 from mcp_authz.renewing import Renewed
+from mcp_authz.rules.keys import PrivateKey
 from mcp_authz.rules.scope import parse_scopes
 from mcp_authz.store.ports import Event
+from mcp_authz.vouching import known_by, trust_of
 from tests.identity_provider import OTHER_RSA, RSA, IdentityProvider, public, signed
 from tests.oauth.house import House, claims_of, office
+from tests.use.test_consent import desk
 
 ISSUER = "https://login.example.com"
 PROVIDER = Provider(issuer=ISSUER, client_id="", name="login.example.com", groups={"Engineering": "engineers"})
@@ -36,9 +43,14 @@ class Keys:
     published: list[dict[str, Any]]
     asked: int = 0
     is_down: bool = False
+    answers: anyio.Event | None = None  # when it does, where it takes its time
+    is_asked: anyio.Event = field(default_factory=anyio.Event)  # while that is so
 
     async def __call__(self) -> bytes:
         self.asked += 1
+        if self.answers is not None:
+            self.is_asked.set()
+            await self.answers.wait()
         if self.is_down:
             raise FetchRefused("the provider is away")
         return json.dumps({"keys": self.published}).encode()
@@ -346,3 +358,84 @@ async def test_the_token_of_the_session_names_client_agent_and_person(tmp_path: 
             "agent:cursor@alice",
         )
         assert claims["auth_time"] == int(f.house.clock().timestamp()) - 5
+
+
+async def test_what_the_provider_gave_is_not_taken_for_the_persons_own_consent(tmp_path: Path) -> None:
+    async with desk(tmp_path) as d:
+        asking = await d.asking("portal", scope="files:read")
+        agent = (await d.consents.question(asking, d.who())).agent
+        now = d.clock().replace(microsecond=0)
+        given = Grant(
+            id=GrantId("g_given"),
+            subject=PersonName("alice"),
+            agent=agent,
+            scope=parse_scopes("files:read"),
+            tools=None,
+            granted_at=now,
+            expires_at=now + limits.SESSION_LIFETIME,
+            client=ClientId("portal"),
+        )
+        owned = Agent(name=agent, owner=PersonName("alice"), ceiling=given.scope, client=given.client)
+        await d.store.authorize(owned, given, None, Event(kind="grant", at=now, fields={}))
+        assert is_by_assertion(given)
+        assert await d.consents.remembered(asking, d.who()) is None
+        assert not (await d.consents.question(asking, d.who())).already
+        await d.agree(sorted(given.scope), "portal", scope="files:read", days=1)
+        assert await d.consents.remembered(asking, d.who()) is not None
+
+
+async def test_the_document_of_a_client_that_the_operator_named_is_read_before_anybody_agreed(tmp_path: Path) -> None:
+    named, stranger = "https://chat.example.com/client.json", "https://evil.example.com/client.json"
+    asked = list[str]()
+
+    async def fetch(url: str) -> bytes:
+        asked.append(url)
+        document = {
+            "client_id": url,
+            "client_name": "Team Chat",
+            "redirect_uris": ["https://chat.example.com/callback"],
+            "token_endpoint_auth_method": "private_key_jwt",
+            "jwks": {"keys": [{**PrivateKey.generate().public.jwk, "kid": "k"}]},
+        }
+        return json.dumps(document).encode()
+
+    config = parse_config({"enterprise": {"issuer": ISSUER, "clients": {named: {"scopes": ["pr:read"]}}}})
+    async with firm(tmp_path) as f:
+        clients = Clients(f.house.store, f.house.clock, fetch, schemes=(), dynamic=False)
+        known = known_by(config, clients)
+        with pytest.raises(NotFound):
+            await known(ClientId(stranger))
+        client = await known(ClientId(named))
+        assert asked == [named] and not client.is_public
+        assert config.enterprise is not None
+        trust = trust_of(config.enterprise)
+        enterprise = Enterprise(
+            store=f.house.store,
+            clock=f.house.clock,
+            sessions=f.house.sessions,
+            keys=ProviderKeys(f.keys, f.house.clock),
+            trust=trust,
+            audience=f.house.issuer,
+            resource=f.house.resource,
+            ceiling=lambda: parse_scopes("pr"),
+            keep=clients.keep,
+        )
+        text = signed(f.provider.claims("U1", f.house.issuer, named))
+        await enterprise.ready(text)
+        got = await enterprise.open(client, await enterprise.read(client, text, shown=None), None)
+        assert (got.agent.name, got.agent.client) == ("team-chat@alice", named)
+        kept = await f.house.store.client(ClientId(named))
+        assert kept is not None and kept.handle == "team-chat"
+
+
+async def test_a_slow_provider_keeps_nobody_waiting_whose_key_is_known(tmp_path: Path) -> None:
+    async with firm(tmp_path) as f:
+        await f.open()
+        f.house.clock.advance(minutes=2)
+        f.keys.answers = anyio.Event()
+        async with anyio.create_task_group() as group:
+            group.start_soon(f.enterprise.ready, f.assertion(key=OTHER_RSA))
+            with anyio.fail_after(5):
+                await f.keys.is_asked.wait()
+                await f.open()
+            f.keys.answers.set()
