@@ -9,6 +9,7 @@ import pytest
 
 from mcp_authz.rules import jose
 from mcp_authz.rules.keys import PrivateKey
+from mcp_authz.store.ports import Event
 from tests.oauth.house import claims_of, expect, house, refused
 
 
@@ -65,3 +66,33 @@ async def test_a_token_is_issued_for_our_resource_and_for_no_other(tmp_path: Pat
             refused(await h.post(coder, **grant, resource=other), "invalid_target")
             refused(await h.post(coder, **grant, audience=other), "invalid_target")
         expect(await h.post(coder, **grant, resource=h.resource))
+
+
+async def test_nothing_of_another_gateways_client_counts_here(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    async with house(tmp_path / "a") as here, house(tmp_path / "b") as there:
+        app = await here.client(method="private_key_jwt")
+        await there.store.add_client(app.registered, Event(kind="administration", at=there.clock(), fields={}))
+        said = await there.signed_in(app)
+        await here.signed_in(app)
+        answer = await here.http.post(
+            here.resource, json={}, headers={"Authorization": f"Bearer {said['access_token']}"}
+        )
+        assert answer.status_code == 401 and here.calls == []
+        refused(await here.redeem_code(app, await there.agreed(app)), "invalid_grant")
+        refused(await here.refresh(app, said["refresh_token"]), "invalid_grant")
+        assert expect(await here.ask(app, "/introspect", token=said["access_token"])) == {"active": False}
+        meant_for_there = {"client_assertion": there.app_assertion(app)}
+        refused(await here.refresh(app, said["refresh_token"], **meant_for_there), "invalid_client")
+
+
+async def test_a_client_gets_tokens_for_our_resource_and_for_no_other(tmp_path: Path) -> None:
+    async with house(tmp_path) as h:
+        app = await h.client()
+        code = await h.agreed(app)
+        for other in ("https://other.example/mcp", f"{h.resource}/", h.issuer):
+            refused(await h.redeem_code(app, code, resource=other), "invalid_target")
+        said = expect(await h.redeem_code(app, code, resource=h.resource))
+        refused(await h.refresh(app, said["refresh_token"], audience="https://other.example/mcp"), "invalid_target")
+        assert claims_of(said["access_token"])["aud"] == h.resource

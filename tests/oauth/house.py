@@ -235,8 +235,8 @@ class House:
             scope=asked,
             made_at=now,
             expires_at=now + limits.AUTHORIZATION_CODE,
-            **more,
         )
+        code = replace(code, **more)
         await self.store.authorize(agent, grant, code, Event(kind="grant", at=now, fields={}))
         return text
 
