@@ -21,10 +21,11 @@ from mcp_authz.oauth.form import Form
 from mcp_authz.oauth.refusal import Refusal
 from mcp_authz.principals import ClientId
 from mcp_authz.renewing import digest
-from mcp_authz.rules import es256, jose
+from mcp_authz.rules import es256, jose, rsa
 from mcp_authz.rules.es256 import P256Key
-from mcp_authz.rules.jose import UnverifiedJws
+from mcp_authz.rules.jose import UnverifiedJws, Verifier
 from mcp_authz.rules.keys import PublicKey, equal
+from mcp_authz.rules.rsa import RsaKey
 from mcp_authz.store.ports import Clock, Once, Store
 
 CONFIDENTIAL_METHODS: Final = (METHOD, "client_secret_basic", "client_secret_post")
@@ -33,7 +34,7 @@ CONFIDENTIAL_METHODS: Final = (METHOD, "client_secret_basic", "client_secret_pos
 SOFTWARE_METHODS: Final = ("none", *CONFIDENTIAL_METHODS)
 """How a client can say who it is."""
 
-ALGORITHMS: Final = ("EdDSA", "Ed25519", es256.ALGORITHM)
+ALGORITHMS: Final = ("EdDSA", "Ed25519", es256.ALGORITHM, *rsa.ALGORITHMS)
 """What a client may sign its assertions with."""
 
 GRANT_TYPES: Final = frozenset({"authorization_code", "refresh_token", "urn:ietf:params:oauth:grant-type:jwt-bearer"})
@@ -202,16 +203,24 @@ def _read_assertion(form: Form) -> Shown:
     return Shown(id=ClientId(subject), method=METHOD, assertion=assertion)
 
 
-def _keys(client: RegisteredClient, assertion: UnverifiedJws) -> Iterable[PublicKey | P256Key]:
+def _keys(client: RegisteredClient, assertion: UnverifiedJws) -> Iterable[Verifier]:
     """The client's keys of the kind that the assertion's algorithm is for: the algorithm alone chooses no key."""
-    kind = P256Key if assertion.header["alg"] == es256.ALGORITHM else PublicKey
     keys = (client.jwks or {}).get("keys")
     for jwk in keys[:_KEYS] if isinstance(keys, list) else ():
         try:
-            if isinstance(jwk, dict):
-                yield kind.from_jwk(jwk)
+            if isinstance(jwk, dict) and (key := _key(jwk, assertion.header["alg"])) is not None:
+                yield key
         except KeyRefused:  # of another kind
             continue
+
+
+def _key(jwk: dict[str, Any], algorithm: object) -> Verifier | None:
+    if algorithm == es256.ALGORITHM:
+        return P256Key.from_jwk(jwk)
+    if algorithm not in rsa.ALGORITHMS:
+        return PublicKey.from_jwk(jwk)
+    key = RsaKey.from_jwk(jwk)  # which signs by one of its algorithms only, as the client says
+    return key if key.algorithm == algorithm else None
 
 
 def _unknown(kind: str, detail: str = "", *, basic: bool = False) -> Refusal:

@@ -22,6 +22,7 @@ from mcp_authz.rules.es256 import P256Key
 from mcp_authz.rules.hidden_text import without_hidden
 from mcp_authz.rules.keys import PRIVATE_MEMBERS, PublicKey
 from mcp_authz.rules.redirect_uri import require_registrable
+from mcp_authz.rules.rsa import RsaKey
 from mcp_authz.rules.strict_json import JsonObject
 
 KEYS: Final = 8  # of one client; those of a key set beyond are no help
@@ -31,7 +32,8 @@ SECRET_METHODS: Final = ("client_secret_basic", "client_secret_post")
 
 _DOCUMENT_METHODS: Final = ("none", "private_key_jwt")
 _METHODS: Final = (*_DOCUMENT_METHODS, *SECRET_METHODS)
-_MEMBERS: Final = ("kty", "crv", "x", "y", "kid", "alg", "use")
+_MEMBERS: Final = ("kty", "crv", "x", "y", "n", "e", "kid", "alg", "use")
+_MEMBER: Final = 1_024  # characters; an RSA modulus of 4096 bits has 683
 _OTHERS: Final = re.compile(r"[^a-z0-9]+")
 _RESERVED: Final = frozenset({"cli"})  # of the command line itself
 
@@ -95,7 +97,7 @@ def read_jwks(raw: bytes) -> Mapping[str, Any]:
 
 
 def require_jwks(jwks: object) -> Mapping[str, Any]:
-    """Return the public keys of this JWK set that sign by EdDSA or ES256, with their required members only.
+    """Return the public keys of this JWK set that sign by an algorithm known here, with their needed members only.
 
     Raises:
         InputError: it is no JWK set, has none, too many, or a private one.
@@ -107,7 +109,7 @@ def require_jwks(jwks: object) -> Mapping[str, Any]:
         raise InputError("the JWK set has a private key; nobody but its holder may know that")
     usable = [_plain(member) for member in members if _is_usable(member)]
     if not 1 <= len(usable) <= KEYS:
-        raise InputError(f"the JWK set must have 1 to {KEYS} keys of Ed25519 or P-256; it has {len(usable)}")
+        raise InputError(f"the JWK set must have 1 to {KEYS} keys of Ed25519, P-256 or RSA; it has {len(usable)}")
     return {"keys": usable}
 
 
@@ -186,17 +188,20 @@ def _keys(body: JsonObject) -> tuple[Mapping[str, Any] | None, str | None]:
 
 def _is_usable(jwk: JsonObject) -> bool:
     try:
-        if jwk.get("kty") == "EC":
-            P256Key.from_jwk(jwk)
-        else:
-            PublicKey.from_jwk(jwk)
+        match jwk.get("kty"):
+            case "EC":
+                P256Key.from_jwk(jwk)
+            case "RSA":
+                RsaKey.from_jwk(jwk)
+            case _:
+                PublicKey.from_jwk(jwk)
     except KeyRefused:
         return False
     return True
 
 
 def _plain(jwk: JsonObject) -> JsonObject:
-    return {name: jwk[name] for name in _MEMBERS if isinstance(jwk.get(name), str) and len(jwk[name]) <= 256}
+    return {name: jwk[name] for name in _MEMBERS if isinstance(jwk.get(name), str) and len(jwk[name]) <= _MEMBER}
 
 
 def _shown(value: object) -> str:

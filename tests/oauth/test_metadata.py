@@ -26,7 +26,7 @@ async def test_the_authorization_server_is_found_at_the_root_and_under_the_resou
             assert said["introspection_endpoint_auth_methods_supported"] == proving
             for endpoint in ("token", "revocation", "introspection"):
                 algorithms = said[f"{endpoint}_endpoint_auth_signing_alg_values_supported"]
-                assert algorithms == ["EdDSA", "Ed25519", "ES256"]
+                assert algorithms == ["EdDSA", "Ed25519", "ES256", "RS256", "PS256"]
             assert said["code_challenge_methods_supported"] == ["S256"]
             assert said["authorization_response_iss_parameter_supported"] is True
             assert said["response_modes_supported"] == ["query"]

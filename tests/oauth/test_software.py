@@ -10,11 +10,14 @@ from urllib.parse import quote_plus
 
 import httpx2
 import pytest
+from joserfc import jwt
+from joserfc.jwk import RSAKey
 
 from mcp_authz import limits
 from mcp_authz.principals import ClientId
 from mcp_authz.rules.keys import PrivateKey, b64url
 from mcp_authz.rules.strict_json import dump
+from tests.identity_provider import OTHER_RSA, RSA
 from tests.oauth.house import ASSERTION_TYPE, App, House, expect, house, refused
 from tests.proofs import EcKey
 
@@ -153,6 +156,25 @@ async def test_a_client_may_have_several_keys_of_both_kinds(tmp_path: Path) -> N
         assert is_in(await attempt(h, {**form, "client_assertion": h.app_assertion(app, key=second)}))
         assert is_in(await attempt(h, {**form, "client_assertion": ec_assertion(h, app, ec)}))
         assert not is_in(await attempt(h, {**form, "client_assertion": ec_assertion(h, app, EcKey())}))
+
+
+@pytest.mark.parametrize("alg", ["RS256", "PS256"])
+async def test_an_rsa_key_signs_by_the_one_algorithm_that_its_client_says(tmp_path: Path, alg: str) -> None:
+    async with house(tmp_path) as h:
+        public = {**RSA.as_dict(private=False), "alg": alg}
+        app = await h.client(method="private_key_jwt", jwks={"keys": [public]})
+        for used in ("RS256", "PS256"):
+            form = {"client_assertion_type": ASSERTION_TYPE, "client_assertion": rsa_assertion(h, app, RSA, used)}
+            assert is_in(await attempt(h, form)) == (used == alg)
+        other = {"client_assertion_type": ASSERTION_TYPE, "client_assertion": rsa_assertion(h, app, OTHER_RSA, alg)}
+        assert not is_in(await attempt(h, other))
+
+
+def rsa_assertion(h: House, app: App, key: RSAKey, alg: str) -> str:
+    """A client assertion that is signed by an RSA key."""
+    now = int(h.clock().timestamp())
+    claims = {"iss": app.id, "sub": app.id, "aud": h.issuer, "iat": now, "exp": now + 60, "jti": f"{alg} {key.kid}"}
+    return jwt.encode({"alg": alg, "typ": "JWT"}, claims, key, algorithms=[alg])
 
 
 def ec_assertion(h: House, app: App, key: EcKey, alg: str = "ES256") -> str:

@@ -62,6 +62,40 @@ def test_the_example_of_the_protocol_s_own_page_is_read() -> None:
     assert said.redirect_uris == ("http://127.0.0.1:3000/callback", "http://[::1]:3000/callback")
 
 
+KNOWN: dict[str, dict[str, Any]] = {
+    "https://vscode.dev/oauth/client-metadata.json": {
+        "client_name": "Visual Studio Code",
+        "redirect_uris": ["http://127.0.0.1:33418/", "https://vscode.dev/redirect"],
+        "grant_types": ["authorization_code", "refresh_token", "urn:ietf:params:oauth:grant-type:device_code"],
+        "response_types": ["code"],
+        "token_endpoint_auth_method": "none",
+        "application_type": "native",
+    },
+    "https://claude.ai/oauth/claude-code-client-metadata": {
+        "client_name": "Claude Code",
+        "redirect_uris": ["http://localhost/callback", "http://127.0.0.1/callback"],
+        "grant_types": ["authorization_code", "refresh_token"],
+        "response_types": ["code"],
+        "token_endpoint_auth_method": "none",
+    },
+    "https://chatgpt.com/oauth/client.json": {
+        "client_name": "ChatGPT",
+        "redirect_uris": ["https://chatgpt.com/connector_platform_oauth_redirect"],
+        "token_endpoint_auth_method": "private_key_jwt",
+        "token_endpoint_auth_methods_supported": ["none", "private_key_jwt"],
+        "token_endpoint_auth_signing_alg": "RS256",
+        "jwks_uri": "https://chatgpt.com/oauth/jwks.json",
+    },
+}
+
+
+@pytest.mark.parametrize("url", KNOWN)
+def test_documents_such_as_well_known_clients_have_are_read(url: str) -> None:
+    said = read_document(json.dumps({"client_id": url, **KNOWN[url]}).encode(), url=url, schemes=SCHEMES)
+    assert said.name == KNOWN[url]["client_name"] and list(said.redirect_uris) == KNOWN[url]["redirect_uris"]
+    assert said.method == KNOWN[url]["token_endpoint_auth_method"] and said.jwks_uri == KNOWN[url].get("jwks_uri")
+
+
 def test_a_document_with_the_least_that_it_must_have_is_that_of_a_public_client() -> None:
     assert read_document(document(), url=URL, schemes=SCHEMES).method == "none"
 
@@ -125,7 +159,9 @@ def test_a_document_is_no_client_s_when_it_can_be_read_in_two_ways() -> None:
 
 
 def test_keys_of_types_that_are_not_read_here_are_passed_over() -> None:
-    known = require_jwks({"keys": [{"kty": "RSA", "n": "AQAB", "e": "AQAB"}, P256, KEY.jwk]})
+    known = require_jwks(
+        {"keys": [{"kty": "RSA", "n": "AQAB", "e": "AQAB"}, {"kty": "OKP", "crv": "X25519"}, P256, KEY.jwk]}
+    )
     assert [key["kty"] for key in known["keys"]] == ["EC", "OKP"]
     with pytest.raises(InputError, match="1 to 8 keys"):
         require_jwks({"keys": [P256] * 9})
