@@ -28,7 +28,7 @@ class ShownTool:
     """One tool that a scope opens."""
 
     name: str
-    server: str
+    server: str  # empty where the words of its scope name it
     held: bool
 
 
@@ -47,6 +47,13 @@ class ShownScope:
     def is_folded(self) -> bool:
         """Whether its tools are too many to be shown at once."""
         return len(self.tools) > FOLDED
+
+    @property
+    def names(self) -> str:
+        """The tools in one line, those that are too many as a number."""
+        names = [tool.name for tool in self.tools]
+        more = [f"{len(names) - FOLDED} more"] if self.is_folded else []
+        return ", ".join([*names[:FOLDED], *more])
 
     @property
     def held(self) -> str:
@@ -98,7 +105,7 @@ def shown(question: Question, *, owner: PersonName | None) -> dict[str, Any]:
         "because_of_scopes": because is not None and bool(because.scopes),
         "offered": shown_scopes(question.offered),
         "already": shown_scopes(question.already),
-        "is_remembered": question.is_remembered,
+        "is_short": question.is_remembered and because is None,
         "any_held": any(tool.held for one in (*question.offered, *question.already) for tool in one.tools),
         "days": days,
         "chosen_days": max(one for one in days if one <= _CHOSEN_DAYS or one == days[0]),
@@ -114,7 +121,12 @@ def shown_scopes(offered: Iterable[Offered]) -> list[ShownScope]:
             hazard=one.hazard.value,
             hazard_says=HAZARDS[one.hazard],
             tools=tuple(
-                ShownTool(name=visible(tool.name), server=visible(tool.server), held=tool.held) for tool in one.tools
+                ShownTool(
+                    name=visible(tool.name),
+                    server="" if tool.server in one.words else visible(tool.server),
+                    held=tool.held,
+                )
+                for tool in one.tools
             ),
             chosen=one.chosen,
         )

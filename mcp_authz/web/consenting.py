@@ -205,9 +205,10 @@ class Consenting:
     async def _proved(self, visitor: Visitor, body: Mapping[str, Any], challenge: bytes) -> SignIn:
         """The person's sign-in, with the proof that they gave just now; without a passkey it is the sign-in's own.
 
-        Cookies of localhost go to every port: whoever has a passkey agrees to nothing with the cookie alone.
+        Cookies of localhost go to every port: nobody agrees to anything with the cookie alone.
         """
         if not await self._accounts.passkeys_of(visitor.person.name):
+            await self._cookies.require_half(visitor, text_of(body, "half", most=_NONCE))
             return visitor.sign_in
         answer = object_of(body, "answer")
         passkey = await self._accounts.passkey(credential_of(answer))

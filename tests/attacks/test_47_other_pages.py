@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from mcp_authz.model import HoldState
+from tests.web.asking import asks, client, grants, question
 from tests.web.authenticator import visiting
 from tests.web.browser import browsers, signed_in
 from tests.world import World, world
@@ -131,3 +133,68 @@ async def test_a_link_of_another_site_opens_the_page_for_whoever_is_signed_in(tm
         )
         await alice.page.get_by_role("link", name="open").click()
         await alice.heading("coder asks to run acme__deploy")
+
+
+async def test_no_other_page_agrees_refuses_or_stops_in_the_persons_name(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.ready("coder", "pr:read")
+        query = asks(await client(w))
+        async with visiting(w, "alice") as alice:
+            (grant,) = await grants(w)
+            nonce, options = await question(alice, query, ["pr:read:*:*"])
+            posts = {
+                "/authorize/question": {"query": query, "scopes": ["pr:read:*:*"], "days": 1},
+                "/authorize/agree": {"nonce": nonce, "answer": alice.passkey.show(options, alice.origin)},
+                "/authorize/refuse": {"query": query},
+                f"/access/{grant.id}/stop": {},
+                f"/access/{grant.id}/stop-all": {},
+            }
+            for path, body in posts.items():
+                raw, kind = json.dumps(body).encode(), {"content-type": "application/json"}
+                bare = await alice.http.post(f"{alice.origin}{path}", content=raw, headers=kind)
+                assert bare.status_code == 403, "no Origin"
+                for origin in ("http://localhost:1", "https://evil.example", "null"):
+                    assert (await alice.post(path, body, origin=origin)).status_code == 403
+                assert (await alice.post(path, body, sec_fetch_site="same-site")).status_code == 403
+                for other in ("text/plain", "application/x-www-form-urlencoded", ""):
+                    assert (await alice.post(path, body, content_type=other)).status_code == 415
+                assert (await alice.post(path, body, host="evil.example")).status_code == 421
+                assert (await alice.get(path)).status_code in {404, 405}, "no link does it"
+        assert await grants(w) == [grant] and await w.records("revocation") == ()
+
+
+async def test_a_frame_shows_no_question_of_a_client(tmp_path: Path) -> None:
+    async with world(tmp_path) as w, browsers() as browser:
+        await w.person("alice")
+        url = f"{w.config.public_url}/authorize?{asks(await client(w))}"
+        alice = await signed_in(browser, w, "alice")
+        with other_page() as evil:
+            await alice.page.goto(evil)
+            await alice.page.evaluate(
+                """(url) => new Promise((done) => { const frame = document.createElement("iframe"); frame.src = url;
+                    frame.onload = done; document.body.append(frame); })""",
+                url,
+            )
+            (frame,) = alice.page.frames[1:]
+            assert "Cursor" not in await frame.content()
+
+
+async def test_the_page_never_leads_to_what_a_browser_runs_by_itself(tmp_path: Path) -> None:
+    """The gateway registers no such address; the page's script would not go there either."""
+    async with world(tmp_path) as w, browsers() as browser:
+        await w.person("alice")
+        url = f"{w.config.public_url}/authorize?{asks(await client(w), response_type='token')}"
+        alice = await signed_in(browser, w, "alice")
+        for bad in (
+            "javascript:document.title='run'",
+            "data:text/html,x",
+            "http://evil.example/",
+            "blob:x",
+            "about:blank",
+        ):
+            await alice.page.goto(url)
+            button = alice.page.get_by_role("button", name="Return to Cursor")
+            await button.evaluate("(button, bad) => { button.dataset.leave = bad; }", bad)
+            await button.click()
+            await alice.page.get_by_text("The answer would go where no page may lead.").wait_for()
+            assert alice.page.url == url and await alice.page.title() != "run"

@@ -105,8 +105,8 @@ async def test_a_call_is_found_and_approved_by_keyboard_alone(tmp_path: Path) ->
         await alice.heading("coder asks to run acme__deploy")
         passed = await alice.tab_to("Approve with passkey")
         assert passed == [
-            "Skip to the content", "mcp-authz", "Held calls", "Passkeys", "Sign out", "All held calls", "reason",
-            "Approve with passkey",
+            "Skip to the content", "mcp-authz", "Held calls", "Access", "Passkeys", "Sign out", "All held calls",
+            "reason", "Approve with passkey",
         ]  # fmt: skip
         await alice.press("Tab")
         assert await alice.focused() == "Deny"
