@@ -7,6 +7,7 @@ from typing import Final
 from authlib.oauth2.rfc6749.errors import UnauthorizedClientError  # type: ignore[import-untyped]
 from authlib.oauth2.rfc6749.grants import BaseGrant, TokenEndpointMixin  # type: ignore[import-untyped]
 
+from mcp_authz.authorization import RefreshToken
 from mcp_authz.errors import ScopeError
 from mcp_authz.oauth.asking import asked_scope
 from mcp_authz.oauth.core import Core, Posted
@@ -27,27 +28,32 @@ class RefreshGrant(BaseGrant, TokenEndpointMixin):  # type: ignore[misc]
     TOKEN_ENDPOINT_AUTH_METHODS = SOFTWARE_METHODS
 
     def validate_token_request(self) -> None:
-        """The client authenticated as it is registered, and the parameters are there."""
+        """The client authenticated as it is registered, and shows a refresh token of its own."""
+        core: Core = self.server
         client = self.authenticate_token_endpoint_client()
         if not client.check_grant_type(self.GRANT_TYPE):
             raise UnauthorizedClientError()
         require_resource(self.request, self.server)
         if "refresh_token" not in self.request.form:
             raise Refusal("invalid_request", "send the refresh_token")
+        used = core.ask(core.renewals.refresh_token, self.request.form["refresh_token"])
+        if used is None or used.client != client.client.id:
+            raise Refusal("invalid_grant", _AGAIN, kind="no such refresh token of the client")
+        self.request.refresh_token = used
 
     def create_token_response(self) -> tuple[int, Answer, list[tuple[str, str]]]:
         """The token response, with the next refresh token."""
         core: Core = self.server
         core.spend_proof(self.request)
-        posted, shown = self.request.posted, self.request.confirmation
-        return 200, core.ask(_refresh, core, self.request.client, posted, shown), self.TOKEN_RESPONSE_HEADER
+        sent, used = self.request, self.request.refresh_token
+        body = core.ask(_refresh, core, sent.client, used, sent.posted, sent.confirmation)
+        return 200, body, self.TOKEN_RESPONSE_HEADER
 
 
-async def _refresh(core: Core, client: Software, posted: Posted, shown: Thumbprint | None) -> Answer:
+async def _refresh(
+    core: Core, client: Software, used: RefreshToken, posted: Posted, shown: Thumbprint | None
+) -> Answer:
     asked = asked_scope(posted.form.get("scope"))
-    used = await core.renewals.refresh_token(posted.form["refresh_token"])
-    if used is None:
-        raise Refusal("invalid_grant", _AGAIN, kind="no such refresh token")
     try:
         got = await core.renewals.refresh(used, client.client, asked=asked, shown=shown, peer=posted.peer)
     except UsedTwice as error:

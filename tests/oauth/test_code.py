@@ -229,3 +229,24 @@ async def test_of_ten_redemptions_at_once_one_at_most_gives_a_token_and_its_gran
             await h.caller(given[0]["access_token"])
         (revoked,) = await h.events("revocation")
         assert "used the same code twice" in revoked["summary"]
+
+
+async def test_a_nonce_that_is_asked_for_first_costs_neither_code_nor_refresh_token(tmp_path: Path) -> None:
+    async with house(tmp_path, demand_nonce=True) as h:
+        app, key = await h.client(), PrivateKey.generate()
+        code = await h.agreed(app)
+        answer = await h.redeem_code(app, code, headers=h.proof(key))
+        refused(answer, "use_dpop_nonce")
+        nonce = answer.headers["dpop-nonce"]
+        said = expect(await h.redeem_code(app, code, headers=h.proof(key, nonce=nonce)))
+        refused(await h.refresh(app, said["refresh_token"], headers=h.proof(key)), "use_dpop_nonce")
+        expect(await h.refresh(app, said["refresh_token"], headers=h.proof(key, nonce=nonce)))
+        assert not h.refusals
+
+
+async def test_a_public_client_spends_no_proof_before_it_has_shown_a_code_that_counts(tmp_path: Path) -> None:
+    async with house(tmp_path) as h:
+        app, header = await h.client(), h.proof(PrivateKey.generate())
+        refused(await h.redeem_code(app, "unknown", headers=header), "invalid_grant")
+        refused(await h.refresh(app, "unknown", headers=header), "invalid_grant")
+        expect(await h.redeem_code(app, await h.agreed(app), headers=header))

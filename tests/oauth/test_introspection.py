@@ -73,6 +73,21 @@ async def test_standing_counts_and_not_the_signature_alone(tmp_path: Path) -> No
         assert await told(h, app, used["access_token"]) == INACTIVE
 
 
+@pytest.mark.parametrize("how", ["grant", "person", "agent", "time"])
+async def test_a_refresh_token_is_active_only_while_it_could_be_used(tmp_path: Path, how: str) -> None:
+    async with house(tmp_path) as h:
+        app = await h.client(method="client_secret_post")
+        said = await h.signed_in(app, days=60)
+        caller = await h.caller(said["access_token"])
+        assert caller.grant is not None
+        assert (await told(h, app, said["refresh_token"]))["active"] is True
+        if how == "time":
+            h.clock.advance(days=30)
+        else:
+            await h.revoke(how, {"grant": caller.grant.id, "person": "alice", "agent": "cursor@alice"}[how])
+        assert await told(h, app, said["refresh_token"]) == INACTIVE
+
+
 @pytest.mark.parametrize("method", ["none", "client_secret_post", "private_key_jwt"])
 @pytest.mark.parametrize("kind", ["access_token", "refresh_token"])
 async def test_giving_a_token_back_ends_what_the_person_agreed_to(tmp_path: Path, method: Any, kind: str) -> None:
