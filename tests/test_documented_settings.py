@@ -19,7 +19,7 @@ from mcp_authz.config import (
     ToolConfig,
     parse_config,
 )
-from mcp_authz.config_people import ClientsConfig, EnterpriseClientConfig, EnterpriseConfig
+from mcp_authz.config_people import ClientsConfig, EnterpriseClientConfig, EnterpriseConfig, ProviderConfig, SignInConfig
 from mcp_authz.settings import approval_floor, require_rules, server_rules
 from tool_adapters.presets import preset_names
 
@@ -32,6 +32,8 @@ SECTIONS = {
     "## `[keys]`": KeysConfig,
     "## `[approval.RULE]`": ApprovalConfig,
     "## `[[impersonation]]`": ImpersonationConfig,
+    "## `[sign_in]`": SignInConfig,
+    "## `[sign_in.provider]`": ProviderConfig,
     "## `[clients]`": ClientsConfig,
     "## `[enterprise]`": EnterpriseConfig,
     "## `[enterprise.clients.CLIENT]`": EnterpriseClientConfig,
