@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from mcp_authz.accounts import Accounts
+from mcp_authz.errors import FetchRefused
+from mcp_authz.fetching import Fetcher
 from mcp_authz.model import ToolName
 from mcp_authz.principals import AgentName, Authentication, PersonName, SessionId
 from mcp_authz.rules.scope import Scope
@@ -102,7 +104,7 @@ async def test_agreeing_makes_a_grant_of_what_was_ticked_and_a_code_for_the_clie
             told = answer(went)
             assert set(told) == {"code", "state", "iss"} and (told["state"], told["iss"]) == ("s-1", alice.origin)
         (grant,) = await grants(w)
-        assert (grant.agent, grant.subject, grant.scope) == ("cursor@alice", "alice", {READ})
+        assert (grant.agent, grant.subject, set(grant.scope)) == ("cursor@alice", "alice", {READ})
         assert timedelta(days=6, hours=23) < grant.expires_at - w.clock() <= timedelta(days=7)
         assert grant.authentication is not None and grant.authentication.amr == ("swk", "user")
         log = "".join(str(record) for record in await w.records())
@@ -156,17 +158,22 @@ async def test_whoever_is_not_signed_in_signs_in_at_the_same_address(tmp_path: P
                 assert (await stranger.post("/authorize/refuse", {"query": asks(by)})).status_code == 401
 
 
-async def test_a_client_is_not_fetched_for_strangers(tmp_path: Path) -> None:
-    async with world(tmp_path) as w, visit(w) as stranger:
-        fetched: list[str] = []
+async def test_a_client_is_not_fetched_for_strangers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched: list[str] = []
 
-        async def fetch(url: str) -> bytes:
-            fetched.append(url)
-            raise AssertionError(url)
+    async def fetch(_: Fetcher, url: str) -> bytes:
+        fetched.append(url)
+        raise FetchRefused("there is nothing there")
 
-        w.running.clients._fetch = fetch
-        page = await stranger.get("/authorize?client_id=https%3A%2F%2Finside.example%2Fclient.json")
-        assert page.status_code == 401 and fetched == []
+    monkeypatch.setattr(Fetcher, "__call__", fetch)
+    async with world(tmp_path, servers={}) as w:
+        await w.person("alice")
+        path = "/authorize?client_id=https%3A%2F%2Finside.example%2Fclient.json"
+        async with visit(w) as stranger:
+            assert (await stranger.get(path)).status_code == 401 and fetched == []
+        async with visiting(w, "alice") as alice:
+            page = await alice.get(path)
+            assert page.status_code == 404 and fetched == ["https://inside.example/client.json"]
 
 
 async def test_a_request_that_nobody_can_be_told_of_is_a_page_and_leads_nowhere(tmp_path: Path) -> None:
@@ -271,8 +278,8 @@ async def test_whom_a_provider_vouches_for_agrees_with_a_sign_in_of_just_now_and
             w.clock.advance(timedelta(minutes=4))
             assert (await bob.post("/authorize/agree", {"nonce": nonce, "half": half})).status_code == 200
             w.clock.advance(timedelta(minutes=12))
-            page = await bob.get(f"/authorize?{asks(by)}")
-            assert page.status_code == 401 and "Sign in again" in page.text and "data-again" in page.text
+            late = await bob.get(f"/authorize?{asks(by)}")
+            assert late.status_code == 401 and "Sign in again" in late.text and "data-again" in late.text
             body = {"query": asks(by), "scopes": [READ], "days": 1}
             again = await bob.post("/authorize/question", body)
             assert again.status_code == 401 and again.json()["again"] is True
