@@ -9,7 +9,7 @@ from authlib.consts import default_json_headers  # type: ignore[import-untyped]
 from authlib.oauth2.rfc6749.endpoint import Endpoint, EndpointRequest  # type: ignore[import-untyped]
 
 from mcp_authz.authorization import RefreshToken
-from mcp_authz.errors import AuthzError
+from mcp_authz.errors import TokenRefused
 from mcp_authz.oauth.client import Client
 from mcp_authz.oauth.core import Core, TokenRequest
 from mcp_authz.oauth.refusal import Refusal
@@ -64,7 +64,7 @@ async def _of_access(core: Core, token: AccessToken) -> dict[str, Any]:
     """The token's claims, if its whole lineage stands."""
     try:
         caller = await core.sessions.identify(token, Proof.BEARER if token.confirmation is None else Proof.DPOP)
-    except AuthzError:
+    except TokenRefused:
         return _INACTIVE
     if caller.session_over:
         return _INACTIVE

@@ -68,7 +68,7 @@ async def _give_back(core: Core, client: Software, text: str) -> None:
     token, own = core.issuer.read_any_token(text), client.client.id
     if token is None:
         refresh = await core.renewals.refresh_token(text)
-        grant = refresh.grant if refresh is not None and refresh.client == own else None
+        grant = None if refresh is None else refresh.grant
     else:
         mine = token.session if token.client_id == own and token.key is None else None
         session = None if mine is None else await core.issuer.store.session(mine)

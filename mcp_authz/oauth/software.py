@@ -15,7 +15,7 @@ from urllib.parse import unquote_plus
 
 from mcp_authz import limits
 from mcp_authz.authorization import ClientMethod, RegisteredClient
-from mcp_authz.errors import AuthzError, KeyRefused, SignatureRefused
+from mcp_authz.errors import Conflict, FetchRefused, InputError, KeyRefused, NotFound, SignatureRefused
 from mcp_authz.oauth.client import ASSERTION_TYPE, METHOD, is_signed_by, require_times
 from mcp_authz.oauth.form import Form
 from mcp_authz.oauth.refusal import Refusal
@@ -95,10 +95,13 @@ class SoftwareDoor:
 
         What has to be fetched for that is fetched now, while nothing is held that others wait for. What is wrong with
         the form, `enter` says.
+
+        Raises:
+            StoreError: it cannot be known now; a client is not told that there is none.
         """
         try:
             return await self._known(read_shown(form, authorization).id)
-        except (Refusal, AuthzError):
+        except (Refusal, Conflict, NotFound, FetchRefused, InputError):
             return None
 
     async def enter(

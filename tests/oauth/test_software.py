@@ -220,3 +220,17 @@ async def test_an_address_full_of_strangers_is_slowed_down_and_nobody_behind_it_
         expect(await h.post(coder, grant_type="client_credentials"))
         expect(await h.refresh(app, said["refresh_token"]))
         expect(await h.redeem_code(app, await h.agreed(app)))
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_a_client_is_not_told_that_it_is_unknown_while_the_store_is_away(tmp_path: Path, method: Any) -> None:
+    async with house(tmp_path) as h:
+        app = await h.client(method=method)
+        said = await h.signed_in(app)
+        await h.store.aclose()
+        for answer in (
+            await h.refresh(app, said["refresh_token"]),
+            await h.ask(app, "/introspect", token=said["access_token"]),
+            await h.ask(app, "/revoke", token=said["access_token"]),
+        ):
+            assert (answer.status_code, answer.json()) == (503, {"error": "temporarily_unavailable"})
