@@ -17,14 +17,18 @@ from anyio.abc import TaskStatus
 from mcp_authz import limits
 from mcp_authz.cli.invocation import advising, asynchronous, named_config
 from mcp_authz.cli.kept_key import kept_key
+from mcp_authz.cli.kept_login import person_auth
+from mcp_authz.client.agent_tokens import AgentTokens
 from mcp_authz.client.bridge import Bridge
 from mcp_authz.client.discovery import endpoint
 from mcp_authz.client.key_files import load_key
 from mcp_authz.client.known import Known, file_name
 from mcp_authz.client.local import Local
+from mcp_authz.client.login_tokens import LoginTokens
 from mcp_authz.client.place import Elsewhere, Place, Reached
 from mcp_authz.client.rotation import keep_fresh
 from mcp_authz.client.stdio import Lines, Output
+from mcp_authz.client.tokens import Purse
 from mcp_authz.client.wire import Wire
 from mcp_authz.config import find_config, load_config, user_data_dir
 from mcp_authz.errors import ConfigError, InputError
@@ -45,7 +49,10 @@ async def connect(
         typer.Argument(metavar="[URL]", help="The gateway. Else the local one, which is started if none runs."),
     ] = None,
     *,
-    agent: Annotated[str, typer.Option(metavar="NAME", help="The agent that the client is.")],
+    agent: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The agent that the client is. Else what `login URL` made it for you."),
+    ] = None,
     key: Annotated[
         Path | None,
         typer.Option(
@@ -64,19 +71,28 @@ async def connect(
     """Be the MCP server of a client that speaks stdio, and pass everything on to the gateway."""
     if chain is not None and (person is not None or session is not None):
         raise InputError("a chain says for whom and in which session; leave out --for and --session")
+    if agent is None and (key, person, session, chain) != (None, None, None, None):
+        raise InputError("name the agent that these are of: --agent NAME")
     place: Place = Local(_configured(ctx), load_config) if url is None else Elsewhere(endpoint(url))
-    wire = Wire(
-        place,
-        agent,
-        partial(_key, ctx, key, agent),
-        person=None if person is None else f"user:{person}",
-        session=session,
-        chain=None if chain is None else partial(_chain, chain.absolute()),
-        # A chain was given to one key, and a key in a file of somebody's choice is theirs to replace.
-        fresh=partial(_fresh, ctx, agent) if key is None and chain is None else None,
-    )
+    purse: Purse
+    if agent is not None:
+        purse = AgentTokens(
+            place,
+            agent,
+            partial(_key, ctx, key, agent),
+            person=None if person is None else f"user:{person}",
+            session=session,
+            chain=None if chain is None else partial(_chain, chain.absolute()),
+            # A chain was given to one key, and a key in a file of somebody's choice is theirs to replace.
+            fresh=partial(_fresh, ctx, agent) if key is None and chain is None else None,
+        )
+    elif url is not None:
+        purse = LoginTokens(person_auth(url), "mcp-authz", "login", url)
+    else:
+        raise InputError("say as whom: --agent NAME, or the URL that you signed in to with `mcp-authz login URL`")
     whose = (person, session) if chain is None else (person, session, str(chain.absolute()))
     known = Known(user_data_dir() / "connect" / file_name(place.name, agent, *whose))
+    wire = Wire(place, purse)
     bridge = Bridge(wire, known, Lines(sys.stdin.fileno()), Output(sys.stdout.fileno()))
     if sys.stdin.isatty():
         sys.stderr.write(

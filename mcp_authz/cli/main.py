@@ -23,6 +23,8 @@ COMMANDS: Final = {
     "wrap": "Put the gateway between a client and its MCP servers.",
     "serve": "Run the gateway until Ctrl-C.",
     "connect": "Be the MCP server of a desktop client, before the gateway.",
+    "login": "Sign in at a gateway, and let your own programs act for you.",
+    "logout": "End what you agreed to with `login`.",
     "status": "Say what runs, what waits for a person, what happened last.",
     "doctor": "Look at every part, and say what to do where something is wrong.",
     "user": "People: who agents act for, who owns them, who approves.",

@@ -103,14 +103,16 @@ async def _require_taken(response: httpx2.Response) -> None:
         return
     said = await _error(response)
     text = str(said.get("message", "")) if said is not None else ""
-    if status == 401 and read_challenge(response).error == USE_NONCE:
+    challenge = read_challenge(response)
+    if status == 401 and challenge.error == USE_NONCE:
         raise NonceWanted(response.headers)
     if status == 401:
         raise Unauthorized(text or "the gateway does not take the agent's token")
     if status == 404 and text.startswith("Session"):
         raise SessionGone
     if said is not None:
-        raise Trouble(text, passed=said, refused=status in _REFUSED)
+        missing = challenge.scope if challenge.error == "insufficient_scope" else frozenset[str]()
+        raise Trouble(text, passed=said, refused=status in _REFUSED, scope=missing)
     where = f", to {response.headers['location']}" if "location" in response.headers else ""
     sentence = f"the gateway answered with HTTP status {status}{where}; look whether its URL is the right one"
     raise Trouble(sentence, rpc_code=FORBIDDEN if status == 403 else INTERNAL_ERROR, may_have_run=status >= 500)

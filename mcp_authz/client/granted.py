@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from mcp_authz.client.possession import Possession
-from mcp_authz.rules.keys import PrivateKey
+from mcp_authz.rules.jose import SigningKey
 
 _AHEAD: Final = timedelta(seconds=30)  # before its end a token is not used any more: the request takes time, too
 _LONGEST: Final = 86400  # seconds that a response is believed
@@ -16,10 +16,10 @@ _LONGEST: Final = 86400  # seconds that a response is believed
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Granted:
-    """An access token, the key that signed in for it, and what it is for as far as the gateway says so."""
+    """An access token, the key that it was got with, and what it is for as far as the gateway says so."""
 
     access: str = field(repr=False)
-    key: PrivateKey = field(repr=False)
+    key: SigningKey | None = field(repr=False)  # None where nothing is bound to one
     is_bound: bool  # whether each use takes a proof of the key (RFC 9449)
     began_at: datetime
     ends_at: datetime
@@ -47,13 +47,13 @@ class Granted:
 
     def credentials(self, possession: Possession, method: str, url: str, *, at: datetime) -> dict[str, str]:
         """The headers that show, in one request that is sent at once, that the token is ours (RFC 9449 section 7.1)."""
-        if not self.is_bound:
+        if not self.is_bound or self.key is None:
             return {"authorization": f"Bearer {self.access}"}
         proof = possession.proof(self.key, method, url, at=at, token=self.access)
         return {"authorization": f"DPoP {self.access}", "dpop": proof}
 
 
-def read_granted(answer: Mapping[str, Any], key: PrivateKey, *, at: datetime) -> Granted:
+def read_granted(answer: Mapping[str, Any], key: SigningKey, *, at: datetime) -> Granted:
     """Return what a response with an `access_token` gives (RFC 6749 section 5.1); without `expires_in` it is over."""
     seconds = answer.get("expires_in")
     lasts = max(0, min(_LONGEST, seconds)) if isinstance(seconds, int | float) else 0

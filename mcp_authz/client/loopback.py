@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -39,13 +40,17 @@ Opener = Callable[[str], object]
 
 
 def browser(url: str) -> None:
-    """The person's browser shows the URL, where there is one, and it is printed on stderr in any case."""
+    """The person's browser shows the URL, where there is one, and it is printed on stderr in any case.
+
+    Without a display none is opened: it would be one of text, and take the terminal.
+    """
     import webbrowser
 
     sys.stderr.write(f"To sign in, open:\n\n  {url}\n\n")
     sys.stderr.flush()
-    with suppress(webbrowser.Error):
-        webbrowser.open(url)
+    if sys.platform in {"darwin", "win32"} or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
+        with suppress(webbrowser.Error):
+            webbrowser.open(url)
 
 
 class Loopback:

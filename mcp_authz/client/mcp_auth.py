@@ -74,7 +74,7 @@ class McpAuth(httpx2.Auth):
         self._looked = False  # whether the storage was read
         self._issuer: str | None = None if way.client is None else way.client.issuer
         self._declined = frozenset[str]()  # asked for and not given: not asked for again
-        self._possession = Possession()
+        self.possession = Possession()
         self._turn = anyio.Lock()
         self._failures: tuple[int, AuthzError | None] = (0, None)
 
@@ -88,20 +88,30 @@ class McpAuth(httpx2.Auth):
     async def sign_in(self) -> SignedIn:
         """Return a new sign-in, which is kept; what was kept before is not used any more.
 
+        With `scope` it is what was there, and that; without, whatever the person chooses.
+
         Raises:
             SignInRefused, NoAnswer: there is none.
         """
         async with self._turn:
             self._declined = frozenset()
-            return await self._obtained(Challenge(status=401, error=None, scope=frozenset()))
+            said = Challenge(status=401, error=None, scope=frozenset())
+            return await self._obtained(said, more=bool(self._scope))
 
     async def current(self, refused: SignedIn | None = None) -> SignedIn:
         """Return a sign-in that is good for a while, another one than was refused; nobody is asked for it.
+
+        What is stored is read again: another program may have signed in meanwhile.
 
         Raises:
             SignInRefused: there is none; `sign_in` may get one.
             NoAnswer: it cannot be renewed now.
         """
+        stored = self._stored()
+        if stored is None or self._held is None or stored.access != self._held.access:
+            self._hold(stored)
+        if refused is not None and self._held is not None and self._held.access == refused.access:
+            refused = self._held
         held = await self._ready(refused)
         if held is None:
             raise SignInRefused(f"nobody is signed in at {self.url}")
@@ -110,15 +120,27 @@ class McpAuth(httpx2.Auth):
     async def sign_out(self) -> bool:
         """Nothing is kept any more, and the server knows that it is over; returns whether it was told."""
         async with self._turn, self._storage.alone():
-            held, told = self._stored(), False
+            held = self._stored()
             self._hold(None)
-            if held is not None:
-                try:
-                    told = await self._revoked(held)
-                except AuthzError:
-                    told = False
             self._storage.save(None)
-            return told
+            return held is not None and await self.give_back(held)
+
+    async def give_back(self, held: SignedIn) -> bool:
+        """The server knows that this sign-in is over (RFC 7009), if it could be told; returns whether it was."""
+        try:
+            return await self._revoked(held)
+        except AuthzError:
+            return False
+
+    async def _revoked(self, held: SignedIn) -> bool:
+        async with line(self.url, self._verify) as http:
+            found = await carry(http, target(self.url, None, self._choose))
+            endpoint = found.server.revocation_endpoint
+            if found.server.issuer != held.issuer or endpoint is None:
+                return False
+            client = (self._way.client or held.client).at(found.server)
+            form = {"token": held.refresh or held.access}
+            return await carry(http, revoked(endpoint, found.server, client, form, self._clock()))
 
     async def async_auth_flow(self, request: httpx2.Request) -> AsyncGenerator[httpx2.Request, httpx2.Response]:
         """The request with a token; again with what a refusal asks for."""
@@ -151,7 +173,7 @@ class McpAuth(httpx2.Auth):
 
     def _remedy(self, visit: _Visit, held: SignedIn | None, response: httpx2.Response, said: Challenge) -> str | None:
         """What makes the request pass when it is sent again; None when nothing does, or it has passed."""
-        heard = self._possession.heard(str(visit.request.url), response.headers)
+        heard = self.possession.heard(str(visit.request.url), response.headers)
         match said.status, said.error:
             case 401, error if error == USE_NONCE and heard and held is not None:
                 remedies = ["nonce"]
@@ -231,7 +253,7 @@ class McpAuth(httpx2.Auth):
                 self._failures = (self._failures[0] + 1, error)
                 raise
 
-    async def _obtained(self, said: Challenge) -> SignedIn:
+    async def _obtained(self, said: Challenge, *, more: bool = True) -> SignedIn:
         kept = self._stored()
         async with line(self.url, self._verify) as http:
             found = await carry(http, target(self.url, said.metadata, self._choose))
@@ -241,7 +263,7 @@ class McpAuth(httpx2.Auth):
             order = Order(
                 http=http,
                 target=found,
-                scope=self._wanted(said, found, mine),
+                scope=self._wanted(said, found, mine if more else None),
                 proving=self._proving(key),
                 kept=None if mine is None else mine.client,
                 max_age=said.max_age,
@@ -292,17 +314,6 @@ class McpAuth(httpx2.Auth):
     def _choose(self, issuers: list[str]) -> str:
         return self._issuer if self._issuer in issuers else issuers[0]
 
-    async def _revoked(self, held: SignedIn) -> bool:
-        """Whether the server took it that the sign-in is over (RFC 7009)."""
-        async with line(self.url, self._verify) as http:
-            found = await carry(http, target(self.url, None, self._choose))
-            endpoint = found.server.revocation_endpoint
-            if found.server.issuer != held.issuer or endpoint is None:
-                return False
-            client = (self._way.client or held.client).at(found.server)
-            form = {"token": held.refresh or held.access}
-            return await carry(http, revoked(endpoint, found.server, client, form, self._clock()))
-
     def _stored(self) -> SignedIn | None:
         self._looked = True
         kept = self._storage.load()
@@ -315,7 +326,7 @@ class McpAuth(httpx2.Auth):
         return held
 
     def _proving(self, key: SigningKey | None) -> Proving:
-        return Proving(clock=self._clock, possession=self._possession, key=key)
+        return Proving(clock=self._clock, possession=self.possession, key=key)
 
     def _dressed(self, visit: _Visit, held: SignedIn | None) -> httpx2.Request:
         """The request with the token, and a proof that is good for once."""

@@ -5,11 +5,44 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from typing import Protocol
 
 import anyio
 
 from mcp_authz.client.door import SignInRefused
 from mcp_authz.client.granted import Granted
+from mcp_authz.client.possession import Possession
+from mcp_authz.client.trouble import Trouble
+
+
+class Purse(Protocol):
+    """Has the token that each message goes by, and knows what to do where it is not enough."""
+
+    @property
+    def possession(self) -> Possession:
+        """What proofs of the key are made with."""
+        ...
+
+    async def current(self) -> Granted:
+        """Return a token that is good for a while.
+
+        Raises:
+            Trouble, SignInRefused, NoAnswer: there is none.
+        """
+        ...
+
+    def drop(self, token: Granted, *, session: str | None = None) -> None:
+        """The token is not given out again."""
+        ...
+
+    def kept_out(self, why: str) -> Trouble:
+        """What to say when the gateway takes no token of these, and why it says that it does not."""
+        ...
+
+    def refused(self, trouble: Trouble) -> Trouble:
+        """What to say of a message that the gateway did not take."""
+        ...
+
 
 SignIn = Callable[[Mapping[str, str]], Awaitable[Granted]]
 

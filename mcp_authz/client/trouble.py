@@ -25,6 +25,7 @@ class Trouble(AuthzError):
         may_have_run: whether the call may have reached its tool.
         passed: the JSON-RPC error that the gateway itself answered, when there is one.
         refused: whether it was this very message that the gateway did not want, and another would pass.
+        scope: the scopes that it would have taken, where the token had too few.
     """
 
     code: ClassVar[str] = "unreachable"
@@ -38,6 +39,7 @@ class Trouble(AuthzError):
         may_have_run: bool = False,
         passed: Mapping[str, Any] | None = None,
         refused: bool = False,
+        scope: frozenset[str] = frozenset(),
     ) -> None:
         super().__init__(sentence)
         self.reason = reason
@@ -45,6 +47,7 @@ class Trouble(AuthzError):
         self.may_have_run = may_have_run
         self.passed = passed
         self.refused = refused
+        self.scope = scope
 
     @property
     def text(self) -> str:

@@ -12,7 +12,7 @@ import anyio
 import httpx2
 
 from mcp_authz.client import exchange
-from mcp_authz.client.asking import Applicant, now, own_session, redeemed
+from mcp_authz.client.asking import now
 from mcp_authz.client.door import NoAnswer, SignInRefused
 from mcp_authz.client.exchange import NonceWanted, NotSent, Response, Sending, SessionGone, Unauthorized
 from mcp_authz.client.granted import Granted
@@ -22,12 +22,9 @@ from mcp_authz.client.messages import Message, dump, modern_headers
 from mcp_authz.client.parameters import Parameters
 from mcp_authz.client.passing import as_passed
 from mcp_authz.client.place import Place, Reached
-from mcp_authz.client.possession import Possession
 from mcp_authz.client.signing import Signer
-from mcp_authz.client.talk import carry
-from mcp_authz.client.tokens import Tokens
+from mcp_authz.client.tokens import Purse
 from mcp_authz.client.trouble import ENVELOPE, UNAUTHENTICATED, Trouble
-from mcp_authz.errors import AuthzError
 from mcp_authz.rules.keys import PrivateKey
 
 Deliver = Callable[[bytes, Mapping[str, Any], McpSession | None], Awaitable[None]]
@@ -49,33 +46,15 @@ class Way:
 
 
 class Wire:
-    """One agent's way to one gateway.
+    """One client's way to one gateway, by the tokens in its purse.
 
     `on_session` hears of a session that was made anew, `on_change` of another identity or a gateway that is back.
     """
 
-    def __init__(
-        self,
-        place: Place,
-        agent: str,
-        key: Callable[[], PrivateKey],
-        *,
-        person: str | None = None,
-        session: str | None = None,
-        chain: Callable[[], str] | None = None,
-        fresh: Callable[[Reached], Awaitable[None]] | None = None,
-    ) -> None:
-        """With `chain` the agent works in the delegation that this signed chain gives it.
-
-        `fresh` may replace the key before each sign-in; `key` is what it is afterwards.
-        """
+    def __init__(self, place: Place, purse: Purse) -> None:
         self._place = place
-        self._agent = agent
-        self._key = key
-        self._chain = chain
-        self._fresh = fresh
-        self._possession = Possession()
-        self._tokens = Tokens(self._sign_in, person=person, session=session, redeems=chain is not None)
+        self._tokens = purse
+        self._possession = purse.possession
         self._opening = anyio.Lock()
         self._identity: tuple[str | None, str | None] | None = None
         self._lost = False
@@ -121,7 +100,7 @@ class Wire:
                 await self._made_good(error, way)
             except Trouble as trouble:
                 if trouble.reason != "broken":
-                    raise
+                    raise self._tokens.refused(trouble) from None
                 self._was_lost()
                 if message.method not in REPEATABLE or NotSent in failed:
                     raise
@@ -274,29 +253,6 @@ class Wire:
         except NoAnswer as error:
             self._was_lost()
             raise Trouble(f"{error}; call again when it is back, nothing has to be restarted") from None
-        except Trouble:
-            raise
-        except AuthzError as error:  # the key
-            raise Trouble(
-                f"agent `{self._agent}` cannot sign in: {error}; then call again",
-                reason="sign_in",
-                rpc_code=UNAUTHENTICATED,
-            ) from None
-
-    async def _sign_in(self, claims: Mapping[str, str]) -> Granted:
-        key = self._key()
-        chain = self._chain() if self._chain is not None and not claims else None
-        reached = await self._place.reach()
-        if self._fresh is not None:
-            await self._fresh(reached)
-            key = self._key()
-        who = Applicant(name=self._agent, key=key, door=reached.door, possession=self._possession, takes_unbound=True)
-        talk = own_session(who, claims, None) if chain is None else redeemed(who, chain, None)
-        try:
-            with anyio.fail_after(_SIGN_IN):
-                return await carry(reached.http, talk)
-        except TimeoutError:
-            raise NoAnswer(f"the gateway at {reached.door.issuer} does not answer") from None
 
     async def _made_good(self, error: Exception, way: Way) -> None:
         """What stood in the way is out of the way, as far as that is in our power."""
@@ -317,7 +273,7 @@ class Wire:
             case NonceWanted():
                 return Trouble("the gateway takes no proof of the agent's key, each time for want of another nonce")
             case Unauthorized():
-                return _kept_out(f"the gateway takes no token of agent `{self._agent}` ({error})", self._agent)
+                return self._tokens.kept_out(str(error))
             case SessionGone():
                 return Trouble("the gateway forgets each session at once; its log may say why")
         return Trouble("no gateway answers; call again when it is back, nothing has to be restarted")
@@ -333,11 +289,6 @@ class Wire:
             self.on_change()
 
 
-def _kept_out(why: str, agent: str) -> Trouble:
-    advice = f"ask the operator: `mcp-authz agent show {agent}` says whether it is enrolled, active and has this key"
-    return Trouble(f"{why}; {advice}", reason="sign_in", rpc_code=UNAUTHENTICATED)
-
-
 def _body(raw: bytes) -> Mapping[str, Any]:
     try:
         body = json.loads(raw)
@@ -349,8 +300,10 @@ def _body(raw: bytes) -> Mapping[str, Any]:
 
 
 def _signer(way: Way) -> Signer | None:
-    link = way.token.link
-    return None if link is None else Signer(key=way.token.key, link=link, resource=way.reached.resource)
+    link, key = way.token.link, way.token.key
+    if link is None or not isinstance(key, PrivateKey):
+        return None
+    return Signer(key=key, link=link, resource=way.reached.resource)
 
 
 async def _nothing(_: list[bytes]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from mcp_authz.client.agent_tokens import AgentTokens
 from mcp_authz.client.delegation import delegate
 from mcp_authz.client.door import Door
 from mcp_authz.client.messages import made, read
@@ -180,7 +181,7 @@ class Somewhere:
 
 async def asked(place: Somewhere) -> list[Mapping[str, Any]]:
     """What one call comes to."""
-    wire, heard = GatewayWire(place, "coder", lambda: KEY), list[Mapping[str, Any]]()
+    wire, heard = GatewayWire(place, AgentTokens(place, "coder", lambda: KEY)), list[Mapping[str, Any]]()
 
     async def deliver(_: bytes, body: Mapping[str, Any], __: Any) -> None:
         heard.append(body)
