@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.hashes import SHA256
 from joserfc.jwk import ECKey, Key, OKPKey
 
 from mcp_authz.errors import SignatureRefused
@@ -77,6 +79,13 @@ def test_a_public_key_is_nobodys_secret(alg: str, form: str) -> None:
 )
 def test_a_key_signs_by_no_other_algorithm_than_its_own(key: Key, alg: str) -> None:
     assert not believed(signed(CLAIMS, key=key, alg=alg))
+
+
+@pytest.mark.parametrize(("alg", "accepted"), [("RS256", True), ("PS256", False), ("ES256", False), ("EdDSA", False)])
+def test_a_right_signature_under_the_name_of_another_algorithm_does_not_count(alg: str, accepted: bool) -> None:
+    text = by_hand({"alg": alg}).removesuffix(".")
+    signature = RSA.get_op_key("sign").sign(text.encode(), PKCS1v15(), SHA256())  # of RS256, whatever the header says
+    assert believed(f"{text}.{b64url(signature)}") is accepted
 
 
 @pytest.mark.parametrize("alg", ["RS256", "PS256", "ES256", "EdDSA", "Ed25519"])
