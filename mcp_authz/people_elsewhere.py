@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from shlex import quote
 from typing import Any, Final
 
 from mcp_authz.agents import person_name
@@ -122,7 +123,7 @@ class PeopleElsewhere:
     def _how_to_link(self, name: str, vouched: Vouched) -> str:
         return (
             "whoever runs this gateway can run: mcp-authz user link "
-            f"{name} --issuer {self._provider.issuer} --subject {visible(vouched.subject)}"
+            f"{name} --issuer {quote(self._provider.issuer)} --subject {quote(visible(vouched.subject))}"
         )
 
     def _mapped(self, vouched: Vouched) -> frozenset[str]:

@@ -30,6 +30,7 @@ async def lied_to(directory: Path, **more: Any) -> AsyncIterator[tuple[World, Li
     secret.chmod(0o600)
     with lying_provider() as liar:
         provider = {"issuer": liar.issuer, "client_id": "gateway", "client_secret_file": str(secret), **more}
+        provider = {name: value for name, value in provider.items() if value is not None}
         async with world(directory, servers={}, sign_in={"provider": provider}) as w:
             yield w, liar
 
@@ -139,6 +140,15 @@ async def test_a_token_that_is_not_for_us_now_proves_nothing(tmp_path: Path, mon
         assert (await mallory.get(liar.comes_back(await leave(mallory)))).status_code == 200, "the truth is enough"
         (_, form) = liar.asked[-1]
         assert len(form["code_verifier"][0]) >= 43
+
+
+async def test_a_provider_may_change_its_keys_and_a_client_may_be_without_a_secret(tmp_path: Path) -> None:
+    async with lied_to(tmp_path, client_secret_file=None) as (w, liar), visit(w) as alice:
+        assert (await alice.get(liar.comes_back(await leave(alice)))).status_code == 200
+        liar.key, liar.header = ECKey.generate_key("P-256", {"kid": "2"}), {"alg": "ES256", "kid": "2"}
+        assert (await alice.get(liar.comes_back(await leave(alice)))).status_code == 200
+        (_, form) = liar.asked[-1]
+        assert form["client_id"] == ["gateway"] and "client_secret" not in form
 
 
 @pytest.mark.parametrize(
