@@ -9,7 +9,7 @@ import pytest
 from mcp_authz.model import HoldState
 from mcp_authz.revocation import Revocation
 from tests.web.asking import agree, asks, client, grants, question
-from tests.web.authenticator import visiting
+from tests.web.authenticator import visit, visiting
 from tests.web.elsewhere import employee, house
 from tests.world import OPERATOR, world
 
@@ -123,3 +123,16 @@ async def test_whoever_signs_in_as_somebody_else_with_the_provider_answers_nothi
             answer = await bob.post(f"/holds/{call.hold}/approve-signed-in", {"reason": "", "half": half})
             assert answer.status_code == 404
         assert (await w.store.hold(call.hold)).state is HoldState.PENDING
+
+
+async def test_a_consent_is_finished_in_the_browser_that_it_was_begun_in(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.person("alice")
+        query = asks(await client(w), scope="pr:read")
+        async with visiting(w, "alice") as alice, visit(w) as stolen:
+            stolen.passkey = alice.passkey
+            assert (await stolen.sign_in()).status_code == 200
+            nonce, options = await question(stolen, query, ["pr:read:*:*"])
+            body = {"nonce": nonce, "answer": alice.passkey.show(options, alice.origin)}
+            assert (await alice.post("/authorize/agree", body)).status_code == 409
+        assert await grants(w) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -171,4 +172,17 @@ async def test_a_scope_that_left_the_catalogue_meanwhile_is_not_agreed_to(tmp_pa
             w.running.catalog._by_name = {}  # its server lists nothing any more
             answered = await alice.post("/authorize/agree", {"nonce": nonce, "answer": shown})
             assert answered.status_code == 400 and "open the page again" in answered.text
+        assert await grants(w) == []
+
+
+async def test_a_client_that_calls_itself_otherwise_meanwhile_is_asked_about_again(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.person("alice")
+        by = await client(w)
+        async with visiting(w, "alice") as alice:
+            nonce, options = await question(alice, asks(by, scope=READ), [READ])
+            await w.store.update_client(replace(by, name="Claude"), None)
+            body = {"nonce": nonce, "answer": alice.passkey.show(options, alice.origin)}
+            answered = await alice.post("/authorize/agree", body)
+            assert answered.status_code == 409 and "has changed" in answered.text
         assert await grants(w) == []
