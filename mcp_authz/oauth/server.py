@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -34,20 +34,18 @@ from mcp_authz.oauth.form import read_form
 from mcp_authz.oauth.grants import ClientCredentials
 from mcp_authz.oauth.introspection import INTROSPECTION, IntrospectionEndpoint
 from mcp_authz.oauth.issuing import Issuer
+from mcp_authz.oauth.metadata import resource_metadata, server_metadata
 from mcp_authz.oauth.refresh import RefreshGrant
 from mcp_authz.oauth.refusal import Refusal, counting
 from mcp_authz.oauth.registration import Registration
 from mcp_authz.oauth.revocation import REVOCATION, RevocationEndpoint
-from mcp_authz.oauth.software import ALGORITHMS, CONFIDENTIAL_METHODS, SOFTWARE_METHODS, Known, SoftwareDoor
-from mcp_authz.oauth.token_types import TOKEN_EXCHANGE
+from mcp_authz.oauth.software import Known, SoftwareDoor
 from mcp_authz.principals import ClientId
 from mcp_authz.protocol.throttle import Throttle
 from mcp_authz.redeeming import Chains
 from mcp_authz.renewing import Renewals
-from mcp_authz.rules import dpop
 from mcp_authz.rules.dpop import Nonces
 from mcp_authz.rules.strict_json import dump
-from mcp_authz.rules.token import MINIMAL_SCOPE
 from mcp_authz.sessions import Sessions
 from mcp_authz.step_ups import StepUps
 from mcp_authz.store.ports import Clock, Store
@@ -135,36 +133,12 @@ class OAuthServer:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """The metadata of this authorization server (RFC 8414 section 2).
-
-        Stock clients refuse metadata without `authorization_endpoint`, also when they never go there.
-        """
-        return {
-            "issuer": self._issuer,
-            "authorization_endpoint": f"{self._issuer}/authorize",
-            "token_endpoint": f"{self._issuer}/token",
-            "revocation_endpoint": f"{self._issuer}/revoke",
-            "jwks_uri": f"{self._issuer}/jwks.json",
-            "introspection_endpoint": f"{self._issuer}/introspect",
-            "scopes_supported": [MINIMAL_SCOPE],  # the rest is asked for when a call needs it
-            "response_types_supported": ["code"],
-            "response_modes_supported": ["query"],
-            "code_challenge_methods_supported": ["S256"],
-            "authorization_response_iss_parameter_supported": True,  # RFC 9207 section 3
-            "grant_types_supported": [
-                "authorization_code",
-                "refresh_token",
-                "client_credentials",
-                TOKEN_EXCHANGE,
-                *([] if self._enterprise is None else [GRANT_TYPE]),
-            ],
-            **_authentication("token", SOFTWARE_METHODS),
-            **_authentication("revocation", SOFTWARE_METHODS),
-            **_authentication("introspection", CONFIDENTIAL_METHODS),
-            "dpop_signing_alg_values_supported": list(dpop.ALGORITHMS),  # RFC 9449 section 5.1
-            **self._becoming_known(),
-            **({} if self._enterprise is None else {"authorization_grant_profiles_supported": [PROFILE]}),
-        }
+        """The metadata of this authorization server (RFC 8414)."""
+        said = server_metadata(self._issuer)
+        if self._enterprise is not None:
+            said["grant_types_supported"].append(GRANT_TYPE)
+            said["authorization_grant_profiles_supported"] = [PROFILE]
+        return {**said, **self._becoming_known()}
 
     def _becoming_known(self) -> dict[str, Any]:
         """How a client becomes known that nobody registered."""
@@ -175,15 +149,8 @@ class OAuthServer:
 
     @property
     def resource_metadata(self) -> dict[str, Any]:
-        """The metadata of the protected resource (RFC 9728 section 2)."""
-        return {
-            "resource": self._resource,
-            "authorization_servers": [self._issuer],
-            "scopes_supported": [MINIMAL_SCOPE],
-            "bearer_methods_supported": ["header"],
-            "dpop_signing_alg_values_supported": list(dpop.ALGORITHMS),
-            "dpop_bound_access_tokens_required": False,  # a tool may need one all the same
-        }
+        """The metadata of the protected resource (RFC 9728)."""
+        return resource_metadata(self._issuer, self._resource)
 
     @property
     def jwks(self) -> dict[str, Any]:
@@ -267,14 +234,6 @@ def oauth_routes(server: OAuthServer) -> list[Route]:
         *server.agents.routes(base),
         *([] if server.registration is None else server.registration.routes(base)),
     ]
-
-
-def _authentication(endpoint: str, methods: Sequence[str]) -> dict[str, Any]:
-    """How clients authenticate at an endpoint, as the metadata says it."""
-    return {
-        f"{endpoint}_endpoint_auth_methods_supported": list(methods),
-        f"{endpoint}_endpoint_auth_signing_alg_values_supported": list(ALGORITHMS),
-    }
 
 
 def _static(path: str, body: dict[str, Any]) -> Route:
