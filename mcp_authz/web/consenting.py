@@ -14,11 +14,12 @@ from mcp_authz import limits
 from mcp_authz.accounts import PASSKEY_AMR, Accounts
 from mcp_authz.consent import Asking, Consents, Question, SentBack
 from mcp_authz.consent import SignInAgain as StaleSignIn
-from mcp_authz.errors import Conflict, InputError
+from mcp_authz.errors import Conflict, InputError, NotFound
 from mcp_authz.passkey import SignIn
 from mcp_authz.principals import Authentication
 from mcp_authz.rules.agreement import Agreement, consent_challenge
 from mcp_authz.rules.authorization_request import answer_url, read_target
+from mcp_authz.rules.display import visible
 from mcp_authz.rules.keys import b64url, unb64url
 from mcp_authz.rules.scope import Scope
 from mcp_authz.store.ports import Clock, Store
@@ -79,12 +80,15 @@ class Consenting:
         """What a client asks for, as a page; or the way back to it, where there is nothing to ask."""
         query = _query(request)
         visitor = await self._visitor(request, query)
-        read = await self._consents.read(query)
+        try:
+            read = await self._consents.read(query)
+        except (InputError, NotFound) as error:
+            return self._unreadable(error, visitor)
         if isinstance(read, SentBack):
             return self._sent_back(read, visitor)
         if visitor is None:
             return self._stranger(request, read)
-        if (url := await self._consents.remembered(read, visitor.sign_in)) is not None:
+        if _is_looked_at(request) and (url := await self._consents.remembered(read, visitor.sign_in)) is not None:
             return RedirectResponse(url, 303)
         try:
             question = await self._asked(read, visitor)
@@ -163,6 +167,12 @@ class Consenting:
         shown = facts.sent_back(sent)
         return page("sent_back", 400, now=self._clock(), person=person, **shown)
 
+    def _unreadable(self, error: InputError | NotFound, visitor: Visitor | None) -> Response:
+        """What is wrong, for the person alone: nobody knows where else that could be said."""
+        status = 404 if isinstance(error, NotFound) else 400
+        person = None if visitor is None else visitor.person.name
+        return page("unreadable", status, now=self._clock(), person=person, says=visible(str(error)))
+
     def _error(self, asking: Asking, error: str) -> Response:
         return RedirectResponse(self._error_url(asking, error), 303)
 
@@ -238,6 +248,11 @@ class Consenting:
 def _query(request: Request) -> str:
     query: bytes = request.scope["query_string"]
     return query.decode("latin-1")  # what is not ASCII is refused by whoever reads it
+
+
+def _is_looked_at(request: Request) -> bool:
+    """Whether a browser shows the answer as a page: what another page loads in passing makes nothing."""
+    return request.method == "GET" and request.headers.get("sec-fetch-dest", "document") == "document"
 
 
 def _next(url: str) -> JSONResponse:

@@ -58,6 +58,11 @@ async def test_a_client_that_proves_who_it_is_goes_on_at_once_but_never_wider_or
             first, second = await grants(w)
             assert second.scope == first.scope and second.expires_at == first.expires_at
 
+            query = asks(by, scope=READ)
+            for dest in ("image", "iframe", "script", "empty"):  # what another page loads in passing
+                assert (await alice.get(f"/authorize?{query}", sec_fetch_dest=dest)).status_code == 200
+            assert (await alice.http.head(f"{alice.origin}/authorize?{query}")).status_code == 200
+
             for wider in (DEPLOY, f"{READ} {DEPLOY}"):
                 assert (await alice.get(f"/authorize?{asks(by, scope=wider)}")).status_code == 200
             for asked in ({"prompt": "consent"}, {"prompt": "login"}, {"max_age": "600"}):
