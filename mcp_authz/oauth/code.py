@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 from authlib.oauth2.rfc6749.grants import AuthorizationCodeGrant  # type: ignore[import-untyped]
 from authlib.oauth2.rfc7636 import CodeChallenge  # type: ignore[import-untyped]
@@ -12,7 +12,7 @@ from authlib.oauth2.rfc7636 import CodeChallenge  # type: ignore[import-untyped]
 from mcp_authz.authorization import AuthorizationCode, RegisteredClient
 from mcp_authz.errors import TokenRefused
 from mcp_authz.oauth.client import Client
-from mcp_authz.oauth.core import Core
+from mcp_authz.oauth.core import Core, Posted
 from mcp_authz.oauth.form import Form
 from mcp_authz.oauth.grants import require_resource
 from mcp_authz.oauth.issuing import Answer
@@ -88,51 +88,35 @@ class CodeGrant(AuthorizationCodeGrant):  # type: ignore[misc]
         """The token response."""
         core: Core = self.server
         core.spend_proof(self.request)
-        body = core.ask(
-            _redeem,
-            core,
-            self.request.client,
-            self.request.authorization_code.code,
-            self.request.posted.form,
-            _of(self.request),
-        )
+        sent, shown = self.request, self.request.authorization_code
+        body = core.ask(_redeem, core, sent.client, shown.code, sent.posted, sent.confirmation)
         return 200, body, self.TOKEN_RESPONSE_HEADER
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Sent:
-    """What came with the request beside its form."""
-
-    shown: Thumbprint | None  # the key of its DPoP proof
-    peer: str
-
-
-def _of(request: Any) -> _Sent:
-    return _Sent(shown=request.confirmation, peer=request.posted.peer)
-
-
-async def _redeem(core: Core, client: Client | Software, code: AuthorizationCode, form: Form, sent: _Sent) -> Answer:
-    registered = await _registered(core, client, code)
+async def _redeem(
+    core: Core, client: Client | Software, code: AuthorizationCode, posted: Posted, shown: Thumbprint | None
+) -> Answer:
+    registered, form = await _registered(core, client, code), posted.form
     agent = await core.issuer.store.agent(code.agent)
     if agent is None:
         raise Refusal("invalid_grant", _AGAIN, kind="no such agent")
-    actor = None if agent.client is not None else await _actor(core, client, agent, form, sent.shown)
+    actor = None if agent.client is not None else await _actor(core, client, agent, form, shown)
     if actor is None and ("actor_token" in form or "actor_token_type" in form):
         raise Refusal("invalid_request", "the code names no other actor; leave out actor_token")
     try:
-        got = await core.renewals.redeem(code, registered, shown=sent.shown, peer=sent.peer)
+        got = await core.renewals.redeem(code, registered, shown=shown, peer=posted.peer)
     except UsedTwice as error:
         raise Refusal("invalid_grant", _AGAIN, kind="code used twice", reason=str(error), recorded=True) from None
     except GrantRefused as error:
         raise Refusal("invalid_grant", _AGAIN, kind="code", reason=str(error)) from None
     if actor is None:
-        return await core.issuer.renewed(registered, got, code.scope, sent.peer, confirmation=sent.shown)
+        return await core.issuer.renewed(registered, got, code.scope, posted.peer, confirmation=shown)
     return await core.issuer.access_token(
         replace(actor, agent=got.agent),
         code.scope,
         (got.session, got.link),
-        sent.peer,
-        confirmation=sent.shown,
+        posted.peer,
+        confirmation=shown,
         grant=got.grant,
     )
 
