@@ -96,6 +96,7 @@ async def test_another_providers_answer_is_not_taken_for_ours(tmp_path: Path) ->
 LIES: list[dict[str, Any]] = [
     {"claims": {"iss": "https://evil.example"}},
     {"claims": {"aud": "another-client"}},
+    {"claims": {"aud": "another-client", "azp": "gateway"}},
     {"claims": {"aud": []}},
     {"claims": {"aud": ["gateway", "another-client"]}},
     {"claims": {"aud": ["gateway", "another-client"], "azp": "another-client"}},

@@ -74,7 +74,7 @@ async def test_the_same_subject_or_name_at_another_provider_is_somebody_else(tmp
 
 
 @pytest.mark.parametrize(
-    ("subject", "shown"), [("1\x1b[2J", "'1\\u{1b}[2J'"), ("1; rm -rf ~", "'1; rm -rf ~'"), ("$(id)", "'$(id)'")]
+    ("subject", "shown"), [("1\x1b[2J", "'1\\u{001b}[2J'"), ("1; rm -rf ~", "'1; rm -rf ~'"), ("$(id)", "'$(id)'")]
 )
 async def test_the_command_that_is_shown_can_be_pasted_whatever_the_subject_is(
     tmp_path: Path, subject: str, shown: str
