@@ -75,6 +75,7 @@ class IdentityProvider:
     """(its client, audience) -> how the audience knows the client (`client_id`), and for what (`scope`)."""
     fetched: int = 0
     is_down: bool = False
+    jwks_uri: Any = ""  # what its metadata says instead of the truth
 
     def id_token(self, sub: str, client: str, **claims: Any) -> str:
         """What the client got when the person signed in to it."""
@@ -127,7 +128,8 @@ class IdentityProvider:
 
     async def metadata(self, _: Request) -> Response:
         """Where the rest is."""
-        return JSONResponse({"issuer": self.issuer, "jwks_uri": f"{self.issuer}/keys"})
+        where = f"{self.issuer}/keys" if self.jwks_uri == "" else self.jwks_uri
+        return JSONResponse({"issuer": self.issuer, "jwks_uri": where})
 
     async def assertion(self, sub: str, client: str, audience: str, resource: str | None = None) -> str:
         """What the client gets for the person by token exchange, over HTTP."""

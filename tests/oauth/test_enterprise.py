@@ -64,6 +64,16 @@ async def test_the_token_endpoint_gives_a_short_token_and_nothing_to_renew_it_wi
         assert (await c.list_pull_requests(body["access_token"])).status_code == 200
 
 
+async def test_a_client_signs_out_and_the_next_assertion_lets_it_in_again(tmp_path: Path) -> None:
+    async with company(tmp_path) as c:
+        token = await c.token()
+        form = {"token": token, "client_id": c.client.id, "client_secret": c.secret}
+        async with httpx2.AsyncClient() as http:
+            assert (await http.post(f"{c.issuer}/revoke", data=form)).status_code == 200
+        assert (await c.list_pull_requests(token)).status_code == 401
+        assert (await c.list_pull_requests(await c.token())).status_code == 200
+
+
 async def test_a_token_is_bound_to_the_key_that_the_client_shows(tmp_path: Path) -> None:
     async with company(tmp_path) as c:
         key = PrivateKey.generate()
