@@ -1,4 +1,4 @@
-"""ES256 signatures (RFC 7518 section 3.4) by keys that a proof shows; a door to cryptography.
+"""ES256 signatures (RFC 7518 section 3.4) by keys that a proof shows or a provider publishes; a door to cryptography.
 
 No key of this installation is of this kind. Browsers and stock clients prove possession of one (`rules.dpop`), where
 Ed25519 is not to be had. The library is loaded when the first one comes: who only makes proofs goes without.
