@@ -12,7 +12,9 @@ HOME: Final = "/holds"
 _PAGES: Final = ("holds", "passkeys", "access", "authorize")
 
 # One spelling each: browsers take a backslash for a slash, drop line breaks, and read `//` as another host.
-_OURS: Final = re.compile(rf"/(?:{'|'.join(_PAGES)})(?:/[A-Za-z0-9._~%-]+)*(?:\?[A-Za-z0-9._~%!$&'()*+,;=:@/?-]*)?")
+_QUERY: Final = "[!-~]*"  # printable ASCII without blanks
+_NEVER: Final = frozenset('"\\<>#')
+_OURS: Final = re.compile(rf"/(?:{'|'.join(_PAGES)})(?:/[A-Za-z0-9._~%-]+)*(?:\?{_QUERY})?")
 
 
 def next_page(text: str) -> str:
@@ -25,6 +27,10 @@ def next_page(text: str) -> str:
         return HOME
     if len(text) > limits.NEXT_PAGE:
         raise InputError(f"the address of this page is too long to come back to; sign in at {HOME}, then open it again")
-    if not _OURS.fullmatch(text) or any(part in {".", ".."} for part in text.partition("?")[0].split("/")):
+    if (
+        not _OURS.fullmatch(text)
+        or set(text) & _NEVER
+        or any(part in {".", ".."} for part in text.partition("?")[0].split("/"))
+    ):
         raise InputError("there is no such page here to come back to")
     return text

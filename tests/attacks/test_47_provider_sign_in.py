@@ -183,14 +183,26 @@ async def test_what_a_provider_says_of_itself_sets_nothing_else(tmp_path: Path) 
     "elsewhere",
     [
         "https://evil.example/", "//evil.example/", "/\\evil.example", "\\\\evil.example", "/holds\\..", "/holds/../..",
-        "javascript:alert(1)", "/holds\n//evil.example", " /holds", "/holds#x", "/nowhere", "/token", "holds",
-        "/holds//x", "/static/page.js", "/sign-in/callback?code=x", "/%2f%2fevil.example", "/holds" + "x" * 4096,
-        "/holds?" + "x" * 4096,
+        "javascript:alert(1)", "/holds\n//evil.example", " /holds", "/holds#x", "/holds?a#b", '/holds?"><b>', "/nowhere",
+        "/token", "holds", "/holds//x", "/static/page.js", "/sign-in/callback?code=x", "/%2f%2fevil.example",
+        "/holds" + "x" * 4096, "/holds?" + "x" * 4096,
     ],
 )  # fmt: skip
 def test_nobody_is_sent_elsewhere_after_signing_in(elsewhere: str) -> None:
     with pytest.raises(InputError):
         next_page(elsewhere)
+
+
+def test_every_page_of_ours_can_be_come_back_to_with_whatever_a_client_put_into_its_query() -> None:
+    for ours in (
+        "/holds",
+        "/holds/h_4kq",
+        "/passkeys",
+        "/access",
+        "/authorize?state={a|b}&redirect_uri=http://[::1]:7/x",
+    ):
+        assert next_page(ours) == ours
+    assert next_page("") == next_page("/") == "/holds"
 
 
 async def test_a_next_page_that_is_none_of_ours_begins_no_sign_in(tmp_path: Path) -> None:
