@@ -183,7 +183,8 @@ async def test_what_a_provider_says_of_itself_sets_nothing_else(tmp_path: Path) 
     "elsewhere",
     [
         "https://evil.example/", "//evil.example/", "/\\evil.example", "\\\\evil.example", "/holds\\..", "/holds/../..",
-        "javascript:alert(1)", "/holds\n//evil.example", " /holds", "/holds#x", "/holds?a#b", '/holds?"><b>', "/nowhere",
+        "javascript:alert(1)", "/holds\n//evil.example", " /holds", "/holds#x", "/holds?a#b",
+        '/holds?"><b>', "/nowhere",
         "/token", "holds", "/holds//x", "/static/page.js", "/sign-in/callback?code=x", "/%2f%2fevil.example",
         "/holds" + "x" * 4096, "/holds?" + "x" * 4096,
     ],
