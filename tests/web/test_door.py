@@ -61,7 +61,7 @@ async def test_every_answer_carries_the_headers_that_keep_others_out(tmp_path: P
             assert_guarded(await stranger.post("/sign-in", {}, origin="https://evil.example"))
             assert_guarded(await stranger.post("/sign-in/question", {}))
         async with visiting(w, "alice") as alice:
-            for path in ("/", "/holds", "/holds/h_1", "/passkeys", "/sign-in"):
+            for path in ("/", "/holds", "/holds/h_1", "/passkeys", "/sign-in", "/access", "/authorize", "/authorize/x"):
                 assert_guarded(await alice.get(path))
 
 
@@ -69,7 +69,7 @@ async def test_a_page_has_no_script_or_style_of_its_own_and_nothing_from_elsewhe
     async with world(tmp_path, servers={}) as w:
         await settle(w)
         async with visiting(w, "alice") as alice:
-            for path in ("/holds", "/passkeys"):
+            for path in ("/holds", "/passkeys", "/access", "/authorize"):
                 page = (await alice.get(path)).text
                 assert "<style" not in page and " style=" not in page and " onclick" not in page
                 assert page.count("<script") == 1 and '<script type="module" src="/static/page.js">' in page

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.web.asking import asks, client
 from tests.web.browser import browsers, link, person, signed_in
 from tests.world import World, world
 
@@ -52,7 +53,8 @@ async def settle(w: World) -> list[str]:
     await w.call(coder, "acme__deploy", **DEPLOY)
     waits = await w.call(coder, "acme__deploy", **LONG)
     assert waits.is_held, waits.text
-    return ["/holds", *(f"/holds/{call.hold}" for call in (denied, done, waits)), "/passkeys", "/holds/h_none"]
+    more = ["/access", f"/authorize?{asks(await client(w))}"]
+    return ["/holds", *(f"/holds/{call.hold}" for call in (denied, done, waits)), "/passkeys", "/holds/h_none", *more]
 
 
 async def overflow(page: Any) -> int:
