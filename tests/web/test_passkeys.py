@@ -21,7 +21,7 @@ from mcp_authz.errors import Conflict, SignatureRefused
 from mcp_authz.model import Assurance, HoldState
 from mcp_authz.principals import PersonName
 from mcp_authz.rules import jose
-from mcp_authz.rules.keys import PublicKey, b64url, unb64url
+from mcp_authz.rules.keys import PrivateKey, PublicKey, b64url, unb64url
 from mcp_authz.rules.verdict import TYP, PasskeyProof, approval_challenge
 from tests.web.authenticator import PRESENT, VERIFIED, Visit, client_data, visit, visiting
 from tests.world import OPERATOR, World, world
@@ -279,7 +279,7 @@ async def test_an_approval_can_be_verified_later_from_its_statement_and_the_pass
         (verdict,) = held.verdicts
 
         seed = await w.store.secret("verdict-key", lambda: b"")
-        gateway = jose.PrivateKey.from_seed(seed).public
+        gateway = PrivateKey.from_seed(seed).public
         claims = jose.read(verdict.statement).verify(PublicKey.from_raw(gateway.raw), typ=TYP)
         proof = claims["proof"]
         data, told = unb64url(proof["authenticator_data"]), unb64url(proof["client_data"])
