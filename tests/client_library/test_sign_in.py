@@ -92,6 +92,14 @@ async def test_a_secret_is_shown_to_the_server_that_it_is_of_and_to_no_other(kno
         assert "/token" not in [path for path, _, _ in other.server.heard]
 
 
+async def test_a_client_that_another_server_knows_is_nobody_here() -> None:
+    with issuing() as here, tools(here.server.origin) as mcp:
+        client = Client(id="desk", issuer="https://as.example.com")
+        with pytest.raises(SignInRefused, match="is known to `https://as.example.com`"):
+            await called(PersonAuth(mcp.url, redirect=Obliging(), client=client), mcp.url)
+        assert not here.server.forms("/token")
+
+
 @pytest.mark.parametrize(
     ("said", "why"),
     [
@@ -140,12 +148,7 @@ async def test_the_receiver_takes_the_answer_with_its_own_state_and_nothing_else
     async with Loopback(show=shown.append, seconds=10).waiting() as waiting, httpx2.AsyncClient() as http:
 
         async def visit() -> None:
-            for path in (
-                "?code=stolen&state=guessed",
-                "?code=stolen",
-                "/x?code=1&state=right",
-                "?code=good&state=right",
-            ):
+            for path in (*wrong, "?code=good&state=right"):
                 answer = await http.get(f"{waiting.uri}{path}")
                 pages.append((answer.status_code, answer.text))
 
