@@ -141,6 +141,24 @@ async def settle(w: World, cursor: Any) -> list[str]:
     ]
 
 
+async def assert_named(page: Any, path: str) -> None:
+    """Everything that is pressed has a name, what describes it is there, and headings come in order."""
+    nameless = await page.evaluate(
+        """() => [...document.querySelectorAll("a, button, input, select, summary")]
+            .filter((one) => !(one.labels?.length || one.textContent.trim())).map((one) => one.outerHTML)"""
+    )
+    ids = await page.evaluate("() => [...document.querySelectorAll('[id]')].map((one) => one.id)")
+    told = await page.evaluate(
+        """() => [...document.querySelectorAll("[aria-describedby]")]
+            .flatMap((one) => one.getAttribute("aria-describedby").split(" "))"""
+    )
+    levels = await page.evaluate(
+        "() => [...document.querySelectorAll('h1, h2, h3')].map((one) => Number(one.tagName[1]))"
+    )
+    assert not nameless and levels[0] == 1 and levels.count(1) == 1, (path, nameless, levels)
+    assert len(ids) == len(set(ids)) and set(told) <= set(ids), path
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_the_pages_fit_a_small_screen_and_can_be_read(tmp_path: Path, scheme: str) -> None:
     async with world(tmp_path) as w, browsers() as browser:
@@ -155,6 +173,7 @@ async def test_the_pages_fit_a_small_screen_and_can_be_read(tmp_path: Path, sche
             await alice.page.locator("h1").wait_for()
             assert await overflow(alice.page) == 0, path
             assert await alice.page.evaluate(CONTRAST) == [], path
+            await assert_named(alice.page, path)
 
 
 async def test_a_person_agrees_by_keyboard_alone_and_is_told_when_the_answer_went_to_an_application(
@@ -216,29 +235,3 @@ async def test_a_client_that_wants_no_page_is_told_whether_somebody_is_signed_in
                 await them.page.get_by_role("heading", name="Signed in").wait_for()
                 expected = "interaction_required" if name == "alice" else "login_required"
                 assert callback.heard[0]["error"] == expected
-
-
-async def test_everything_that_is_pressed_has_a_name_and_headings_come_in_order(tmp_path: Path) -> None:
-    async with world(tmp_path) as w, browsers() as browser:
-        await w.person("alice")
-        cursor = await client(w)
-        paths = await settle(w, cursor)
-        await Accounts(w.store, w.clock).revoke_passkeys(PersonName("alice"), by=OPERATOR)
-        alice = await signed_in(browser, w, "alice")
-        for path in paths:
-            await alice.page.goto(f"{w.config.public_url}{path}")
-            await alice.page.locator("h1").wait_for()
-            nameless = await alice.page.evaluate(
-                """() => [...document.querySelectorAll("a, button, input, select, summary")]
-                    .filter((one) => !(one.labels?.length || one.textContent.trim())).map((one) => one.outerHTML)"""
-            )
-            ids = await alice.page.evaluate("() => [...document.querySelectorAll('[id]')].map((one) => one.id)")
-            told = await alice.page.evaluate(
-                """() => [...document.querySelectorAll("[aria-describedby]")]
-                    .flatMap((one) => one.getAttribute("aria-describedby").split(" "))"""
-            )
-            levels = await alice.page.evaluate(
-                "() => [...document.querySelectorAll('h1, h2, h3')].map((one) => Number(one.tagName[1]))"
-            )
-            assert not nameless and levels[0] == 1 and levels.count(1) == 1, (path, nameless, levels)
-            assert len(ids) == len(set(ids)) and set(told) <= set(ids), path
