@@ -95,7 +95,7 @@ async def test_a_secret_is_shown_to_the_server_that_it_is_of_and_to_no_other(kno
 async def test_a_client_that_another_server_knows_is_nobody_here() -> None:
     with issuing() as here, tools(here.server.origin) as mcp:
         client = Client(id="desk", issuer="https://as.example.com")
-        with pytest.raises(SignInRefused, match="is known to `https://as.example.com`"):
+        with pytest.raises(SignInRefused, match=r"is known to `https://as\.example\.com`"):
             await called(PersonAuth(mcp.url, redirect=Obliging(), client=client), mcp.url)
         assert not here.server.forms("/token")
 
