@@ -52,11 +52,14 @@ class Offered:
 
 
 def everything(tools: Iterable[Tool]) -> frozenset[Scope]:
-    """Return the scopes that cover every call of these tools; those of a server as one where they are too many."""
+    """Return the scopes that the calls of these tools need; those of a server as one where they are too many.
+
+    One that another covers stays beside it: whoever agrees to reading need not agree to all.
+    """
     found = {widest(template) for tool in tools for template in tool.classification.scopes}
     if len(found) > limits.SCOPES_OFFERED:
         found = {Scope(scope.partition(":")[0]) for scope in found}
-    return frozenset(scope for scope in found if not any(covers(other, scope) for other in found - {scope}))
+    return frozenset(found)
 
 
 def widest(template: ScopeTemplate) -> Scope:

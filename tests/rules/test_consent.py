@@ -50,8 +50,10 @@ def test_everything_covers_each_call_of_each_tool_and_names_arguments_by_a_star(
     assert widest(ScopeTemplate.parse("pr:{owner}:x")) == "pr:*:x"
 
 
-def test_a_scope_that_another_covers_is_not_offered_beside_it() -> None:
-    assert everything([tool("a", READ, "files"), tool("b", WRITE, "files:write")]) == parse_scopes("files")
+def test_a_scope_that_another_covers_can_be_agreed_to_alone() -> None:
+    assert everything([tool("a", READ, "deploy:read"), tool("b", DESTROY, "deploy:{environment}")]) == parse_scopes(
+        "deploy:read deploy:*"
+    )
 
 
 def test_very_many_scopes_are_put_together_by_server() -> None:
