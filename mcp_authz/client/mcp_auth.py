@@ -18,7 +18,7 @@ from mcp_authz.client.asking import Clock, now
 from mcp_authz.client.authorization_server import Target, target
 from mcp_authz.client.challenge import Challenge, explained, read_challenge
 from mcp_authz.client.discovery import safe_url
-from mcp_authz.client.door import SignInRefused
+from mcp_authz.client.door import NoAnswer, SignInRefused
 from mcp_authz.client.possession import USE_NONCE, Possession
 from mcp_authz.client.signed_in import Memory, SignedIn, Storage, key_for
 from mcp_authz.client.talk import carry, line
@@ -29,6 +29,7 @@ from mcp_authz.errors import AuthzError, InputError
 if TYPE_CHECKING:
     from mcp_authz.rules.jose import SigningKey
 
+_OVER: Final = frozenset({"invalid_grant", "invalid_client", "unauthorized_client"})  # what no repetition changes
 _STEPS: Final = 2  # how often one request may ask for more scopes
 
 
@@ -148,7 +149,7 @@ class McpAuth(httpx2.Auth):
             yield request
             return
         visit = _Visit(request=request, body=await request.aread())
-        held = await self._ready()
+        held = await self._before()
         while True:
             response = yield self._dressed(visit, held)
             said = read_challenge(response)
@@ -170,6 +171,13 @@ class McpAuth(httpx2.Auth):
             InputError: always; a thread that waits for a person waits long.
         """
         raise InputError("signing in needs an httpx2.AsyncClient")
+
+    async def _before(self) -> SignedIn | None:
+        """What the request is tried with; where it cannot be renewed now, the refusal of the old one says more."""
+        try:
+            return await self._ready()
+        except (SignInRefused, NoAnswer):
+            return self._held
 
     def _remedy(self, visit: _Visit, held: SignedIn | None, response: httpx2.Response, said: Challenge) -> str | None:
         """What makes the request pass when it is sent again; None when nothing does, or it has passed."""
@@ -232,7 +240,9 @@ class McpAuth(httpx2.Auth):
             form = {"grant_type": "refresh_token", "refresh_token": kept.refresh or "", "resource": kept.resource}
             try:
                 given = await carry(http, issued(found.server, client.at(found.server), form, self._proving(kept.key)))
-            except TokenRefused:
+            except TokenRefused as error:
+                if error.error not in _OVER:
+                    raise
                 self._storage.save(None)
                 return self._hold(None)
         renewed = kept.renewed(given, self._clock())

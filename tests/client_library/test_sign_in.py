@@ -67,6 +67,24 @@ async def test_programs_that_share_a_file_use_each_refresh_token_once(tmp_path: 
         assert here.issued == 2 and len(person.asked) == 1
 
 
+async def test_a_server_that_cannot_renew_just_now_ends_nothing(tmp_path: Path) -> None:
+    clock, person = Clock(), Obliging()
+    with issuing() as here, tools(here.server.origin) as mcp:
+        auth = PersonAuth(mcp.url, redirect=person, storage=FileTokens(tmp_path / "t.json"), clock=clock)
+        kept = await auth.sign_in()
+        clock.advance(timedelta(minutes=11))
+        mcp.takes = lambda token: token != kept.access
+        for status in (400, 503):
+            here.error = (status, {}, {"error": "temporarily_unavailable"})
+            answer = await called(auth, mcp.url)
+            assert answer.status_code == 401 and "Nothing was run" in answer.json()["error"]["message"]
+        here.error = None
+        assert (await called(auth, mcp.url)).status_code == 200 and len(person.asked) == 1
+        here.refresh, mcp.takes = "another program's", lambda token: token.startswith("access-3")
+        clock.advance(timedelta(minutes=11))
+        assert (await called(auth, mcp.url)).status_code == 200 and len(person.asked) == 2  # that was over
+
+
 async def test_what_is_kept_does_not_follow_metadata_that_names_another_authorization_server(tmp_path: Path) -> None:
     clock, person = Clock(), Obliging()
     with issuing() as here, issuing() as other, tools(here.server.origin) as mcp:
