@@ -73,6 +73,8 @@ async def connect(
         raise InputError("a chain says for whom and in which session; leave out --for and --session")
     if agent is None and (key, person, session, chain) != (None, None, None, None):
         raise InputError("name the agent that these are of: --agent NAME")
+    if agent is None and url is None:
+        raise InputError("say as whom: --agent NAME, or the URL that you signed in to with `mcp-authz login URL`")
     place: Place = Local(_configured(ctx), load_config) if url is None else Elsewhere(endpoint(url))
     purse: Purse
     if agent is not None:
@@ -86,10 +88,8 @@ async def connect(
             # A chain was given to one key, and a key in a file of somebody's choice is theirs to replace.
             fresh=partial(_fresh, ctx, agent) if key is None and chain is None else None,
         )
-    elif url is not None:
-        purse = LoginTokens(person_auth(url), "mcp-authz", "login", url)
     else:
-        raise InputError("say as whom: --agent NAME, or the URL that you signed in to with `mcp-authz login URL`")
+        purse = LoginTokens(person_auth(place.name), "mcp-authz", "login", place.name)
     whose = (person, session) if chain is None else (person, session, str(chain.absolute()))
     known = Known(user_data_dir() / "connect" / file_name(place.name, agent, *whose))
     wire = Wire(place, purse)

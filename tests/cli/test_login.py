@@ -144,3 +144,19 @@ def _secrets(said: Mapping[str, Any]) -> list[str]:
 
 def _text(result: Any) -> str:
     return "\n".join(part.text for part in result.content if part.type == "text")
+
+
+async def test_commands_that_lack_a_login_or_an_agent_say_what_to_do(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    url = "http://127.0.0.1:9"
+    for words, why in (
+        (("connect",), "mcp-authz login URL"),
+        (("connect", url, "--for", "alice"), "--agent NAME"),
+        (("login", url, "--show"), f"`mcp-authz login {url}` signs you in"),
+        (("login", "http://authz.example.com"), "plain http is for localhost only"),
+        (("login", url), f"no gateway answers at {url}; look whether its URL is the right one and it runs"),
+    ):
+        done = await run(home, *words)
+        assert done.returncode == 1 and why in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert not kept(home)
