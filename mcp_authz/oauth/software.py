@@ -28,6 +28,7 @@ from mcp_authz.rules.keys import PublicKey, equal
 from mcp_authz.rules.rsa import RsaKey
 from mcp_authz.store.ports import Clock, Once, Store
 
+_SECRETS: Final = {"client_secret_basic", "client_secret_post"}
 CONFIDENTIAL_METHODS: Final = (METHOD, "client_secret_basic", "client_secret_post")
 """How a client can prove who it is."""
 
@@ -116,7 +117,7 @@ class SoftwareDoor:
         shown = read_shown(form, authorization)
         if client is None or client.id != shown.id or client.status != "active":
             raise _unknown("no such client", basic=basic)
-        if shown.method != client.method or shown.method not in methods:
+        if shown.method not in methods or not _is_its_own(shown.method, client.method):
             raise _unknown("another method than the client's", basic=basic)
         match client.method:
             case "none":
@@ -152,6 +153,11 @@ class SoftwareDoor:
         )
         if not await self._store.remember(once):
             raise SignatureRefused("it was used before")
+
+
+def _is_its_own(shown: ClientMethod, registered: ClientMethod) -> bool:
+    """Whether the client may authenticate like this; a secret proves the same in the form and in the header."""
+    return shown == registered or {shown, registered} == _SECRETS
 
 
 def read_shown(form: Form, authorization: str | None) -> Shown:
