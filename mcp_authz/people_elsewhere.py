@@ -102,12 +102,13 @@ class PeopleElsewhere:
 
     def _name(self, vouched: Vouched) -> PersonName:
         """The name that the provider's claim makes: the claim in lower case, and nothing guessed."""
-        told = (vouched.name or "").lower()
-        local, at, domain = told.partition("@")
+        told, here = vouched.name or "", self._provider.email_domain
+        local, at, domain = told.lower().partition("@")
         try:
-            if not at:
-                return person_name(told)
-            if domain == (self._provider.email_domain or "").lower() and self._may_name(vouched):
+            # In lower case some other letters become ASCII ones: the provider tells such a name from the plain one.
+            if told.isascii() and not at:
+                return person_name(local)
+            if told.isascii() and here is not None and domain == here.lower() and self._may_name(vouched):
                 return person_name(local)
         except InputError:
             pass

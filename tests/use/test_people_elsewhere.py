@@ -73,6 +73,16 @@ async def test_the_same_subject_or_name_at_another_provider_is_somebody_else(tmp
         assert (await other.person(replace(ALICE, name="eve"))).name == "eve"
 
 
+@pytest.mark.parametrize("told", ["\u212aate", "kate@", "\u212aate@example.com", "kate@\u212bmail.example", "kate\n"])
+async def test_a_name_that_only_looks_like_another_is_not_that_one(tmp_path: Path, told: str) -> None:
+    # The provider tells them apart: the Kelvin sign is a `k` in lower case, and `kate@` has no domain to be of.
+    async with installation(tmp_path) as here:
+        for more in ({}, {"email_domain": "example.com"}, {"email_domain": "\u00e5mail.example"}):
+            with pytest.raises(NotAdmitted, match="makes no name here"):
+                await people(here, **more).person(replace(ALICE, name=told))
+        assert await here.store.people() == ()
+
+
 @pytest.mark.parametrize(
     ("subject", "shown"), [("1\x1b[2J", "'1\\u{001b}[2J'"), ("1; rm -rf ~", "'1; rm -rf ~'"), ("$(id)", "'$(id)'")]
 )
