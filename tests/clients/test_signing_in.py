@@ -100,6 +100,26 @@ async def test_the_python_sdk_renews_by_itself_until_the_person_stops_it(tmp_pat
         assert len(shown) == 2 and [each.status for each in await w.store.grants()] == ["revoked", "active"]
 
 
+FRESH = '@id("fresh") @step_up("300") permit (principal, action == Action::"pr.list", resource);'
+
+
+async def test_a_policy_that_wants_a_fresh_sign_in_brings_the_person_back_to_the_page(tmp_path: Path) -> None:
+    (tmp_path / "fresh.cedar").write_text(FRESH)
+    policy = ["builtin:scopes_and_hazard", str(tmp_path / "fresh.cedar")]
+    async with world(tmp_path, policy=policy, **SIGNED_UP) as w, browsers() as browser, receiver() as here:
+        await w.person("alice")
+        alice, shown = await signed_in(browser, w, "alice"), list[str]()
+        async with sdk_client(w, alice, here, shown) as (client, _):
+            assert not (await called(client, LIST, PULL)).is_error
+            w.clock.advance(timedelta(minutes=6))
+            assert not (await called(client, LIST, PULL)).is_error
+        grants = await w.store.grants()
+    first, second = shown
+    assert "tried to use" not in first and "acme__list_pull_requests" in second
+    assert [grant.authentication.at for grant in grants] == sorted({grant.authentication.at for grant in grants})
+    assert len(grants) == 2
+
+
 @pytest.mark.parametrize("dpop", [None, "ES256"])
 async def test_the_typescript_sdk_comes_from_a_401_to_a_call_and_back_for_more(
     tmp_path: Path, dpop: str | None
