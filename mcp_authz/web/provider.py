@@ -16,7 +16,7 @@ from typing import Any, Final
 import anyio
 from authlib.common.errors import AuthlibBaseError  # type: ignore[import-untyped]
 from authlib.integrations.starlette_client import OAuth  # type: ignore[import-untyped]
-from authlib.oidc.core import CodeIDToken  # type: ignore[import-untyped]
+from authlib.oidc.core import CodeIDToken, UserInfo  # type: ignore[import-untyped]
 from joserfc.errors import JoseError
 from starlette.requests import Request
 
@@ -92,16 +92,17 @@ class OpenIdProvider:
                 request, claims_cls=self._id_token, leeway=int(limits.CLOCK_SKEW.total_seconds())
             )
             claims = token.get("userinfo")
-            if claims is None:
+            # A token response may have a `userinfo` of its own; only what was read from an ID token is of this type.
+            if not isinstance(claims, UserInfo):
                 raise ProviderTrouble(f"{self._provider.name} did not say who you are; there is no ID token")
             told = await self._told(app, metadata, token, claims)
+            return self._read(claims, told)
         except FetchRefused as error:
             raise ProviderTrouble(f"{self._provider.name} cannot be asked who you are: {error}") from None
         except _MALFORMED as error:
             raise ProviderTrouble(
                 f"{self._provider.name} gave an answer that proves nothing ({_reason(error)}); sign in again"
             ) from None
-        return self._read(claims, told)
 
     def _require_sound(self, request: Request, metadata: Metadata) -> None:
         """The answer is this provider's, and no refusal (RFC 9207 section 2.4, RFC 6749 section 4.1.2)."""
@@ -190,7 +191,8 @@ class _IdToken(CodeIDToken):  # type: ignore[misc]
         _require(isinstance(subject, str) and subject.isascii() and 0 < len(subject) <= SUBJECT, "sub")
         auth_time = self.get("auth_time", 0)
         _require(isinstance(auth_time, int) and not isinstance(auth_time, bool), "auth_time")
-        _require(auth_time <= self._now.timestamp() + leeway, "auth_time")
+        _require(0 <= auth_time <= self._now.timestamp() + leeway, "auth_time")
+        _require(self["iat"] >= 0, "iat")
 
 
 def _require(holds: bool, claim: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -93,6 +94,7 @@ async def test_another_providers_answer_is_not_taken_for_ours(tmp_path: Path) ->
         assert (await alice.get(liar.comes_back(await leave(alice)))).status_code == 200
 
 
+UNSIGNED = json.dumps({"sub": "1001", "iat": NOW, "auth_time": NOW, "preferred_username": "alice"}).encode()
 LIES: list[dict[str, Any]] = [
     {"claims": {"iss": "https://evil.example"}},
     {"claims": {"aud": "another-client"}},
@@ -108,6 +110,9 @@ LIES: list[dict[str, Any]] = [
     {"claims": {"iat": NOW + 600}},
     {"claims": {"auth_time": NOW + 600}},
     {"claims": {"auth_time": "just now"}},
+    {"claims": {"auth_time": -(10**18)}},
+    {"claims": {"auth_time": None, "iat": -(10**18)}},
+    {"claims": {"amr": {"pwd": True}}},
     {"claims": {"sub": None}},
     {"claims": {"sub": ""}},
     {"claims": {"sub": 1001}},
@@ -118,6 +123,7 @@ LIES: list[dict[str, Any]] = [
     {"id_token": "left out"},
     {"id_token": "nonsense"},
     {"claims": {"preferred_username": None}, "userinfo": {"sub": "1002", "preferred_username": "alice"}},
+    {"answer": b'{"access_token": "x", "token_type": "Bearer", "userinfo": %s}' % UNSIGNED},
     {"answer": b"[]"},
     {"answer": b"nonsense"},
     {"answer": b'{"error": "invalid_grant"}'},
