@@ -307,7 +307,7 @@ class Sessions:
         return bool(await self._open(token.actor, subject, since=after))
 
     async def active_grants(self, agent: AgentName) -> tuple[Grant, ...]:
-        """The grants by which active people let the agent act now."""
+        """The grants by which active people let the agent act now; one through a client counts once it was redeemed."""
         return tuple(await self._active_grants(agent))
 
     async def _open(
@@ -355,7 +355,15 @@ class Sessions:
         now = self._clock()
         grants = await self._store.grants(agent=agent)
         active = [grant for grant in grants if grant.status == "active" and now < grant.expires_at]
-        return [grant for grant in active if grant.subject is not None and await self.is_active(grant.subject)]
+        return [
+            grant
+            for grant in active
+            if grant.subject is not None and await self.is_active(grant.subject) and await self._is_taken(grant)
+        ]
+
+    async def _is_taken(self, grant: Grant) -> bool:
+        """Whether the agent has a part in it: anybody can agree to anybody's agent at the page, which need not know."""
+        return grant.client is None or await self._store.newest_session(grant.id) is not None
 
     async def _active_agent(self, name: AgentName) -> Agent:
         agent = await self._store.agent(name)

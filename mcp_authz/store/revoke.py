@@ -75,9 +75,16 @@ def _of_link(tx: Transaction, link: str) -> tuple[HoldId, ...]:
 
 
 def _of_client(tx: Transaction, client: str) -> tuple[HoldId, ...]:
-    """The agents that it is for people end with it."""
-    cancelled = cancel(tx, "actor IN (SELECT name FROM agents WHERE client_id = ?)", client)
-    tx.db.execute("UPDATE agents SET status = 'revoked' WHERE client_id = ?", (client,))
+    """The agents that it is for people end with it, and what people agreed to through it for any other agent."""
+    cancelled = cancel(
+        tx,
+        """actor IN (SELECT name FROM agents WHERE client_id = ?) OR session_id IN (
+            SELECT sessions.id FROM sessions JOIN grants ON grants.id = grant_id WHERE client_id = ?)""",
+        client,
+        client,
+    )
+    for table in ("agents", "grants"):
+        tx.db.execute(f"UPDATE {table} SET status = 'revoked' WHERE client_id = ?", (client,))  # noqa: S608 - constants
     return cancelled
 
 
