@@ -128,17 +128,17 @@ class Elsewhere:
         return response
 
     async def _vouched(self, request: Request, way: _Way) -> Vouched:
-        """Whom the provider vouches for; a source whose answers prove nothing has to wait after a while."""
-        self._pace.require(request)
-        try:
-            vouched = await self._provider.vouched(request, way.session)
-            if way.fresh and vouched.authentication.at < way.began_at - limits.CLOCK_SKEW:
-                raise ProviderTrouble(
-                    f"{self._name} did not ask you to sign in again, or does not say when you did; use a passkey"
-                )
-        except ProviderTrouble:
-            self._pace.charge(request)
-            raise
+        """Whom the provider vouches for; a source whose answers prove nothing takes turns, and is told to wait."""
+        async with self._pace.turn(request):
+            try:
+                vouched = await self._provider.vouched(request, way.session)
+                if way.fresh and vouched.authentication.at < way.began_at - limits.CLOCK_SKEW:
+                    raise ProviderTrouble(
+                        f"{self._name} did not ask you to sign in again, or does not say when you did; use a passkey"
+                    )
+            except ProviderTrouble:
+                self._pace.charge(request)
+                raise
         return vouched
 
     async def _way(self, request: Request) -> _Way:

