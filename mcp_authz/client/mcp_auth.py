@@ -297,7 +297,8 @@ class McpAuth(httpx2.Auth):
             key=key,
             more=given.more,
         )
-        self._storage.save(new)
+        async with self._storage.alone():  # a renewal that is under way would take its place, or delete it
+            self._storage.save(new)
         self._hold(new)
         return new
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import threading
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -18,7 +20,7 @@ from mcp_authz.client.code_flow import asking, code_of
 from mcp_authz.client.door import NoAnswer
 from mcp_authz.errors import ConfigError, InputError
 from tests.client_library.elsewhere import elsewhere
-from tests.client_library.strange import Issuing, Obliging, Tools, issuing, serving, tools
+from tests.client_library.strange import Issuing, Obliging, Said, Tools, issuing, serving, tools
 from tests.world import Clock
 
 ISSUER = "https://as.example.com"
@@ -65,6 +67,41 @@ async def test_programs_that_share_a_file_use_each_refresh_token_once(tmp_path: 
             for one in (first, *others):
                 group.start_soon(called, one, mcp.url)
         assert here.issued == 2 and len(person.asked) == 1
+
+
+async def test_a_renewal_that_is_under_way_takes_nothing_from_a_new_sign_in(tmp_path: Path) -> None:
+    clock, person = Clock(), Obliging()
+    with issuing() as here, tools(here.server.origin) as mcp:
+        old, new = [
+            PersonAuth(mcp.url, redirect=person, storage=FileTokens(tmp_path / "t.json"), clock=clock) for _ in range(2)
+        ]
+        await old.sign_in()
+        clock.advance(timedelta(minutes=11))
+        waits, goes_on = threading.Event(), threading.Event()
+
+        def slowly(path: str, headers: dict[str, str], form: dict[str, str]) -> Said:
+            if form.get("grant_type") != "refresh_token":
+                return here(path, headers, form)
+            waits.set()
+            goes_on.wait(10)
+            return 400, {}, {"error": "invalid_grant"}  # what it was given before ended with the new sign-in
+
+        async def renewed(auth: PersonAuth) -> None:
+            with suppress(SignInRefused):
+                await auth.current()
+
+        here.server.answer = slowly
+        async with anyio.create_task_group() as group:
+            group.start_soon(renewed, old)
+            await anyio.to_thread.run_sync(waits.wait, 10)
+            group.start_soon(new.sign_in)
+            with anyio.fail_after(10):
+                while here.issued < 2:
+                    await anyio.sleep(0.01)
+            await anyio.sleep(0.1)  # in which it could be kept
+            goes_on.set()
+        kept = FileTokens(tmp_path / "t.json").load()
+        assert kept is not None and new.signed_in is not None and kept.access == new.signed_in.access
 
 
 async def test_a_server_that_cannot_renew_just_now_ends_nothing(tmp_path: Path) -> None:
