@@ -29,7 +29,7 @@ class RegisteredClient:
     method: ClientMethod = "none"
     jwks: Mapping[str, Any] | None = None  # the public keys it authenticates with (`private_key_jwt`)
     secret: bytes | None = field(default=None, repr=False)  # SHA-256 of its secret: 256 random bits
-    registered_at: datetime
+    registered_at: datetime  # as it is: a document that says something else begins anew
     read_at: datetime | None = None  # when its document was read last
     status: Status = "active"
 

@@ -194,11 +194,15 @@ class Clients:
         raise refused
 
     async def _update(self, stored: RegisteredClient, read: RegisteredClient) -> RegisteredClient:
-        """What the document says now is what counts; a change is recorded, another reading of the same is not."""
+        """What the document says now is what counts; a change is recorded, another reading of the same is not.
+
+        A client that changed is registered from now on: what people agreed to before, they agreed to of another one.
+        """
         current = replace(read, handle=stored.handle, kind=stored.kind, registered_at=stored.registered_at)
         same = replace(current, read_at=stored.read_at) == stored
         summary = f"the document of client {stored.handle} changed"
         event = None if same else _event(self._clock(), f"client:{stored.id}", summary, current)
+        current = current if same else replace(current, registered_at=self._clock())
         try:
             await self._store.update_client(current, event)
         except Conflict:  # just now

@@ -143,7 +143,8 @@ class Consents:
         """The URL where the answer goes without a question, because the person agreed to all of this before.
 
         Only a client that proves who it is, and is answered at an https address of its own, is remembered: anybody can
-        say that they are a public client, or listen on this computer. Nothing is ever made wider or longer like this.
+        say that they are a public client, or listen on this computer. Nothing is ever made wider or longer like this,
+        for a client that is another since, or of what somebody ended.
         """
         client, request = asking.client, asking.request
         is_known = client.method == "private_key_jwt" and place(request.redirect_uri).kind == "web"
@@ -154,9 +155,12 @@ class Consents:
             return None
         asking = await self._kept(asking)
         agent = await self._agent(asking, who.person)
-        earlier = await self._agreed_before(client, who.person, agent.name)
         scope = frozenset(one.scope for one in question.already)
-        ends = [grant.expires_at for grant in earlier if all(covered(one, grant.scope) for one in scope)]
+        ends = [
+            grant.expires_at
+            for grant in await self._agreed_before(client, who.person, agent.name)
+            if all(covered(one, grant.scope) for one in scope) and await self._stands(grant, asking.client)
+        ]
         return await self._give(asking, who, agent, scope, max(ends)) if ends else None
 
     async def agree(self, asking: Asking, who: SignIn, *, chosen: frozenset[Scope], days: int) -> str:
@@ -302,6 +306,12 @@ class Consents:
         """What the person agreed to, oldest first; what their company's provider gave the client is not their word."""
         grants = await self._store.client_grants(client.id, person, agent)
         return tuple(grant for grant in grants if not is_by_assertion(grant))
+
+    async def _stands(self, grant: Grant, client: RegisteredClient) -> bool:
+        """Whether it was agreed to of this client as it is now, and nobody ended what came of it."""
+        newest = await self._store.newest_session(grant.id)
+        is_ended = newest is not None and any(one.status != "active" for one in newest)
+        return grant.granted_at >= client.registered_at.replace(microsecond=0) and not is_ended
 
     async def _end_oldest(self, client: RegisteredClient, person: PersonName, agent: AgentName) -> None:
         grants = await self._agreed_before(client, person, agent)

@@ -103,6 +103,7 @@ async def test_a_document_is_read_again_after_an_hour_and_its_change_is_recorded
         place.clock.pass_(MINUTE)
         changed = await place.clients.known(first.id)
         assert changed.redirect_uris == ("http://localhost/other",) and changed.handle == first.handle
+        assert changed.registered_at == place.clock(), "what was agreed to before was agreed to of another"
         assert await place.store.client(first.id) == changed and len(place.host.asked) == 2
         assert "changed" in (await place.summaries())[-1]
         place.clock.pass_(limits.METADATA_FRESH)

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Literal
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
@@ -24,6 +25,7 @@ from mcp_authz.passkey import SignIn
 from mcp_authz.principals import AgentName, Authentication, ClientId, PersonName, SessionId
 from mcp_authz.rules.keys import PrivateKey, Sealer
 from mcp_authz.rules.scope import Scope, parse_scopes
+from mcp_authz.sessions import Sessions
 from mcp_authz.step_ups import StepUp, StepUps
 from mcp_authz.store.ports import Event, Store
 from mcp_authz.store.sqlite import SqliteStore
@@ -246,6 +248,36 @@ async def test_a_client_with_a_key_and_an_address_is_remembered_for_the_same_and
             assert await d.consents.remembered(await d.asking("portal", **more), d.who()) is None
         assert await d.consents.remembered(await d.asking("portal"), d.who("bob")) is None
         d.clock.advance(days=3)
+        assert await d.consents.remembered(await d.asking("portal"), d.who()) is None
+
+
+async def test_a_client_that_is_another_than_was_agreed_to_is_not_remembered(tmp_path: Path) -> None:
+    async with desk(tmp_path) as d:
+        await d.agree([READS], "portal")
+        d.clock.advance(hours=1)
+        other = replace(d.clients["portal"], redirect_uris=("https://evil.example/callback",), registered_at=d.clock())
+        await d.store.update_client(other, None)
+        d.clients["portal"] = other
+        assert await d.consents.remembered(await d.asking("portal"), d.who()) is None
+        await d.agree([READS], "portal")
+        assert await d.consents.remembered(await d.asking("portal"), d.who()) is not None
+
+
+@pytest.mark.parametrize("what", ["session", "link"])
+async def test_what_somebody_ended_does_not_come_back_by_itself(
+    tmp_path: Path, what: Literal["session", "link"]
+) -> None:
+    async with desk(tmp_path) as d:
+        told = await d.agree([READS], "portal")
+        (grant,) = await d.store.grants()
+        opened = await Sessions(d.store, d.clock).prepare(grant, purpose="signed in", by="agent:portal@alice")
+        await d.store.redeem_code(hashlib.sha256(told["code"].encode()).digest(), opened, None)
+        d.clock.advance(seconds=1)
+        assert await d.consents.remembered(await d.asking("portal"), d.who()) is not None
+        for one in (await d.store.grants())[1:]:
+            await d.store.revoke("grant", one.id, Event(kind="revocation", at=d.clock(), fields={}))
+        ended = opened[0].id if what == "session" else opened[1].id
+        await d.store.revoke(what, ended, Event(kind="revocation", at=d.clock(), fields={}))
         assert await d.consents.remembered(await d.asking("portal"), d.who()) is None
 
 
