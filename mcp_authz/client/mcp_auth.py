@@ -238,16 +238,18 @@ class McpAuth(httpx2.Auth):
                 return self._hold(None)
             client = self._way.client or kept.client
             form = {"grant_type": "refresh_token", "refresh_token": kept.refresh or "", "resource": kept.resource}
+            asking = issued(found.server, client.at(found.server), form, self._proving(kept.key))
             try:
-                given = await carry(http, issued(found.server, client.at(found.server), form, self._proving(kept.key)))
+                with anyio.CancelScope(shield=True):  # it counts once: whoever sent it keeps what comes for it
+                    given = await carry(http, asking)
             except TokenRefused as error:
                 if error.error not in _OVER:
                     raise
                 self._storage.save(None)
                 return self._hold(None)
-        renewed = kept.renewed(given, self._clock())
-        self._storage.save(renewed)
-        return self._hold(renewed)
+            renewed = kept.renewed(given, self._clock())
+            self._storage.save(renewed)
+            return self._hold(renewed)
 
     async def _anew(self, said: Challenge, refused: SignedIn | None) -> SignedIn:
         """A new sign-in; who waited for one that failed does not ask the person again."""

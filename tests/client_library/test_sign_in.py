@@ -77,10 +77,12 @@ async def test_a_renewal_that_is_under_way_takes_nothing_from_a_new_sign_in(tmp_
         ]
         await old.sign_in()
         clock.advance(timedelta(minutes=11))
-        waits, goes_on = threading.Event(), threading.Event()
+        waits, agreed, goes_on = threading.Event(), threading.Event(), threading.Event()
 
         def slowly(path: str, headers: dict[str, str], form: dict[str, str]) -> Said:
             if form.get("grant_type") != "refresh_token":
+                if path == "/token":
+                    agreed.set()
                 return here(path, headers, form)
             waits.set()
             goes_on.wait(10)
@@ -95,13 +97,36 @@ async def test_a_renewal_that_is_under_way_takes_nothing_from_a_new_sign_in(tmp_
             group.start_soon(renewed, old)
             await anyio.to_thread.run_sync(waits.wait, 10)
             group.start_soon(new.sign_in)
-            with anyio.fail_after(10):
-                while here.issued < 2:
-                    await anyio.sleep(0.01)
+            await anyio.to_thread.run_sync(agreed.wait, 10)
             await anyio.sleep(0.1)  # in which it could be kept
             goes_on.set()
         kept = FileTokens(tmp_path / "t.json").load()
         assert kept is not None and new.signed_in is not None and kept.access == new.signed_in.access
+
+
+async def test_what_comes_for_a_refresh_token_is_kept_by_a_program_that_is_told_to_stop(tmp_path: Path) -> None:
+    clock, person, storage = Clock(), Obliging(), FileTokens(tmp_path / "t.json")
+    with issuing() as here, tools(here.server.origin) as mcp:
+        auth = PersonAuth(mcp.url, redirect=person, storage=storage, clock=clock)
+        await auth.sign_in()
+        clock.advance(timedelta(minutes=11))
+        came, goes_on = threading.Event(), threading.Event()
+
+        def slowly(path: str, headers: dict[str, str], form: dict[str, str]) -> Said:
+            said = here(path, headers, form)
+            if form.get("grant_type") == "refresh_token":
+                came.set()
+                goes_on.wait(10)
+            return said
+
+        here.server.answer = slowly
+        async with anyio.create_task_group() as group:
+            group.start_soon(auth.current)
+            await anyio.to_thread.run_sync(came.wait, 10)
+            group.cancel_scope.cancel()
+            goes_on.set()
+        kept = storage.load()
+        assert kept is not None and kept.refresh == here.refresh
 
 
 async def test_a_server_that_cannot_renew_just_now_ends_nothing(tmp_path: Path) -> None:
