@@ -17,6 +17,7 @@ from mcp_authz.web.door import object_of, read_body, text_of
 from mcp_authz.web.pace import Pace
 from mcp_authz.web.pages import page
 from mcp_authz.web.passkeys import RelyingParty, credential_of
+from mcp_authz.web.strangers import Strangers
 from mcp_authz.web.visitor import Cookies
 from mcp_authz.web.ways_in import PASSKEYS_ALONE, WaysIn
 
@@ -40,8 +41,7 @@ class Entering:
         self._clock = clock
         self._ways_in = ways_in
         self._pace = Pace()
-        # Those that anybody may ask for have a list of their own: a flood of them pushes out no others.
-        self._strangers: Challenges[None] = Challenges(clock)
+        self._strangers = Strangers(clock)
         self._invited: Challenges[str] = Challenges(clock)
         self._proving: Challenges[bytes] = Challenges(clock)
         self._further: Challenges[bytes] = Challenges(clock)
@@ -99,7 +99,7 @@ class Entering:
     async def sign_in_question(self, _: Request) -> Response:
         """What to show a passkey with: any that was made here."""
         self._require_passkeys()
-        nonce = self._strangers.put(None)
+        nonce = self._strangers.put()
         return JSONResponse({"nonce": b64url(nonce), "options": self._party.assertion((), nonce)})
 
     async def sign_in(self, request: Request) -> Response:
@@ -107,9 +107,10 @@ class Entering:
         self._require_passkeys()
         body = await read_body(request)
         nonce, answer = _nonce(body), object_of(body, "answer")
-        self._strangers.take(nonce)
+        self._strangers.require(nonce)
         passkey = await self._known(credential_of(answer))
         shown = self._party.shown(answer, passkey, nonce, await self._accounts.user_handle(passkey.person))
+        self._strangers.answer(nonce)
         response = JSONResponse({})
         self._cookies.give(response, await self._accounts.sign_in(shown))
         return response

@@ -14,6 +14,7 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from mcp_authz import limits
 from mcp_authz.accounts import Accounts
 from mcp_authz.agents import People
 from mcp_authz.approvals import PageAnswer
@@ -100,6 +101,23 @@ async def test_a_question_is_answered_once_and_within_five_minutes(tmp_path: Pat
             w.clock.advance(timedelta(minutes=5))
             body = {"nonce": nonce, "answer": alice.passkey.show(options, alice.origin)}
             assert (await alice.post("/sign-in", body)).status_code == 409
+
+
+async def test_questions_that_strangers_ask_for_leave_nobody_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "CHALLENGES", 4)
+    async with world(tmp_path, servers={}) as w:
+        await settle(w)
+        async with visiting(w, "alice") as alice, visit(w) as mallory:
+            nonce, options = await alice.question("/sign-in")
+            for _ in range(8):
+                await mallory.question("/sign-in")
+            body = {"nonce": nonce, "answer": alice.passkey.show(options, alice.origin)}
+            for made_up in (nonce[:-3] + "AAA", b64url(bytes(32)), b64url(b"short"), ""):
+                assert (await mallory.post("/sign-in", {**body, "nonce": made_up})).status_code in {400, 403, 409}
+            assert (await alice.post("/sign-in", body)).status_code == 200
+            assert (await mallory.post("/sign-in", body)).status_code == 409, "once"
 
 
 async def test_an_authenticator_whose_counter_goes_backwards_is_not_taken(tmp_path: Path) -> None:
