@@ -49,6 +49,7 @@ class AssertionGrant(BaseGrant, TokenEndpointMixin):  # type: ignore[misc]
     def create_token_response(self) -> tuple[int, Answer, list[tuple[str, str]]]:
         """The token response; there is no refresh token: the next assertion takes its place."""
         core: Core = self.server
+        core.spend_proof(self.request)
         posted, shown = self.request.posted, self.request.confirmation
         return 200, core.ask(_answer, core, self.request.client, posted, shown), self.TOKEN_RESPONSE_HEADER
 

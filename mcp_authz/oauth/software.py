@@ -54,8 +54,8 @@ class Software:
 
     @property
     def is_proved(self) -> bool:
-        """Whether it is known to be this client, and does not only say so."""
-        return not self.client.is_public
+        """Whether it is known to be this client, and does not only say so; who registered itself is anybody."""
+        return not self.client.is_public and self.client.kind != "dynamic"
 
     @property
     def recorded(self) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from mcp_authz.protocol.throttle import Refusals, Throttle, source
 from mcp_authz.rules import jose
 from mcp_authz.rules.keys import PrivateKey
 from tests.attacks.attacker import spoken, spy, status_of, tool, until
-from tests.oauth.house import EXCHANGE, JWT, Actor, house, office
+from tests.oauth.house import EXCHANGE, JWT, Actor, expect, house, office
 from tests.world import MODERN, modern_call, world
 
 FLOOD = 500
@@ -182,3 +182,16 @@ async def test_connections_that_say_nothing_do_not_keep_others_waiting(tmp_path:
             assert (await w.raw_call(token, "spy__look", {})).status_code == 200
         for stream in streams:
             await stream.aclose()
+
+
+async def test_strangers_who_registered_themselves_write_no_line_by_being_refused(tmp_path: Path) -> None:
+    async with house(tmp_path) as h:
+        app = await h.client(method="client_secret_post", kind="dynamic")
+        before = len(await h.store.records(after=0))
+        for _ in range(2 * limits.SIGN_INS_REFUSED):
+            answer = await h.redeem_code(app, "unknown", headers=h.proof(PrivateKey.generate()))
+            if answer.status_code == 429:
+                break
+        assert answer.status_code == 429, "whoever can register counts as anybody"
+        assert len(await h.store.records(after=0)) == before
+        assert expect(await h.redeem_code(app, await h.agreed(app)))["refresh_token"]
