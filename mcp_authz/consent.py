@@ -84,6 +84,7 @@ class Terms:
     words: Mapping[str, str]
     lifetime: timedelta
     is_held: Callable[[Tool], bool]
+    has: Callable[[Tool], bool]  # whether its server has it, which it need not for every method of the protocol
 
 
 class Consents:
@@ -221,6 +222,8 @@ class Consents:
         before = await self._agreed_before(asking.client, person, agent.name)
         given = frozenset(scope for grant in before for scope in grant.scope)
         asked = rules.to_ask(asking.request.scope, agent.ceiling)
+        if asking.request.scope is None:  # the person chooses, and is not bothered with what would do nothing
+            asked = rules.useful(asked, self._tools(), has=self._terms.has)
         already = common(asked, given)
         new = frozenset(scope for scope in asked if not covered(scope, given))
         is_exact = asking.request.scope is not None

@@ -66,6 +66,9 @@ class Downstream(Protocol):
     async def list_offers(self, offer: Offer) -> tuple[Mapping[str, Any], ...]:
         """Return everything of this kind exactly as the server lists it; nothing if the server offers none."""
 
+    def declares(self, capability: str) -> bool:
+        """Return whether the server says that it has this, such as `prompts`; True also while it cannot be asked."""
+
     async def forward(self, admitted: Admitted, relay: Relay) -> Mapping[str, Any]:
         """Return the server's result exactly as it sent it, without `_meta` of our prefix.
 

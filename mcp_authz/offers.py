@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 SEPARATOR = "__"  # between a server's name, which has no underscore, and the name it gives a prompt
 
+_CAPABILITIES = {READ: RESOURCES.capability, GET: PROMPTS.capability, COMPLETE: "completions"}
 _NEEDS = {RESOURCES: READ, TEMPLATES: READ, PROMPTS: GET}
 
 
@@ -94,6 +95,11 @@ class Offers:
         if offer is TEMPLATES:
             self._templates[server] = tuple(t for item in items if isinstance(t := item.get("uriTemplate"), str))
         return items
+
+    def has(self, tool: Tool) -> bool:
+        """Whether its server has this tool: a method that the server does not know is no use to anybody."""
+        capability = _CAPABILITIES.get(tool.method)
+        return capability is None or self._downstreams[tool.server].declares(capability)
 
     def _servers(self, caller: Caller, method: str) -> tuple[str, ...]:
         return tuple(server for server in self._downstreams if self._tool(caller, server, method) is not None)

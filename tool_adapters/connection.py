@@ -127,6 +127,10 @@ class ConnectedDownstream(ABC):
         except DownstreamRefusal:
             return ()
 
+    def declares(self, capability: str) -> bool:
+        """Return whether the server says that it has this, such as `prompts`; True also while it cannot be asked."""
+        return self._session is None or self._session.offers(capability)
+
     async def _list(self, method: str, member: str) -> tuple[Mapping[str, Any], ...]:
         listed: list[Mapping[str, Any]] = []
         cursor: dict[str, Any] = {}

@@ -133,6 +133,7 @@ def _consents(config: Config, running: Running, clock: Clock) -> Consents:
         words=config.scopes,
         lifetime=timedelta(days=config.clients.grant_days),
         is_held=lambda tool: bool(required_rules(tool, (), floor)),
+        has=running.parts.offers.has,
     )
     return Consents(
         store=running.installation.store,

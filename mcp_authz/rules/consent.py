@@ -80,6 +80,13 @@ def to_ask(asked: frozenset[Scope] | None, ceiling: frozenset[Scope]) -> frozens
     return frozenset(within | parts)
 
 
+def useful(scopes: Iterable[Scope], tools: Iterable[Tool], *, has: Callable[[Tool], bool]) -> frozenset[Scope]:
+    """Return the scopes without those that open nothing but what no server has; `has` says whether one has a tool."""
+    known = tuple(tools)
+    opened = {scope: [tool for tool in known if _opens(scope, tool)] for scope in scopes}
+    return frozenset(scope for scope, found in opened.items() if not found or any(map(has, found)))
+
+
 def offer(
     scopes: Iterable[Scope],
     tools: Iterable[Tool],
@@ -104,7 +111,12 @@ def offer(
         reads = bool(opened) and all(tool.hazard is Hazard.READ for tool in opened)
         said = f"{_said(scope, words, opened)}{_places(scope, known)}"
         found.append(Offered(scope=scope, words=said, tools=opened, chosen=asked or reads))
-    return tuple(sorted(found, key=lambda one: (_ORDER[one.hazard], one.scope)))
+    return tuple(sorted(found, key=_place))
+
+
+def _place(one: Offered) -> tuple[int, bool, Scope]:
+    """What only reads first; within a hazard the tools' own scopes before those of the protocol's methods."""
+    return _ORDER[one.hazard], bool(one.tools) and all(tool.name in _METHODS for tool in one.tools), one.scope
 
 
 def _places(scope: Scope, tools: tuple[Tool, ...]) -> str:
@@ -131,15 +143,19 @@ def _said(scope: Scope, words: Mapping[str, str], tools: tuple[OpenedTool, ...])
     """The operator's words for the scope, or for the longest one that covers it."""
     known = max((one for one in words if covers(Scope(one), scope)), key=len, default=None)
     if known is not None:
-        return words[known]
+        return _sentence(words[known])
     if not tools:
         return scope
     servers = ", ".join(sorted({tool.server for tool in tools}))
     if len(tools) <= _NAMED:
         said = ", ".join(dict.fromkeys(_METHODS.get(tool.name) or _spoken(tool.name) for tool in tools))
-        return f"{said[:1].upper()}{said[1:]}, with {servers}"
+        return f"{_sentence(said)}, with {servers}"
     worst = max((tool.hazard for tool in tools), key=_ORDER.__getitem__)
     return f"{_WORDS[worst]} with {servers}"
+
+
+def _sentence(said: str) -> str:
+    return f"{said[:1].upper()}{said[1:]}"
 
 
 def _spoken(name: str) -> str:

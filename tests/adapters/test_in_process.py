@@ -66,6 +66,13 @@ async def test_a_server_that_was_stopped_can_be_run_again() -> None:
         await downstream.list_tools()
 
 
+async def test_a_server_is_taken_at_its_word_for_what_it_has_and_while_it_is_away_for_having_it() -> None:
+    downstream = InProcessDownstream("tools", server())
+    assert downstream.declares("resources")
+    async with downstream.run():
+        assert downstream.declares("tools") and not downstream.declares("completions")
+
+
 async def test_what_the_body_raises_leaves_run_as_it_is() -> None:
     with pytest.raises(ZeroDivisionError):
         async with InProcessDownstream("tools", server()).run():

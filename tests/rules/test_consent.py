@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_authz.model import Classification, Hazard, Tool, ToolName
-from mcp_authz.rules.consent import everything, offer, to_ask, widest
+from mcp_authz.rules.consent import everything, offer, to_ask, useful, widest
 from mcp_authz.rules.scope import Scope, ScopeTemplate, covered, parse_scopes
 
 READ, WRITE, DESTROY = Hazard.READ, Hazard.WRITE, Hazard.DESTRUCTIVE
@@ -54,6 +54,12 @@ def test_a_scope_that_another_covers_can_be_agreed_to_alone() -> None:
     assert everything([tool("a", READ, "deploy:read"), tool("b", DESTROY, "deploy:{environment}")]) == parse_scopes(
         "deploy:read deploy:*"
     )
+
+
+def test_a_scope_that_opens_only_what_no_server_has_is_of_no_use() -> None:
+    scopes = parse_scopes("files:read files:write files:delete pr:write:*:* mail")
+    left = useful(scopes, TOOLS, has=lambda tool: tool.server == "files" and tool.tool != "delete")
+    assert left == parse_scopes("files:read files:write mail")  # `mail` may be of a server to come
 
 
 def test_very_many_scopes_are_put_together_by_server() -> None:

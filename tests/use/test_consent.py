@@ -126,7 +126,7 @@ async def desk(directory: Path, *, ceiling: frozenset[Scope] | None = None) -> A
             clock=clock,
             clients=clients,
             tools=lambda: TOOLS,
-            terms=Terms(ceiling=ceiling, words={}, lifetime=timedelta(days=30), is_held=_destroys),
+            terms=Terms(ceiling=ceiling, words={}, lifetime=timedelta(days=30), is_held=_destroys, has=_is_there),
             step_ups=step_ups,
             issuer=ISSUER,
             resource=RESOURCE,
@@ -134,6 +134,10 @@ async def desk(directory: Path, *, ceiling: frozenset[Scope] | None = None) -> A
         yield Desk(store, clock, consents, step_ups, known)
     finally:
         await store.aclose()
+
+
+def _is_there(tool: Tool) -> bool:
+    return tool.method == "tools/call"  # the server of these tools knows no other method
 
 
 def _destroys(tool: Tool) -> bool:

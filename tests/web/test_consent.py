@@ -85,6 +85,8 @@ async def test_a_client_that_leaves_the_choice_is_offered_everything_and_what_on
             boxes = ticked(page)
             assert {scope for scope, is_ticked in boxes.items() if is_ticked} >= {READ, "secret:read"}
             assert not any(boxes[scope] for scope in ("pr:write:*:*", "deploy:*", MERGE))
+            assert "acme:completion" not in boxes  # its server has none
+            assert list(boxes)[:2] == [READ, "secret:read"]  # resources and prompts come after what tools need
             assert "Read pull requests" in words(page)
 
             page = (await alice.get(f"/authorize?{asks(by, scope='pr:read pr:merge')}")).text
