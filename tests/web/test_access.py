@@ -36,6 +36,7 @@ async def test_stopping_one_ends_it_and_nothing_else(tmp_path: Path) -> None:
         await w.ready("coder", "deploy:production")
         by = await client(w)
         async with visiting(w, "alice") as alice:
+            w.clock.advance(timedelta(seconds=2))
             await agree(alice, asks(by), [READ])
             w.clock.advance(timedelta(seconds=2))
             await agree(alice, asks(by), [MERGE])
