@@ -132,17 +132,16 @@ class Accounts:
         return await self._open(person, None, authentication, None, issuer=authentication.issuer)
 
     async def signed_in(self, cookie: str) -> SignIn | None:
-        """Whose browser has this cookie, if the sign-in has not ended and person and passkey are active.
-
-        That it was used now is noted.
-        """
+        """Whose browser has this cookie, if the sign-in has not ended and person and passkey are active."""
         try:
-            found = await self._store.sign_in(_digest(cookie))
+            return await self._store.sign_in(_digest(cookie))
         except InputError:
             return None
-        if found is not None and self._clock() - found.last_used_at >= limits.SIGN_IN_NOTED:
-            await self._store.use_sign_in(found.digest)
-        return found
+
+    async def note_use(self, sign_in: SignIn) -> None:
+        """That the person was at the browser now is known, give or take `limits.SIGN_IN_NOTED`."""
+        if self._clock() - sign_in.last_used_at >= limits.SIGN_IN_NOTED:
+            await self._store.use_sign_in(sign_in.digest)
 
     async def is_signed_in(self, sign_in: SignIn) -> bool:
         """Whether the sign-in still counts."""

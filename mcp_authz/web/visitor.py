@@ -111,4 +111,11 @@ class Cookies:
         person = None if sign_in is None else await self._store.person(sign_in.person)
         if sign_in is None or person is None or person.status != "active":
             raise NotSignedIn("sign in first")
+        if _is_somebodys_doing(request):
+            await self._accounts.note_use(sign_in)
         return Visitor(person=person, sign_in=sign_in)
+
+
+def _is_somebodys_doing(request: Request) -> bool:
+    """Whether a person asked for it, not the script of a page that was left open, which fetches what has changed."""
+    return request.method not in {"GET", "HEAD"} or request.headers.get("sec-fetch-dest", "document") != "empty"

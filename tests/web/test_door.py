@@ -196,6 +196,28 @@ async def test_a_sign_in_that_nobody_uses_ends_after_two_hours(tmp_path: Path) -
             assert (await alice.get("/holds")).status_code == 401
 
 
+async def test_a_page_that_is_only_left_open_is_no_use_of_a_sign_in(tmp_path: Path) -> None:
+    async with world(tmp_path, servers={}) as w:
+        await settle(w)
+        async with visiting(w, "alice") as alice:
+            w.clock.advance(limits.SIGN_IN_IDLE / 2)
+            for path in ("/holds", "/sign-in"):  # what the script fetches by itself, when something has changed
+                assert (await alice.get(path, sec_fetch_dest="empty")).status_code in {200, 204}
+            w.clock.advance(limits.SIGN_IN_IDLE / 2)
+            assert (await alice.get("/holds")).status_code == 401
+
+        async with visit(w) as alice:
+            await People(w.store, w.clock).add("bob", by=OPERATOR)
+            await alice.register(await alice.invite("bob"))
+            for _ in range(3):
+                w.clock.advance(limits.SIGN_IN_IDLE / 2)
+                assert (await alice.get("/holds", sec_fetch_dest="document")).status_code == 200
+            w.clock.advance(limits.SIGN_IN_IDLE / 2)
+            assert (await alice.post("/passkeys/proof", {}, sec_fetch_dest="empty")).status_code == 200
+            w.clock.advance(limits.SIGN_IN_IDLE / 2)
+            assert (await alice.get("/holds")).status_code == 200, "a button is pressed by somebody"
+
+
 async def test_a_link_that_is_over_says_what_to_do(tmp_path: Path) -> None:
     async with world(tmp_path, servers={}) as w:
         await settle(w)
