@@ -127,8 +127,8 @@ class Agents:
         Raises:
             InputError: the overlap is negative or longer than `limits.KEY_OVERLAP`.
             NotFound: there is no such agent.
-            Conflict: the agent is revoked, a child or hosted elsewhere, the key belongs to somebody already, or a
-                rotation is still under way.
+            Conflict: the agent is revoked, a child, a client's or hosted elsewhere, the key belongs to somebody
+                already, or a rotation is still under way.
         """
         if not timedelta(0) <= overlap <= limits.KEY_OVERLAP:
             raise InputError(f"the overlap of a rotation is 0 to {int(limits.KEY_OVERLAP.total_seconds())} seconds")
@@ -219,6 +219,8 @@ class People:
 
 
 def _require_own_keys(agent: Agent) -> None:
+    if agent.client is not None:
+        raise Conflict(f"agent `{agent.name}` is a client's, and has no key: {agent.owner} signs in for it")
     if agent.metadata_url is not None:
         raise Conflict(
             f"the keys of agent `{agent.name}` are those of {agent.metadata_url}; `agent refresh` reads them"

@@ -9,7 +9,7 @@ from mcp_authz import limits
 from mcp_authz.agents import agent_name
 from mcp_authz.errors import Conflict, InputError, NotFound
 from mcp_authz.principals import Agent, AgentName
-from mcp_authz.rules.scope import Scope
+from mcp_authz.rules.scope import Scope, common
 from mcp_authz.store.ports import Clock, Event, Store
 
 
@@ -34,7 +34,7 @@ async def change_agent(
     Raises:
         NotFound: there is no such agent.
         InputError: the depth is out of bounds, a name is not a name, or there is no such role.
-        Conflict: it is revoked, or a child, which has what its parent has.
+        Conflict: it is revoked, a child, which has what its parent has, or a client's, which the next consent changes.
     """
     before = await store.agent(AgentName(name))
     if before is None:
@@ -42,6 +42,10 @@ async def change_agent(
     if before.status != "active" or before.parent is not None:
         why = "is revoked" if before.status != "active" else f"has what `{before.parent}` has; change that one"
         raise Conflict(f"agent `{name}` {why}")
+    if before.client is not None:
+        raise Conflict(
+            f"what agent `{name}` may have is said by `[clients] ceiling`, and by {before.owner}; revoke it to stop it"
+        )
     if changes.depth is not None and not 0 <= changes.depth < limits.CHAIN_LINKS:
         raise InputError(f"an agent's depth is 0 to {limits.CHAIN_LINKS - 1}")
     if changes.delegates_to is None:
@@ -58,6 +62,18 @@ async def change_agent(
     if after != before:
         await store.update_agent(after, _event(before, after, clock, by))
     return after
+
+
+async def bound_client_agents(store: Store, clock: Clock, ceiling: frozenset[Scope] | None) -> None:
+    """No client's agent may have more than the operator lets clients have now; what any had less stays less."""
+    if ceiling is None:
+        return
+    for agent in await store.agents():
+        if agent.client is None or agent.status != "active":
+            continue
+        after = replace(agent, ceiling=common(agent.ceiling, ceiling))
+        if after != agent:
+            await store.update_agent(after, _event(agent, after, clock, "configuration"))
 
 
 def _ceiling(before: Agent, changes: Changes, roles: Mapping[str, frozenset[Scope]]) -> frozenset[Scope]:

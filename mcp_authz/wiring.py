@@ -18,6 +18,7 @@ from mcp_authz.approvals import Approvals
 from mcp_authz.audit import Evidence
 from mcp_authz.canary import require_denials
 from mcp_authz.catalog import Catalog
+from mcp_authz.changing import bound_client_agents
 from mcp_authz.clients import Clients
 from mcp_authz.config import Config
 from mcp_authz.context import Contexts
@@ -43,6 +44,7 @@ from mcp_authz.proving import Proving
 from mcp_authz.redeeming import Chains
 from mcp_authz.rules.canonical import digest_b64url
 from mcp_authz.rules.keys import PrivateKey, Sealer, random_bytes
+from mcp_authz.rules.scope import parse_scopes
 from mcp_authz.sessions import Sessions
 from mcp_authz.settings import (
     approval_floor,
@@ -121,6 +123,7 @@ async def run_gateway(config: Config, *, clock: Clock = utc_now) -> AsyncIterato
     require_rules(rules, floor)
     async with open_installation(config, clock=clock) as installation, AsyncExitStack() as stack:
         store = installation.store
+        await bound_client_agents(store, clock, parse_scopes(config.clients.ceiling) or None)
         issuer_keys = await IssuerKeys.load(store, clock=clock)
         delegations = Delegations(store=store, clock=clock, policy=PolicyAtHop(engine))
         hosted = HostedAgents(store, clock, Fetcher())

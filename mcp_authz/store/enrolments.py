@@ -62,6 +62,8 @@ def _require_keyless(tx: Transaction, name: AgentName) -> None:
     agent = registry.agent(tx, name)
     if agent is None or agent.status != "active":
         raise Conflict(f"there is no active agent `{name}`")
+    if agent.client is not None:
+        raise Conflict(f"agent `{name}` is a client's, and has no key: {agent.owner} signs in for it")
     if agent.metadata_url is not None:
         raise Conflict(f"the keys of agent `{name}` are those of {agent.metadata_url}; `agent refresh` reads them")
     if agent.parent is not None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from mcp_authz.principals import AgentName
 from tests.web.asking import agree, answer, asks, client, grants, question
 from tests.web.authenticator import Authenticator, visiting
 from tests.world import World, world
@@ -191,3 +192,14 @@ async def test_a_client_that_calls_itself_otherwise_meanwhile_is_asked_about_aga
             answered = await alice.post("/authorize/agree", body)
             assert answered.status_code == 409 and "has changed" in answered.text
         assert await grants(w) == []
+
+
+async def test_what_the_operator_takes_from_clients_is_gone_whatever_was_agreed_to(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.person("alice")
+        by = await client(w)
+        async with visiting(w, "alice") as alice:
+            assert (await agree(alice, asks(by, scope=f"{READ} {DEPLOY}"), [READ, DEPLOY])).status_code == 200
+    async with world(tmp_path, clients={"ceiling": [READ]}) as w:
+        agent = await w.store.agent(AgentName("cursor@alice"))
+        assert agent is not None and agent.ceiling == {READ}

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mcp_authz.changing import Changes, change_agent
+from mcp_authz.agents import Agents
+from mcp_authz.changing import Changes, bound_client_agents, change_agent
+from mcp_authz.enrolment import Codes
 from mcp_authz.errors import AuthzError, Conflict, DelegationError, InputError, NotFound
 from mcp_authz.evaluation import effective
 from mcp_authz.principals import Agent, AgentName
+from mcp_authz.rules.keys import PrivateKey
 from mcp_authz.rules.scope import Scope, covered, parse_scopes
 from tests.oauth.house import JWT, OPERATOR, Actor, House, claims_of, house, office, refused
 
@@ -105,3 +109,35 @@ async def test_what_was_delegated_shrinks_with_the_ceiling_of_whoever_delegated_
         assert effective(caller) == held
         refused(await h.exchange(coder, h.derive(chain, planner, coder, scope="pr:write"), JWT), "access_denied")
         assert set(claims_of(await h.delegated(planner, coder))["scope"].split()) == {"mcp:connect", "pr:read"}
+
+
+async def test_a_clients_agent_is_bounded_by_the_configuration_and_by_no_change_that_a_consent_would_undo(
+    tmp_path: Path,
+) -> None:
+    async with office(tmp_path) as h:
+        await h.agreed(await h.client(), scope="pr")
+        name = "cursor@alice"
+        for changes in ({"ceiling": "pr:read"}, {"depth": 3}, {"roles": frozenset({"reader"})}):
+            with pytest.raises(Conflict, match="ceiling"):
+                await change(h, name, **changes)
+        with pytest.raises(Conflict, match="no key"):
+            await Agents(h.store, h.clock).rotate(name, PrivateKey.generate().public, timedelta(), by=OPERATOR)
+        with pytest.raises(Conflict, match="no key"):
+            await Codes(h.store, h.clock).make(AgentName(name), by=OPERATOR)
+
+
+async def test_what_clients_may_have_shrinks_with_the_configuration_and_does_not_grow_by_it(tmp_path: Path) -> None:
+    async with house(tmp_path) as h:
+        coder, app = await h.agent("coder", "pr deploy"), await h.client()
+        said = await h.signed_in(app, scope="pr deploy")
+        await bound_client_agents(h.store, h.clock, None)
+        await bound_client_agents(h.store, h.clock, parse_scopes("pr:read git"))
+        caller = await h.caller(said["access_token"])
+        assert caller.agent.ceiling == effective(caller) == parse_scopes("pr:read")
+        recorded = await h.events("administration")
+        assert (recorded[-1]["agent"], recorded[-1]["by"]) == ("agent:cursor@alice", "configuration")
+        await bound_client_agents(h.store, h.clock, parse_scopes("pr"))
+        assert (await h.caller(said["access_token"])).agent.ceiling == parse_scopes("pr:read")
+        assert await h.events("administration") == recorded
+        kept = await h.store.agent(coder.name)
+        assert kept is not None and kept.ceiling == parse_scopes("pr deploy")
