@@ -35,6 +35,7 @@ COMMANDS: Final = {
     "delegate": "Give an agent some of what another has, or look at a chain.",
     "holds": "Held calls: look at them, approve or deny them.",
     "tools": "Tools: what they are taken for, and changes to accept.",
+    "policy": "Policies: test them, look for mistakes, see why a call is decided.",
     "keys": "The gateway's own signing keys: look at them, rotate them.",
     "audit": "The audit log: read it, follow it, verify it.",
     "revoke": "Stop something, and all that descends from it.",

@@ -1,0 +1,17 @@
+"""`mcp-authz policy`: the tools of those who write policies; each command is a module of its own."""
+
+from __future__ import annotations
+
+import typer
+
+from mcp_authz.cli import policy_test
+
+app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, add_completion=False)
+
+
+@app.callback()
+def _group() -> None:
+    """Policies: test them, look for mistakes in them, see why a call is decided as it is."""
+
+
+app.command("test")(policy_test.test)
