@@ -74,7 +74,10 @@ class Clients:
         if stored is not None and stored.kind != "document":
             return stored
         if not client_id.startswith("https://"):
-            raise NotFound(f"there is no client `{client_id[:128]}` here; an operator can register it")
+            raise NotFound(
+                f"there is no client `{client_id[:128]}` here (any more): let the program sign in afresh, or "
+                "an operator register it with `mcp-authz client add`"
+            )
         latest = await self._documents.latest(id_, stored)
         if stored is None:
             return replace(latest, handle=await self._free_handle(latest))

@@ -30,6 +30,7 @@ from mcp_authz.rules.scope import Scope, common, covered
 from mcp_authz.step_ups import StepUp, StepUps
 from mcp_authz.store.ports import Clock, Event, Store
 
+_SHOWN: Final = 200  # characters of redirect URIs that a person is shown
 _JUST_NOW: Final = timedelta(minutes=1)  # how fresh a sign-in is that `prompt=login` asks for
 
 
@@ -345,7 +346,10 @@ def _redirect_uri(client: RegisteredClient, asked: str | None) -> str:
             raise InputError("the request does not say where its answer goes (`redirect_uri`)")
         return client.redirect_uris[0]
     if not is_registered(client.redirect_uris, asked):
-        raise InputError(f"the answer would go where {client.name} is not registered to be; nothing was sent there")
+        raise InputError(
+            f"the answer would go where {client.name} is not registered to be; "
+            f"it is at `{'`, `'.join(client.redirect_uris)[:_SHOWN]}`, letter by letter"
+        )
     return asked
 
 

@@ -172,6 +172,7 @@ async def show(
             ("depth", str(agent.depth)),
             ("interactive", "yes" if agent.interactive else "no"),
             *([] if agent.metadata_url is None else [("hosted at", agent.metadata_url)]),
+            *([] if agent.client is None else [("is a client", f"{agent.client}, for {agent.owner} alone; no key")]),
             *([] if agent.parent is None else [("child of", agent.parent)]),
             *([] if agent.ends_at is None else [("ends", local(agent.ends_at))]),
             *((f"key {number}", key_line(key, now)) for number, key in enumerate(enrolled.keys, 1)),

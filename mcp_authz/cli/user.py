@@ -45,7 +45,7 @@ async def add(
         person = await People(here.store, here.clock).add(name, groups=frozenset(group or []), by=operator())
     groups = f", in {', '.join(sorted(person.groups))}" if person.groups else ""
     say(f"person {person.name} is registered{groups}")
-    next_step(command_line(ctx, "agent", "add", "AGENT", "--owner", person.name, "--new-key", "AGENT.pem"))
+    next_step(command_line(ctx, "user", "passkey", person.name))
 
 
 @app.command("list")

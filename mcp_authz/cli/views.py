@@ -28,6 +28,7 @@ def agent(it: Agent) -> dict[str, Any]:
         "interactive": it.interactive,
         "metadata_url": it.metadata_url,
         "parent": it.parent,
+        "client": it.client,
         "ends_at": None if it.ends_at is None else timestamp(it.ends_at),
     }
 

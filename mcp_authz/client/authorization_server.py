@@ -61,7 +61,7 @@ def target(url: str, metadata: str | None, choose: Choice) -> Talk[Target]:
     said = yield from _resource(url, metadata)
     resource = said.get("resource")
     if not isinstance(resource, str) or not _covers(resource, url):  # RFC 9728 section 3.3
-        raise SignInRefused(f"{url} says that it is `{resource}`, which it is not; no token is asked for that")
+        raise SignInRefused(f"{url} says that it is `{resource}`; if that is who you mean, use exactly that URL")
     issuers = [one for one in _texts(said, "authorization_servers") or () if _trusted(one, url)]
     if not issuers:
         raise SignInRefused(f"{url} names no authorization server that can be trusted")

@@ -120,7 +120,7 @@ def _require_place(parts: re.Match[str], schemes: Collection[str], shown: str) -
         if not _is_at(_LOOPBACK, authority):
             raise InputError(f"redirect URI `{shown}`: http is for 127.0.0.1, [::1] and localhost only; use https")
     elif scheme in _NEVER or not _SCHEME.fullmatch(scheme) or not ("." in scheme or scheme in schemes):
-        raise InputError(f"redirect URI `{shown}` must begin with https://, or with the scheme of a known application")
+        raise InputError(f"redirect URI `{shown}` must begin with https://, or with a scheme in `[clients] schemes`")
     elif not authority and not parts["path"].startswith("/"):
         raise InputError(f"redirect URI `{shown}` must say a path, which begins with /")
     elif authority is not None and not _APP.fullmatch(authority):

@@ -169,7 +169,7 @@ def test_a_uri_is_as_long_as_its_bound_and_no_longer() -> None:
 
 def test_a_scheme_without_a_dot_has_to_be_configured() -> None:
     assert require_registrable("myapp://cb", {"myapp"})
-    with pytest.raises(InputError, match="known application"):
+    with pytest.raises(InputError, match="schemes"):
         require_registrable("myapp://cb", SCHEMES)
 
 
