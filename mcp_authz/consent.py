@@ -222,7 +222,7 @@ class Consents:
         agent = await self._agent(asking, person)
         before = await self._agreed_before(asking.client, person, agent.name)
         given = frozenset(scope for grant in before for scope in grant.scope)
-        asked = rules.to_ask(asking.request.scope, agent.ceiling)
+        asked = rules.to_ask(asking.request.scope, self._bounded(agent.ceiling))
         if asking.request.scope is None:  # the person chooses, and is not bothered with what would do nothing
             asked = rules.useful(asked, self._tools(), has=self._terms.has)
         already = common(asked, given)
@@ -238,6 +238,10 @@ class Consents:
             because=self._step_ups.of(agent.name),
             days=self._terms.lifetime.days,
         )
+
+    def _bounded(self, ceiling: frozenset[Scope]) -> frozenset[Scope]:
+        """What there is of it for a client, also where an agent that has more acts in its place."""
+        return ceiling if self._terms.ceiling is None else common(ceiling, self._terms.ceiling)
 
     def _offer(self, scopes: frozenset[Scope], *, asked: bool = False) -> tuple[Offered, ...]:
         terms = self._terms

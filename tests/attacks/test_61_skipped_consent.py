@@ -203,3 +203,16 @@ async def test_what_the_operator_takes_from_clients_is_gone_whatever_was_agreed_
     async with world(tmp_path, clients={"ceiling": [READ]}) as w:
         agent = await w.store.agent(AgentName("cursor@alice"))
         assert agent is not None and agent.ceiling == {READ}
+
+
+async def test_no_client_has_more_by_an_agent_in_its_place_than_the_operator_gives_clients(tmp_path: Path) -> None:
+    async with world(tmp_path, clients={"ceiling": [READ]}) as w:
+        await w.person("alice")
+        await w.agent("coder", ceiling=f"{READ} {DEPLOY}")
+        by = await client(w)
+        async with visiting(w, "alice") as alice:
+            query = asks(by, scope=f"{READ} {DEPLOY}", requested_actor="agent:coder")
+            body = {"query": query, "scopes": [READ, DEPLOY], "days": 1}
+            assert (await alice.post("/authorize/question", body)).status_code == 400
+            assert (await agree(alice, query, [READ], 1)).status_code == 200
+        assert [grant.scope for grant in await grants(w)] == [{READ}]
