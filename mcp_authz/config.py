@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from mcp_authz.config_people import ClientsConfig, EnterpriseConfig, SignInConfig, require_words
+from mcp_authz.config_policy import PdpConfig, require_one_form
 from mcp_authz.errors import ConfigError
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,19}$")]
@@ -148,6 +149,9 @@ class Config(_Strict):
     port: Annotated[int, Field(ge=0, le=65535)] | None = None
     data_dir: str | None = None
     policy: tuple[str, ...] = Field(default=("builtin:scopes_and_hazard",), strict=False)
+    shadow_policy: tuple[str, ...] = Field(default=(), strict=False)
+    policy_query: str | None = None
+    pdp: PdpConfig = PdpConfig()
     servers: dict[Name, ServerConfig] = {}
     approval: dict[str, ApprovalConfig] = {}
     proof: ProofConfig = ProofConfig()
@@ -177,10 +181,15 @@ class Config(_Strict):
     def _in_plain_words(cls, scopes: dict[str, str]) -> dict[str, str]:
         return require_words(scopes)
 
-    @field_validator("policy", mode="before")
+    @field_validator("policy", "shadow_policy", mode="before")
     @classmethod
     def _one_or_many(cls, policy: Any) -> Any:
         return (policy,) if isinstance(policy, str) else policy
+
+    @field_validator("policy", "shadow_policy")
+    @classmethod
+    def _of_one_form(cls, policy: tuple[str, ...]) -> tuple[str, ...]:
+        return require_one_form(policy)
 
     @field_validator("servers")
     @classmethod

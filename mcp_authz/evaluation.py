@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -11,7 +11,7 @@ from mcp_authz import limits
 from mcp_authz.errors import InputError, ScopeError
 from mcp_authz.model import Approval, Decision, Deny, RuleId, ToolCall
 from mcp_authz.policy.document import authentication_of, policy_input
-from mcp_authz.policy.engine import PolicyEngine
+from mcp_authz.policy.engine import PolicyAnswer, PolicyEngine, PolicyInput, current
 from mcp_authz.principals import Caller, Chain
 from mcp_authz.proving import too_weak
 from mcp_authz.rules.attributes import resource_attributes
@@ -31,6 +31,17 @@ class Evaluation:
     decision: Decision
     digest: bytes  # the action digest; empty when the call was denied before it could be bound
     resource: Mapping[str, Any]
+    policy: str  # the digest of the policy set that was asked, or would have been
+    asked: Asked | None = None  # None when the call was denied before policy was asked
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What policy was asked, what it said, and what any other answer would have come to."""
+
+    document: PolicyInput
+    answer: PolicyAnswer
+    conclude: Callable[[PolicyAnswer], Decision]
 
 
 class Evaluator:
@@ -43,18 +54,21 @@ class Evaluator:
 
     @property
     def policy_digest(self) -> str:
-        """The digest of the policy set that decides."""
-        return self.engine.digest
+        """The digest of the policy set that decides now."""
+        return current(self.engine).digest
 
     async def evaluate(self, caller: Caller, call: ToolCall, *, approval: Approval | None, at: datetime) -> Evaluation:
         """Return what is decided about this call; an approval is evidence and nothing is skipped because of it."""
+        engine = current(self.engine)  # once: whatever is loaded meanwhile, this evaluation is of this policy
+        policy = engine.digest
         tool, classification = call.tool, call.tool.classification
         if tool.quarantined:  # step 7
-            return _denied("quarantined", "definition-pinned")
+            return _denied(policy, "quarantined", "definition-pinned")
         if caller.proof < classification.proof:  # step 8
-            return Evaluation(decision=too_weak(caller, classification.proof), digest=b"", resource={})
+            decision = too_weak(caller, classification.proof)
+            return Evaluation(decision=decision, digest=b"", resource={}, policy=policy)
         if (problem := self._schema(call).problem(call.arguments)) is not None:  # step 9
-            return _denied("arguments", "input-schema", detail=problem)
+            return _denied(policy, "arguments", "input-schema", detail=problem)
         # Step 12's question about the session comes before step 10: without a chain there is nothing to cover, and a
         # challenge for more scope would send the client for a token that cannot help.
         if (
@@ -62,18 +76,18 @@ class Evaluator:
             or caller.chain is None
             or (caller.person is None) is not (caller.session.subject is None)
         ):
-            return _denied(_over(caller) if caller.session_over else "no_session", "open-session")
+            return _denied(policy, _over(caller) if caller.session_over else "no_session", "open-session")
         if at >= caller.session.expires_at or at - caller.session.last_used_at > limits.SESSION_IDLE:
-            return _denied(_over(caller), "open-session")
+            return _denied(policy, _over(caller), "open-session")
         try:
             needed = tuple(template.fill(call.arguments) for template in classification.scopes)  # step 10
             resource = resource_attributes(classification.resource, call.arguments)
         except (ScopeError, InputError) as error:
-            return _denied("scope_arguments", "scope-template", detail=str(error))
+            return _denied(policy, "scope_arguments", "scope-template", detail=str(error))
         denial = _scope_denial(caller, needed) or _constraint_denial(caller.chain, call)  # step 10, step 11
         # A token for less than its delegation has is no denial: the caller is sent to sign in for more, and can.
         if denial is not None and (denial.missing or not tool.observed):
-            return Evaluation(decision=denial, digest=b"", resource=resource)
+            return Evaluation(decision=denial, digest=b"", resource=resource, policy=policy)
         digest = action_digest(
             call,
             session=caller.session.id,
@@ -92,18 +106,27 @@ class Evaluator:
             at=at,
             agents=caller.holders,
         )
-        answer = await self.engine.evaluate(document)  # step 12
-        decision = decide(  # step 13
-            call_digest=digest,
-            tool=tool,
-            answer=answer,
-            approval=counted,
-            floor=self.floor,
-            authentication=authentication_of(caller),
-            at=at,
+
+        def conclude(answer: PolicyAnswer) -> Decision:  # 13
+            decision = decide(
+                call_digest=digest,
+                tool=tool,
+                answer=answer,
+                approval=counted,
+                floor=self.floor,
+                authentication=authentication_of(caller),
+                at=at,
+            )
+            return observe(_answerable(decision, caller), tool=tool, call_digest=digest, earlier=denial)
+
+        answer = await engine.evaluate(document)  # step 12
+        return Evaluation(
+            decision=conclude(answer),
+            digest=digest,
+            resource=resource,
+            policy=policy,
+            asked=Asked(document=document, answer=answer, conclude=conclude),
         )
-        decision = observe(_answerable(decision, caller), tool=tool, call_digest=digest, earlier=denial)
-        return Evaluation(decision=decision, digest=digest, resource=resource)
 
     def _schema(self, call: ToolCall) -> ArgumentSchema:
         # Keyed by the pinned definition's digest: immutable bytes, so a compiled schema cannot go stale.
@@ -163,5 +186,6 @@ def effective(caller: Caller) -> frozenset[Scope]:
     return scopes
 
 
-def _denied(code: str, rule: str, *, detail: str = "") -> Evaluation:
-    return Evaluation(decision=Deny(code=code, because=(RuleId(rule),), detail=detail), digest=b"", resource={})
+def _denied(policy: str, code: str, rule: str, *, detail: str = "") -> Evaluation:
+    deny = Deny(code=code, because=(RuleId(rule),), detail=detail)
+    return Evaluation(decision=deny, digest=b"", resource={}, policy=policy)

@@ -143,6 +143,8 @@ class Ride:
                 # The captured arguments run: what is equal by RFC 8785 may still be written in another way.
                 call = replace(call, arguments=approval.arguments)
                 continue  # an approval is evidence for a second full evaluation, never a bypass
+            if verdict.policy != self._policy:  # another policy decides by now; what was approved stays evidence for it
+                continue
             admitted = await self._admit(call, verdict, verdict.decision, approval, resume)  # 14
             if isinstance(admitted, Admitted):
                 return await self._forward(admitted, verdict, resume)  # 15, 16
@@ -181,7 +183,7 @@ class Ride:
             message=self._message,
             channel=self._channel,
             resume=resume,
-            record=lambda hold_id: self._event(call, verdict, audit.decided(hold, policy=self._policy), hold=hold_id),
+            record=lambda hold_id: self._event(call, verdict, audit.decided(hold, policy=verdict.policy), hold=hold_id),
         )
         answer = await self._parts.holding.answer(waiting, too_little=approval)
         match answer:
@@ -207,7 +209,7 @@ class Ride:
         answers = resume is not None and resume.kind == "downstream"
         # A retry goes on with the run it belongs to, and with no other: under another hold it claims like any call.
         continued = resume is not None and answers and resume.hold == permit.approval
-        decided = audit.decided(permit, policy=self._policy, approval=approval)
+        decided = audit.decided(permit, policy=verdict.policy, approval=approval)
         admission = Admission(
             event=self._event(call, verdict, decided),
             agent=caller.agent.name,
@@ -256,7 +258,8 @@ class Ride:
         if asked is not None and not self._parts.step_ups.note(asked):
             deny, asked = _deny("step_up_limit", detail=deny.detail), None
         deny = deny if first else _REPLAYED
-        decided = audit.decided(deny, policy=self._policy) | ({} if asked is None else audit.sent_back(asked))
+        policy = self._policy if verdict is None else verdict.policy
+        decided = audit.decided(deny, policy=policy) | ({} if asked is None else audit.sent_back(asked))
         await self._store.append(self._event(call, verdict, decided))
         return Refused(call_id=self._call_id, deny=deny)
 
@@ -292,6 +295,7 @@ class Ride:
 
     @property
     def _policy(self) -> str:
+        """The digest of the policy that decides now; a record has that of the one that was asked."""
         return self._parts.evaluator.policy_digest
 
     def _event(

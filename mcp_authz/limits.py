@@ -155,6 +155,13 @@ ENROLMENTS_PER_SECOND: Final = 0.2
 HOLDS_PER_SESSION: Final = 20  # pending at once; a flood is refused, not queued
 HOLDS_PER_AGENT: Final = 50
 
+# Policy.
+POLICY_LOOKED_AT: Final = timedelta(milliseconds=500)  # between two readings of its files; two alike, and they count
+SHADOW_WAITING: Final = 256  # calls that the shadow policy has not been asked about; later ones are left out
+SHADOW_AT_ONCE: Final = 8
+SHADOW_TIME: Final = timedelta(seconds=5)  # for one answer of it
+SHADOW_RECORDED: Final = 20  # differences that are recorded one by one in a minute; the rest is counted by rule
+
 OBSERVE_REMINDER: Final = timedelta(hours=1)  # between two warnings that a server is only observed
 
 # The page.
@@ -202,3 +209,17 @@ STORE_BATCH: Final = 128  # jobs in one flush; a lost power supply undoes at mos
 STORE_LOCKED: Final = timedelta(seconds=5)  # how long a write waits for another process
 CHANGES_LOOKED_FOR: Final = timedelta(milliseconds=250)  # while somebody waits for what another process writes
 ONCE_KEPT: Final = timedelta(hours=1)  # a used id is remembered beyond its expiry: clocks of two processes may differ
+
+# A policy decision point that is asked over HTTP.
+PDP_TIME: Final = timedelta(seconds=1)  # for one question, to the last byte of its answer; a call waits for it
+PDP_ANSWER_BYTES: Final = 64 * 1024
+PDP_ANSWER_DEPTH: Final = 16
+PDP_CONNECTIONS: Final = 64  # at once; further questions wait for one, within their time
+PDP_ASKING: Final = 1_024  # questions under way or waiting; beyond it a call is denied at once
+PDP_FAILURES: Final = 5  # in a row, after which it is not asked for a while
+PDP_PAUSE_FIRST: Final = timedelta(seconds=1)  # doubles with each failure of the one question after it
+PDP_PAUSE_LONGEST: Final = timedelta(seconds=30)
+PDP_METADATA_KEPT: Final = timedelta(hours=1)  # where it is asked; then its metadata are read again
+POLICY_RULES: Final = 64  # ids of determining rules in one answer
+POLICY_OBLIGATIONS: Final = 16  # in one answer
+POLICY_ARGUMENT: Final = 256  # characters of one obligation's argument

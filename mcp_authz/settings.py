@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Final
 
+from mcp_authz import config_policy
 from mcp_authz.config import ApprovalConfig, Config, ServerConfig, ToolConfig, read_secret_file
 from mcp_authz.context import ContextAudience
 from mcp_authz.errors import ConfigError, ScopeError
 from mcp_authz.model import ApprovalRule, Assurance, Classification, Hazard
 from mcp_authz.people_elsewhere import Provider
-from mcp_authz.policy.cedar import CedarEngine
+from mcp_authz.policy import loading
+from mcp_authz.policy.engine import PolicyEngine
 from mcp_authz.principals import AgentName, PersonName, Proof
 from mcp_authz.rules.attributes import parse_template
 from mcp_authz.rules.classify import Classified, ServerRules
@@ -22,36 +23,14 @@ from mcp_authz.rules.scope import Scope, ScopeTemplate, parse_scopes
 from mcp_authz.web.ways_in import WaysIn
 from tool_adapters.presets import load_preset
 
-BUILTIN: Final = "builtin:"
+BUILTIN: Final = config_policy.BUILTIN
+policies_dir: Final = loading.policies_dir
 RESERVED_ATTRIBUTES: Final = frozenset({"server", "tool", "environment", "hazard"})
 
 
-def load_policy(config: Config) -> CedarEngine:
-    """The policy engine over the configured files; `builtin:NAME` is a policy that comes with the gateway.
-
-    Raises:
-        ConfigError: a file is missing.
-        PolicyError: a policy is not sound.
-    """
-    sources = {}
-    for entry in config.policy:
-        path = (
-            policies_dir() / f"{entry.removeprefix(BUILTIN)}.cedar"
-            if entry.startswith(BUILTIN)
-            else (config.directory / entry)
-        )
-        try:
-            sources[entry] = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
-            known = ", ".join(sorted(f"{BUILTIN}{p.stem}" for p in policies_dir().glob("*.cedar")))
-            raise ConfigError(f"`policy`: `{entry}` cannot be read; give a file, or one of: {known}") from None
-    return CedarEngine.load(sources)
-
-
-def policies_dir() -> Path:
-    """Where the policies that come with the gateway are: inside the package when installed, beside it in a checkout."""
-    packaged = Path(__file__).parent / "_policies"
-    return packaged if packaged.is_dir() else Path(__file__).parent.parent / "policies"
+def load_policy(config: Config) -> PolicyEngine:
+    """The engine that the key `policy` names (`policy.loading.load_engine`)."""
+    return loading.load_engine(config, config.policy)
 
 
 # Not outside the chain: a client agent's owner is the very person that it acts for, and nobody else could answer.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from importlib.metadata import version
+from typing import Literal
 
 import anyio
 
@@ -39,7 +40,9 @@ from mcp_authz.model import HeldCall
 from mcp_authz.observing import observed_servers
 from mcp_authz.offers import Offers
 from mcp_authz.parts import Parts
-from mcp_authz.policy.cedar import CedarEngine
+from mcp_authz.policy.engine import PolicyEngine
+from mcp_authz.policy.live import LivePolicy
+from mcp_authz.policy.loading import make_engine, read_files
 from mcp_authz.proving import Proving
 from mcp_authz.redeeming import Chains
 from mcp_authz.rules.canonical import digest_b64url
@@ -51,7 +54,6 @@ from mcp_authz.settings import (
     context_audiences,
     impersonations,
     least_proof,
-    load_policy,
     require_rules,
     server_rules,
 )
@@ -79,9 +81,22 @@ class Running:
     agents: Agents
     hosted: HostedAgents
     clients: Clients
+    policy: LivePolicy
     step_ups: StepUps  # the same that the road writes to, for the page where people agree
     desktop: Desktop | None  # who is told of held calls; None where nobody wants to be
     unreachable: tuple[str, ...]  # servers that could not be listed at the start
+
+    async def follow_policy(self) -> None:
+        """The policy's files are loaded whenever they change; without end."""
+        await self.policy.follow(self.parts.store, self.parts.clock, self._may_decide)
+
+    async def reload_policy(self) -> bool:
+        """Whether what is on disk decides now."""
+        return await self.policy.reload(self.parts.store, self.parts.clock, self._may_decide)
+
+    async def _may_decide(self, engine: PolicyEngine) -> None:
+        evaluator = Evaluator(engine=engine, floor=self.parts.evaluator.floor)
+        await require_denials(evaluator, self.parts.clock)
 
     async def follow_changes(self, tell: Callable[[], Awaitable[None]]) -> None:
         """List a server again whenever its tools changed or it is back, and `tell` whoever listens; without end."""
@@ -117,7 +132,7 @@ async def run_gateway(config: Config, *, clock: Clock = utc_now) -> AsyncIterato
     Raises:
         ConfigError, PolicyError, StoreError: one sentence that says what to do.
     """
-    engine, floor = load_policy(config), approval_floor(config)
+    engine, floor = live_policy(config, "policy"), approval_floor(config)
     least = least_proof(config)
     rules = {name: server_rules(name, server, least) for name, server in config.servers.items()}
     require_rules(rules, floor)
@@ -170,6 +185,7 @@ async def run_gateway(config: Config, *, clock: Clock = utc_now) -> AsyncIterato
             sealer=state_sealer,
             clock=clock,
         )
+        stack.push_async_callback(engine.aclose)
         gateway = Gateway(parts, sessions)
         await store.append(_started(config, engine, clock))
         await store.recover(lambda held: _interrupted(held, clock))
@@ -191,6 +207,7 @@ async def run_gateway(config: Config, *, clock: Clock = utc_now) -> AsyncIterato
             agents=agents,
             hosted=hosted,
             clients=_clients(installation),
+            policy=engine,
             step_ups=parts.step_ups,
             desktop=desktop,
             unreachable=unreachable,
@@ -223,7 +240,21 @@ async def _list_all(catalog: Catalog, downstreams: tuple[Downstream, ...]) -> tu
     return tuple(d.name for d in downstreams if d.name not in reached)
 
 
-def _started(config: Config, engine: CedarEngine, clock: Clock) -> Event:
+def live_policy(config: Config, key: Literal["policy", "shadow_policy"]) -> LivePolicy:
+    """The policy of this key, as its files are at every moment.
+
+    Raises:
+        ConfigError, PolicyError: it cannot be loaded.
+    """
+    entries: tuple[str, ...] = getattr(config, key)
+    return LivePolicy(
+        key=key,
+        read=partial(read_files, config, entries, key=key),
+        make=partial(make_engine, config, entries, key=key),
+    )
+
+
+def _started(config: Config, engine: PolicyEngine, clock: Clock) -> Event:
     settings = digest_b64url(config.model_dump(mode="json"))
     observed = observed_servers(config)
     fields = {

@@ -107,6 +107,8 @@ LAYERS = [
         "mcp_authz.config",
         "mcp_authz.config_file",
         "mcp_authz.config_people",
+        "mcp_authz.config_policy",
+        "mcp_authz.policy.loading",
         "mcp_authz.installation",
         "mcp_authz.observing",
         "mcp_authz.doctor",
@@ -161,7 +163,7 @@ DOORS = {
     "dbus_fast": {"mcp_authz.desktop"},
     "tomlkit": {"mcp_authz.config_file"},
     "pydantic_core": {"mcp_authz.rules.schema", "tool_adapters.direct"},
-    "pydantic": {"mcp_authz.config", "mcp_authz.config_people", "tool_adapters.*"},
+    "pydantic": {"mcp_authz.config", "mcp_authz.config_people", "mcp_authz.config_policy", "tool_adapters.*"},
 }
 
 IMPURE = {"anyio", "asyncio", "logging", "os", "random", "secrets", "socket", "threading", "time", "subprocess"}

@@ -20,6 +20,7 @@ from mcp_authz.config import (
     parse_config,
 )
 from mcp_authz.config_people import ClientsConfig, EnterpriseClientConfig, EnterpriseConfig, ProviderConfig, SignInConfig
+from mcp_authz.config_policy import PdpConfig
 from mcp_authz.settings import approval_floor, require_rules, server_rules
 from tool_adapters.presets import preset_names
 
@@ -28,6 +29,7 @@ SECTIONS = {
     "## Top level": Config,
     "## `[servers.NAME]`": ServerConfig,
     "## `[servers.NAME.tools.TOOL]`": ToolConfig,
+    "## `[pdp]`": PdpConfig,
     "## `[proof]`": ProofConfig,
     "## `[keys]`": KeysConfig,
     "## `[approval.RULE]`": ApprovalConfig,

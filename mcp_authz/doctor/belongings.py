@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mcp_authz.config import Config
-from mcp_authz.settings import BUILTIN
+from mcp_authz.config_policy import BUILTIN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,12 +20,15 @@ class Belonging:
 
 def belongings(config: Config) -> tuple[Belonging, ...]:
     """Every file of the installation that is there."""
-    secrets = {
+    secrets: set[str] = {
         name
         for server in config.servers.values()
         for name in (*server.env_files.values(), *server.header_files.values())
     }
-    policies = [entry for entry in config.policy if not entry.startswith(BUILTIN)]
+    named = dict.fromkeys([*config.policy, *config.shadow_policy])
+    policies = [entry for entry in named if not entry.startswith(BUILTIN)]  # a URL is no file, and so not there
+    if config.pdp.token_file is not None:
+        secrets.add(config.pdp.token_file)
     found = [
         _plain(config.source, "the configuration"),
         *(_plain(config.directory / entry, f"the policy {entry}") for entry in policies),

@@ -25,6 +25,7 @@ class PolicyAnswer:
     because: tuple[RuleId, ...]
     obligations: tuple[Obligation, ...] = ()
     errors: tuple[str, ...] = ()
+    revision: str = ""  # of the policy that decided, where an engine elsewhere tells it; its own word
 
 
 class PolicyEngine(Protocol):
@@ -36,3 +37,12 @@ class PolicyEngine(Protocol):
 
     async def evaluate(self, document: PolicyInput) -> PolicyAnswer:
         """Return the answer; whatever goes wrong is an answer with `permit=False` and `errors`, never a raise."""
+
+
+def current(engine: PolicyEngine) -> PolicyEngine:
+    """Return the engine that answers now: whoever asks twice, or writes down what was asked, takes it once.
+
+    An engine that stands for others, as `policy.live.LivePolicy` does, says which one by `current`.
+    """
+    held: PolicyEngine = getattr(engine, "current", engine)
+    return held

@@ -1,0 +1,86 @@
+"""The configuration's part about policy: in which forms one is named, and how an engine elsewhere is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field
+
+BUILTIN: Final = "builtin:"
+Form = Literal["cedar", "rego", "opa", "authzen"]
+
+_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+_FORMS: Final = (
+    "a file that ends in `.cedar` or `.rego`, `builtin:NAME`, `opa+https://HOST/v1/data/PATH` or `authzen+https://HOST`"
+)
+
+
+class PdpConfig(BaseModel):
+    """How a policy engine is asked that is not in this process."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    timeout_ms: Annotated[int, Field(ge=10, le=60_000)] = 1000
+    token_file: Annotated[str, Field(min_length=1)] | None = None
+
+
+def form_of(entry: str) -> Form:
+    """Return the language or protocol of one entry of `policy`; a builtin is Cedar unless its name ends in `.rego`.
+
+    Raises:
+        ValueError: it is none that there is, or its URL cannot be asked.
+    """
+    scheme, plus, url = entry.partition("+")
+    if plus and scheme in ("opa", "authzen") and "://" in url:
+        return _remote(entry, "opa" if scheme == "opa" else "authzen", url)
+    if entry.startswith(BUILTIN):
+        return "rego" if entry.endswith(".rego") else "cedar"
+    if entry.endswith(".cedar"):
+        return "cedar"
+    if entry.endswith(".rego"):
+        return "rego"
+    raise ValueError(f"`{entry}` is no policy; give {_FORMS}")
+
+
+def _remote(entry: str, form: Literal["opa", "authzen"], url: str) -> Form:
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError(f"`{entry}` is no URL") from None
+    if parts.scheme not in ("http", "https") or not host or parts.fragment:
+        raise ValueError(f"`{entry}`: write {form}+https://HOST, or {form}+http://HOST, without a fragment")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError(f"`{form}+{parts.scheme}://{host}`: no credentials in the URL; set `pdp.token_file`")
+    if form == "authzen" and parts.scheme == "http" and host not in _LOOPBACK:
+        raise ValueError(f"`{entry}`: plain http is for localhost only; use authzen+https")
+    if form == "opa" and not parts.path.startswith("/v1/data/"):
+        raise ValueError(f"`{entry}`: name the rule to ask, such as {form}+{parts.scheme}://{host}/v1/data/agent/authz")
+    return form
+
+
+def form_of_all(entries: Sequence[str]) -> Form:
+    """Return the one form of all entries; no entry at all is an empty set of Cedar policies, which denies everything.
+
+    Raises:
+        ValueError: they are of several forms, or one is named twice, or there are several engines elsewhere.
+    """
+    forms = {entry: form_of(entry) for entry in entries}
+    if len(forms) < len(entries):
+        twice = next(entry for entry in forms if list(entries).count(entry) > 1)
+        raise ValueError(f"`{twice}` is named twice")
+    if len(set(forms.values())) > 1:
+        told = ", ".join(f"`{entry}` is {form}" for entry, form in forms.items())
+        raise ValueError(f"several policies must be of one language, and these are not: {told}")
+    form: Form = next(iter(forms.values()), "cedar")
+    if form in ("opa", "authzen") and len(forms) > 1:
+        raise ValueError("one engine elsewhere decides alone; name one URL, and load several policies there")
+    return form
+
+
+def require_one_form(entries: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the entries, once they are known to make one policy set (`form_of_all`)."""
+    form_of_all(entries)
+    return entries
