@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -10,6 +11,7 @@ from mcp_authz.cli.invocation import asynchronous
 from mcp_authz.cli.kept_login import person_auth
 from mcp_authz.cli.output import note, say
 from mcp_authz.errors import NotFound
+from mcp_authz.rules.display import visible
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -25,5 +27,10 @@ async def logout(url: Annotated[str, typer.Argument(metavar="URL", help="The gat
     told = await auth.sign_out()
     say(f"signed out at {auth.url}")
     if not told:
-        agent = kept.more.get("agent", "AGENT")
-        note(f"the gateway could not be told; an operator ends it there: mcp-authz revoke agent {agent} --reason TEXT")
+        note(untold(kept.more.get("agent", "AGENT")))
+
+
+def untold(agent: str) -> str:
+    """What an operator does where the gateway was not told; the agent's name is as the gateway says it."""
+    command = f"mcp-authz revoke agent {quote(visible(agent))} --reason TEXT"
+    return f"the gateway could not be told; an operator ends it there: {command}"

@@ -6,6 +6,7 @@ used only where it names exactly what led to it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -19,6 +20,7 @@ from mcp_authz.errors import InputError
 _RESOURCE: Final = "oauth-protected-resource"
 _SERVER: Final = "oauth-authorization-server"
 _OPENID: Final = "openid-configuration"
+_URI: Final = re.compile("[!-~]+")  # RFC 3986: what is shown at a terminal has nothing that it would obey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +101,7 @@ def _read(body: dict[str, Any], issuer: str, url: str) -> Server:
         said = body.get(f"{name}_endpoint")
         if said is None:
             return None
-        if not isinstance(said, str) or not _trusted(said.partition("?")[0], url):
+        if not isinstance(said, str) or not _URI.fullmatch(said) or not _trusted(said.partition("?")[0], url):
             raise SignInRefused(f"the {name} endpoint of `{issuer}` cannot be trusted")
         return said
 

@@ -19,6 +19,7 @@ import httpx2
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 
+from mcp_authz.cli.logout import untold
 from tests.web.asking import agree
 from tests.web.authenticator import Visit, visiting
 from tests.world import ROOT, World, world
@@ -144,6 +145,12 @@ def _secrets(said: Mapping[str, Any]) -> list[str]:
 
 def _text(result: Any) -> str:
     return "\n".join(part.text for part in result.content if part.type == "text")
+
+
+def test_what_a_gateway_calls_an_agent_does_nothing_at_a_terminal_or_when_it_is_pasted() -> None:
+    told = untold("x; rm -rf ~ #\x1b[2J")
+    assert told.endswith("revoke agent 'x; rm -rf ~ #\\u{001b}[2J' --reason TEXT")
+    assert untold("cursor@alice").endswith("revoke agent cursor@alice --reason TEXT")
 
 
 async def test_commands_that_lack_a_login_or_an_agent_say_what_to_do(tmp_path: Path) -> None:

@@ -273,6 +273,9 @@ async def test_a_challenge_that_refers_to_another_origin_is_refused() -> None:
         ({"issuer": "https://evil.example.com"}, "says that it is another"),
         ({"token_endpoint": "http://as.example.com/token"}, "cannot be trusted"),
         ({"authorization_endpoint": "javascript:alert(1)"}, "cannot be trusted"),
+        ({"authorization_endpoint": "https://as.example.com/\x1b]0;a terminal obeys\x07"}, "cannot be trusted"),
+        ({"authorization_endpoint": "https://as.example.com/authorize?\x1b[2J"}, "cannot be trusted"),
+        ({"authorization_endpoint": "https://as.example.com/authorize?\u202egpj"}, "cannot be trusted"),
         ({"registration_endpoint": None}, "has to know this program"),
     ],
 )
