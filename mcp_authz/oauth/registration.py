@@ -1,7 +1,8 @@
 """Dynamic client registration (RFC 7591): JSON in, the client as it is registered out.
 
-Routed only where the operator switched it on. Who registers proves nothing, so a source may do it so often, the use
-layer bounds how many there are, and nothing is given by it: a person is asked all the same.
+Where the operator did not switch it on, whoever tries hears what to do instead. Who registers proves nothing, so a
+source may do it so often, the use layer bounds how many there are, and nothing is given by it: a person is asked all
+the same.
 """
 
 from __future__ import annotations
@@ -24,6 +25,11 @@ from mcp_authz.protocol.throttle import Throttle
 from mcp_authz.rules.client_document import RedirectRefused
 from mcp_authz.rules.strict_json import JsonObject, dump, parse_object
 
+_OFF: Final = {  # some clients try without being told of an endpoint, and show what is answered
+    "error": "invalid_request",
+    "error_description": "clients do not register themselves here: the operator runs `mcp-authz client add NAME"
+    " --redirect URI` and gives you the client id, or sets dynamic_registration under [clients]",
+}
 _NO_STORE: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 
 
@@ -36,8 +42,9 @@ class Registration:
         self._throttle = Throttle(burst=limits.REGISTRATIONS_BURST, per_second=limits.REGISTRATIONS_PER_SECOND)
 
     def routes(self, base: str) -> list[Route]:
-        """Its route below the path `base` of the issuer; none where clients do not register themselves."""
-        return [Route(f"{base}/register", self.register, methods=["POST"])] if self._clients.dynamic else []
+        """Its route below the path `base` of the issuer."""
+        answer = self.register if self._clients.dynamic else _turn_away
+        return [Route(f"{base}/register", answer, methods=["POST"])]
 
     async def register(self, request: Request) -> Response:
         """Answer a client that registers itself (RFC 7591 section 3)."""
@@ -92,6 +99,10 @@ def _information(new: NewClient) -> dict[str, Any]:
         "response_types": ["code"],
         **({} if client.jwks is None else {"jwks": dict(client.jwks)}),
     }
+
+
+async def _turn_away(_: Request) -> Response:
+    return _json(_OFF, 404)
 
 
 def _json(body: dict[str, Any], status: int) -> Response:
