@@ -109,7 +109,7 @@ async def _trouble(request: Request, error: Exception, cookies: Cookies, clock: 
     status = _status(error)
     says = _sentence(error)
     if request.method not in {"GET", "HEAD"}:
-        again = {"again": True} if isinstance(error, SignInAgain) else {}
+        again = {"again": True} if isinstance(error, NotSignedIn) else {}
         return JSONResponse({"error": says, **again}, status)
     if isinstance(error, NotSignedIn):
         response: Response = page(
