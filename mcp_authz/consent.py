@@ -158,9 +158,12 @@ class Consents:
         asking = await self._kept(asking)
         agent = await self._agent(asking, who.person)
         scope = frozenset(one.scope for one in question.already)
+        earlier = await self._agreed_before(client, who.person, agent.name)
+        if len(earlier) >= limits.GRANTS_PER_CLIENT:  # another one would end the oldest
+            return None
         ends = [
             grant.expires_at
-            for grant in await self._agreed_before(client, who.person, agent.name)
+            for grant in earlier
             if all(covered(one, grant.scope) for one in scope) and await self._stands(grant, asking.client)
         ]
         return await self._give(asking, who, agent, scope, max(ends)) if ends else None
@@ -316,7 +319,12 @@ class Consents:
         return tuple(grant for grant in grants if not is_by_assertion(grant))
 
     async def _stands(self, grant: Grant, client: RegisteredClient) -> bool:
-        """Whether it was agreed to of this client as it is now, and nobody ended what came of it."""
+        """Whether it was agreed to of this client as it is now, nobody ended what came of it, and it lasts a while.
+
+        What lasts no longer than one session would pass for what a company's provider gave.
+        """
+        if grant.expires_at - self._now() <= limits.SESSION_LIFETIME:
+            return False
         newest = await self._store.newest_session(grant.id)
         is_ended = newest is not None and any(one.status != "active" for one in newest)
         return grant.granted_at >= client.registered_at.replace(microsecond=0) and not is_ended

@@ -19,6 +19,7 @@ from mcp_authz.agents import Agents, People
 from mcp_authz.authorization import RegisteredClient
 from mcp_authz.clients import Clients
 from mcp_authz.consent import Asking, Consents, SentBack, SignInAgain, Terms
+from mcp_authz.enterprise import is_by_assertion
 from mcp_authz.errors import AuthzError, Conflict, InputError, NotFound
 from mcp_authz.model import Hazard, Tool, ToolName
 from mcp_authz.passkey import SignIn
@@ -253,6 +254,26 @@ async def test_a_client_with_a_key_and_an_address_is_remembered_for_the_same_and
         assert await d.consents.remembered(await d.asking("portal"), d.who("bob")) is None
         d.clock.advance(days=3)
         assert await d.consents.remembered(await d.asking("portal"), d.who()) is None
+
+
+async def test_in_the_last_hours_the_person_is_asked_again(tmp_path: Path) -> None:
+    async with desk(tmp_path) as d:
+        await d.agree([READS], "portal", days=1)
+        d.clock.advance(hours=11)
+        assert await d.consents.remembered(await d.asking("portal"), d.who()) is not None
+        assert not any(map(is_by_assertion, await d.store.grants()))
+        d.clock.advance(hours=2)
+        assert await d.consents.remembered(await d.asking("portal"), d.who()) is None
+
+
+async def test_what_a_person_agreed_to_is_not_ended_by_leading_them_past_the_page(tmp_path: Path) -> None:
+    async with desk(tmp_path) as d:
+        await d.agree([READS], "portal")
+        for _ in range(1, limits.GRANTS_PER_CLIENT):
+            assert await d.consents.remembered(await d.asking("portal"), d.who()) is not None
+        assert await d.consents.remembered(await d.asking("portal"), d.who()) is None
+        grants = await d.store.grants()
+    assert [grant.status for grant in grants] == ["active"] * limits.GRANTS_PER_CLIENT
 
 
 async def test_a_client_that_is_another_than_was_agreed_to_is_not_remembered(tmp_path: Path) -> None:
