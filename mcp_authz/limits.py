@@ -157,6 +157,9 @@ HOLDS_PER_AGENT: Final = 50
 
 # Policy.
 POLICY_LOOKED_AT: Final = timedelta(milliseconds=500)  # between two readings of its files; two alike, and they count
+REGO_SECONDS: Final = 1.0  # for one evaluation, which takes less than a thousandth of it; then its process is ended
+REGO_BYTES: Final = 512 * 1024 * 1024  # resident, for the process that evaluates
+REGO_LOAD_SECONDS: Final = 20.0  # to start the process and to compile
 SHADOW_WAITING: Final = 256  # calls that the shadow policy has not been asked about; later ones are left out
 SHADOW_AT_ONCE: Final = 8
 SHADOW_TIME: Final = timedelta(seconds=5)  # for one answer of it

@@ -74,6 +74,8 @@ LAYERS = [
         "mcp_authz.offers",
         "mcp_authz.relay",
         "mcp_authz.evaluation",
+        "mcp_authz.policy.live",
+        "mcp_authz.policy.shadow",
         "mcp_authz.holding",
         "mcp_authz.requesting",
         "mcp_authz.parts",
@@ -137,6 +139,7 @@ DOORS = {
     "mcp": {"mcp_authz.protocol.*", "mcp_authz.client.parameters", "tool_adapters.*"},
     "mcp_types": {"mcp_authz.protocol.*", "tool_adapters.*"},
     "cedarpy": {"mcp_authz.policy.*"},
+    "regopy": {"mcp_authz.policy.rego_child"},
     "starlette": {
         "mcp_authz.protocol.*",
         "mcp_authz.oauth.*",
@@ -147,7 +150,7 @@ DOORS = {
     "webauthn": {"mcp_authz.web.passkeys"},
     "jinja2": {"mcp_authz.web.pages"},
     "uvicorn": {"mcp_authz.cli.serve", "mcp_authz.cli.listening"},
-    "aiohttp": {"tool_adapters.direct"},
+    "aiohttp": {"tool_adapters.direct", "mcp_authz.policy.remote"},
     "httpx2": {
         "mcp_authz.published_keys",
         "mcp_authz.fetching",
