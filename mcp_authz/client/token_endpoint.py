@@ -73,12 +73,13 @@ def issued(server: Server, client: Client, form: Mapping[str, str], proving: Pro
     if not isinstance(access, str) or kind not in {"bearer", "dpop"} or (kind == "dpop" and proving.key is None):
         raise SignInRefused(f"the authorization server `{server.issuer}` gave a token of an unknown kind")
     seconds = body.get("expires_in")
-    lasts = timedelta(seconds=max(0, seconds)) if isinstance(seconds, int) else _SHORT
+    most = int(_LONGEST.total_seconds())
+    lasts = timedelta(seconds=min(max(0, seconds), most)) if isinstance(seconds, int) else _SHORT
     refresh = body.get("refresh_token")
     return Issued(
         access=access,
         is_bound=kind == "dpop",
-        ends_at=proving.clock() + min(lasts, _LONGEST),
+        ends_at=proving.clock() + lasts,
         scope=frozenset(body["scope"].split()) if isinstance(body.get("scope"), str) else None,
         refresh=refresh if isinstance(refresh, str) else None,
         more={

@@ -288,6 +288,15 @@ async def test_a_server_that_cannot_be_trusted_gets_nobody(metadata: dict[str, o
         assert not person.asked and not here.server.forms("/token")
 
 
+@pytest.mark.parametrize(("said", "minutes"), [(10**30, 24 * 60), (-5, 0), ("soon", 5)])
+async def test_how_long_a_token_lasts_is_believed_within_bounds(said: object, minutes: int) -> None:
+    clock = Clock()
+    with issuing() as here, tools(here.server.origin) as mcp:
+        here.error = (200, {}, {"access_token": "x", "token_type": "Bearer", "expires_in": said})
+        got = await PersonAuth(mcp.url, redirect=Obliging(), clock=clock).sign_in()
+        assert abs(got.ends_at - got.began_at - timedelta(minutes=minutes)) < timedelta(seconds=5)
+
+
 def test_a_server_elsewhere_does_not_send_us_to_this_machine() -> None:
     talk = target("https://mcp.example.com/mcp", None, lambda issuers: issuers[0])
     next(talk)
