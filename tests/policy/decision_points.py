@@ -1,0 +1,171 @@
+"""Policy decision points as real servers on loopback: one that evaluates Rego, others with any answer at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import anyio
+import anyio.abc
+import pytest
+from aiohttp import web
+
+from mcp_authz.policy.opa import OpaEngine
+from mcp_authz.policy.remote import Pdp
+from tests.policy.documents import document
+
+SOON = Pdp(timeout=timedelta(seconds=5))  # for servers that answer: two busy cores are no time-out
+SHORT = Pdp(timeout=timedelta(milliseconds=200))  # for those that do not
+
+Wire = Callable[[anyio.abc.ByteStream, bytes], Awaitable[None]]
+
+
+@dataclass
+class DecisionPointServer:
+    """Where it listens, and every request body that came."""
+
+    base: str
+    asked: list[dict[str, Any]] = field(default_factory=list)
+    headers: list[Mapping[str, str]] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)  # path and query
+
+
+@asynccontextmanager
+async def serving(
+    answer: Callable[[DecisionPointServer, web.Request], Awaitable[web.Response]],
+) -> AsyncIterator[DecisionPointServer]:
+    """A well-behaved HTTP server with these answers."""
+    server = DecisionPointServer(base="")
+
+    async def handle(request: web.Request) -> web.Response:
+        server.requests.append(request.path_qs)
+        server.headers.append(dict(request.headers))
+        if request.method == "POST":
+            server.asked.append(await request.json())
+        return await answer(server, request)
+
+    app = web.Application(client_max_size=8 * 1024 * 1024)
+    app.router.add_route("*", "/{path:.*}", handle)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        server.base = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        yield server
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def answering(value: Any, *, status: int = 200, **headers: str) -> AsyncIterator[DecisionPointServer]:
+    """A server that answers everything with this JSON value."""
+
+    async def answer(_: DecisionPointServer, request: web.Request) -> web.Response:
+        if request.method == "GET":
+            return web.json_response({}, status=404)
+        more = {name.replace("_", "-"): text for name, text in headers.items()}
+        return web.json_response(value, status=status, headers=more)
+
+    async with serving(answer) as server:
+        yield server
+
+
+@asynccontextmanager
+async def rego(policy: str, *, revision: str = "") -> AsyncIterator[DecisionPointServer]:
+    """OPA's Data API over these Rego rules, evaluated for real; `revision` is what its one bundle has."""
+    regopy = pytest.importorskip("regopy", reason="Rego needs regopy, which has no wheel for this system")
+
+    async def answer(server: DecisionPointServer, request: web.Request) -> web.Response:
+        rules = regopy.Interpreter()
+        rules.add_module("policy", policy)
+        rules.set_input(server.asked[-1]["input"])
+        path = request.path.removeprefix("/v1/data/").replace("/", ".")
+        found = rules.query(f"data.{path}").results
+        told: dict[str, Any] = {"result": found[0].expressions[0]} if found and found[0].expressions else {}
+        if revision and request.query.get("provenance") == "true":
+            told["provenance"] = {"version": "1.0.0", "bundles": {"authz": {"revision": revision}}}
+        return web.json_response(told)
+
+    async with serving(answer) as server:
+        yield server
+
+
+@dataclass
+class Socket:
+    """A server of the test's own, byte by byte."""
+
+    base: str
+    connections: int = 0
+    requests: int = 0
+
+
+@asynccontextmanager
+async def on_the_wire(say: Wire) -> AsyncIterator[Socket]:
+    """A server that reads a whole request and then says what `say` does, again and again on each connection."""
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    port = listener.extra(anyio.abc.SocketAttribute.local_port)  # noqa: S610
+    socket = Socket(base=f"http://127.0.0.1:{port}")
+
+    async def serve(stream: anyio.abc.ByteStream) -> None:
+        socket.connections += 1
+        async with stream:
+            try:
+                while True:
+                    request = await _request(stream)
+                    socket.requests += 1
+                    await say(stream, request)
+            except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
+                return  # who asked has had enough
+
+    async with listener, anyio.create_task_group() as group:
+        group.start_soon(listener.serve, serve)
+        yield socket
+        group.cancel_scope.cancel()
+
+
+async def _request(stream: anyio.abc.ByteStream) -> bytes:
+    read = b""
+    while b"\r\n\r\n" not in read:
+        read += await stream.receive()
+    head, _, body = read.partition(b"\r\n\r\n")
+    lengths = [int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
+    while len(body) < sum(lengths):
+        body += await stream.receive()
+    return head + b"\r\n\r\n" + body
+
+
+def http(body: bytes | Any, *, status: str = "200 OK", kind: str = "application/json", more: str = "") -> bytes:
+    """The bytes of one ordinary answer."""
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return f"HTTP/1.1 {status}\r\ncontent-type: {kind}\r\ncontent-length: {len(raw)}\r\n{more}\r\n".encode() + raw
+
+
+def saying(*parts: bytes) -> Wire:
+    """Says these bytes at once."""
+
+    async def say(stream: anyio.abc.ByteStream, _: bytes) -> None:
+        for part in parts:
+            await stream.send(part)
+
+    return say
+
+
+@asynccontextmanager
+async def opa(base: str, pdp: Pdp = SOON, path: str = "/v1/data/agent/authz/allow") -> AsyncIterator[OpaEngine]:
+    """The OPA adapter for a server at `base`."""
+    engine = OpaEngine(f"{base}{path}", pdp)
+    try:
+        yield engine
+    finally:
+        await engine.aclose()
+
+
+async def says(value: Any, **changes: Any) -> Any:
+    """What the OPA adapter makes of a server with this result."""
+    async with answering({"result": value}) as server, opa(server.base) as engine:
+        return await engine.evaluate(document(**changes))
