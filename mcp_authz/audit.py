@@ -14,6 +14,7 @@ from mcp_authz.errors import InputError
 from mcp_authz.model import Approval, Deny, Hold, Observed, Permit, ToolCall
 from mcp_authz.principals import Caller
 from mcp_authz.rules.canonical import canonical
+from mcp_authz.rules.obligation import carried_out
 from mcp_authz.step_ups import StepUp
 from mcp_authz.store.ports import Event
 
@@ -98,8 +99,10 @@ def decided(decision: Permit | Hold | Deny, *, policy: str, approval: Approval |
     """The members that say what was decided, by which rules of which policy."""
     fields: dict[str, Any] = {"because": list(decision.because), "policy": policy}
     match decision:
-        case Permit(observed=observed):
+        case Permit(observed=observed, obligations=obligations):
             fields["decision"] = "permit"
+            if asked := carried_out(obligations):
+                fields["obligations"] = [f"{one.kind}({one.argument})" for one in asked]
             if observed is not None:
                 fields["observed"] = _observed(observed)
             if approval is not None:
@@ -149,8 +152,12 @@ def outcome_event(
     caller: Caller,
     call: ToolCall,
     result: str | None,
+    redacted: int | None = None,
 ) -> Event:
-    """The outcome record of one forwarded call: `done`, `tool-error`, `error` or `unknown`, and how long it took."""
+    """The outcome record of one forwarded call: `done`, `tool-error`, `error` or `unknown`, and how long it took.
+
+    `redacted` is how much of what was said was taken out; None where nothing had to be.
+    """
     fields: dict[str, Any] = {
         "outcome": outcome,
         "actor": f"agent:{caller.agent.name}",
@@ -159,6 +166,8 @@ def outcome_event(
     }
     if result is not None:
         fields["result_digest"] = result
+    if redacted is not None:
+        fields["redacted"] = redacted
     return Event(kind="outcome", at=ended, call=call_id, fields=fields)
 
 

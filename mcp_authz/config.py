@@ -14,9 +14,18 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from mcp_authz.config_obligations import (
+    BudgetConfig,
+    NoticeConfig,
+    RedactConfig,
+    means_of,
+    require_desktop,
+    require_names,
+)
 from mcp_authz.config_people import ClientsConfig, EnterpriseConfig, SignInConfig, require_words
 from mcp_authz.config_policy import PdpConfig, require_one_form
 from mcp_authz.errors import ConfigError
+from mcp_authz.rules.obligation import Means
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,19}$")]
 RESERVED_SERVERS = frozenset({"authz", "mcp", "dev"})
@@ -152,6 +161,9 @@ class Config(_Strict):
     shadow_policy: tuple[str, ...] = Field(default=(), strict=False)
     policy_query: str | None = None
     pdp: PdpConfig = PdpConfig()
+    budgets: dict[str, BudgetConfig] = {}
+    notices: dict[str, NoticeConfig] = {}
+    redact: dict[str, RedactConfig] = {}
     servers: dict[Name, ServerConfig] = {}
     approval: dict[str, ApprovalConfig] = {}
     proof: ProofConfig = ProofConfig()
@@ -197,6 +209,22 @@ class Config(_Strict):
         for name in RESERVED_SERVERS & servers.keys():
             raise ValueError(f"`{name}` is a reserved name; call the server something else")
         return servers
+
+    @field_validator("budgets", "notices", "redact")
+    @classmethod
+    def _named(cls, table: dict[str, Any]) -> dict[str, Any]:
+        require_names(table)
+        return table
+
+    @model_validator(mode="after")
+    def _shown(self) -> Config:
+        require_desktop(self.notices.values(), self.notify)
+        return self
+
+    @property
+    def means(self) -> Means:
+        """What obligations of policies are carried out with."""
+        return means_of(self.budgets, self.notices, self.redact)
 
     @property
     def resource(self) -> str:

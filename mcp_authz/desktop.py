@@ -69,6 +69,11 @@ def notice(held: tuple[HeldCall, ...], public_url: str) -> Notice:
     )
 
 
+def _several(said: tuple[Notice, ...]) -> Notice:
+    title = f"{len(said)} calls that you wanted to hear of"
+    return Notice(title=title, message="`mcp-authz audit list` has them.", url=said[0].url, holds=frozenset())
+
+
 @dataclass(slots=True, kw_only=True)
 class Desktop:
     """The notifications of one running gateway."""
@@ -78,6 +83,7 @@ class Desktop:
     public_url: str
     per_minute: int = limits.NOTICES_PER_MINUTE
     _waiting: deque[HeldCall] = field(default_factory=lambda: deque(maxlen=limits.NOTICES_WAITING))
+    _said: deque[Notice] = field(default_factory=lambda: deque(maxlen=limits.NOTICES_WAITING))
     _wake: anyio.Event = field(default_factory=anyio.Event)
     _shown: dict[str, frozenset[HoldId]] = field(default_factory=dict)  # by the library's id of the notification
     _silent: bool = False
@@ -85,6 +91,11 @@ class Desktop:
     def tell(self, held: HeldCall) -> None:
         """The person hears of this call soon, or of several at once; returns at once, and never fails."""
         self._waiting.append(held)
+        self._wake.set()
+
+    def say(self, title: str, message: str) -> None:
+        """The person hears of a call that policy wants them to hear of, soon; returns at once, and never fails."""
+        self._said.append(Notice(title=title, message=message, url=self.public_url, holds=frozenset()))
         self._wake.set()
 
     async def run(self) -> None:
@@ -96,7 +107,7 @@ class Desktop:
             await self._show(notifier, group)
 
     async def _woken(self) -> None:
-        while not self._waiting:
+        while not self._waiting and not self._said:
             self._wake = anyio.Event()
             await self._wake.wait()
 
@@ -106,8 +117,12 @@ class Desktop:
             await self._woken()
             # By then several may wait: one notice for all.
             await anyio.sleep(max(0.0, recent[0] + 60 - anyio.current_time()))
-            told = tuple(self._waiting)
+            told, said = tuple(self._waiting), tuple(self._said)
             self._waiting.clear()  # before the store is asked: others may be told of meanwhile
+            self._said.clear()
+            if said:
+                recent.append(anyio.current_time())
+                await self._send(said[0] if len(said) == 1 else _several(said), notifier, group)
             waiting = [held for held in told if await self._waits(held.id)]
             if waiting:
                 recent.append(anyio.current_time())
@@ -121,7 +136,8 @@ class Desktop:
         with anyio.move_on_after(limits.NOTICE_SENT.total_seconds()):
             sent = await notifier.send(title=notice.title, message=notice.message, on_clicked=clicked)
         if sent is not None and sent in await notifier.get_current_notifications():
-            self._shown[sent] = notice.holds
+            if notice.holds:  # others stay until somebody has seen them
+                self._shown[sent] = notice.holds
         elif not self._silent:
             self._silent = True
             log.warning(

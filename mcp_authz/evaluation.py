@@ -19,6 +19,7 @@ from mcp_authz.rules.binding import action_digest
 from mcp_authz.rules.constraint import permits_call
 from mcp_authz.rules.decision import ApprovalFloor, decide
 from mcp_authz.rules.delegation import uncovered
+from mcp_authz.rules.obligation import Means, within_means
 from mcp_authz.rules.observe import observe
 from mcp_authz.rules.schema import ArgumentSchema
 from mcp_authz.rules.scope import Scope, common
@@ -47,9 +48,10 @@ class Asked:
 class Evaluator:
     """Evaluates calls against scopes, constraints, session and policy; holds no state but compiled schemas."""
 
-    def __init__(self, *, engine: PolicyEngine, floor: ApprovalFloor) -> None:
+    def __init__(self, *, engine: PolicyEngine, floor: ApprovalFloor, means: Means | None = None) -> None:
         self.engine = engine
         self.floor = floor
+        self.means = means or Means()
         self._schemas: dict[bytes, ArgumentSchema] = {}
 
     @property
@@ -117,6 +119,7 @@ class Evaluator:
                 authentication=authentication_of(caller),
                 at=at,
             )
+            decision = within_means(decision, self.means, arguments=call.arguments, resource=resource)
             return observe(_answerable(decision, caller), tool=tool, call_digest=digest, earlier=denial)
 
         answer = await engine.evaluate(document)  # step 12

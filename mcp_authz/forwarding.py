@@ -13,11 +13,13 @@ from mcp_authz import audit, limits
 from mcp_authz.errors import DownstreamError, DownstreamRefusal, InputError, StoreError
 from mcp_authz.ids import new_id
 from mcp_authz.model import Admitted, HoldId, HoldState
+from mcp_authz.obligations import paid
 from mcp_authz.outcome import Asked, Broken, Forwarded, Outcome
 from mcp_authz.parts import Parts
 from mcp_authz.principals import Caller
 from mcp_authz.relay import Channel, GovernedRelay
 from mcp_authz.rules.message import OWN_META
+from mcp_authz.rules.redaction import REDACTED, Withheld
 from mcp_authz.rules.request_state import RequestState, seal_state
 
 log = logging.getLogger(__name__)
@@ -37,7 +39,13 @@ class Forwarding:
         self._recorded = False
         self._result_digest: str | None = None
         server = admitted.call.tool.server
-        self._relay = GovernedRelay(server=server, channel=channel, elicitation=parts.elicitation.get(server, False))
+        self._redacting = parts.obligations.redacting(admitted.permit)
+        self._relay = GovernedRelay(
+            server=server,
+            channel=channel,
+            elicitation=parts.elicitation.get(server, False),
+            redact=None if self._redacting is None else self._redacting.members,
+        )
 
     async def run(self, *, digest: bytes, resume: RequestState | None) -> Outcome:
         """Return what became of the call; the outcome is durable by then, or the caller hears that it is not.
@@ -66,22 +74,43 @@ class Forwarding:
 
     async def _run(self, digest: bytes, hold: HoldId | None) -> Outcome:
         try:
-            result = await self._result(hold)
+            result = await self._redacted(await self._result(hold))
             self._result_digest = self._parts.evidence.digest_of_result(result)
+        except Withheld as error:
+            await self._record("unknown", HoldState.UNKNOWN, hold, None)
+            return self._broken(INTERNAL_ERROR, f"the result is withheld: {error}", None, may_have_run=True)
         except InputError:
             await self._record("unknown", HoldState.UNKNOWN, hold, None)
             return self._broken(INTERNAL_ERROR, "the tool server's answer is no JSON", None, may_have_run=True)
         except DownstreamRefusal as error:
+            message, data = await self._said(error.message), await self._said(error.data)
             await self._record("error", HoldState.FAILED, hold, None)
-            return self._broken(error.rpc_code, error.message, error.data, may_have_run=False)
+            return self._broken(error.rpc_code, message, data, may_have_run=False)
         except DownstreamError as error:
+            text = await self._said(str(error))
             state, outcome = (HoldState.UNKNOWN, "unknown") if error.sent else (HoldState.FAILED, "error")
             await self._record(outcome, state, hold, None)
-            return self._broken(INTERNAL_ERROR, str(error), None, may_have_run=error.sent)
+            return self._broken(INTERNAL_ERROR, text, None, may_have_run=error.sent)
         if result.get("resultType") == "input_required":
             return await self._ask_on(result, digest, hold)
         await self._record("tool-error" if result.get("isError") else "done", HoldState.DONE, hold, result)
         return Forwarded(call_id=self._admitted.call_id, result=result)
+
+    async def _redacted(self, result: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The result as the caller may see it; the server's own state stays, which travels sealed."""
+        if self._redacting is None:
+            return result
+        state = {"requestState": result["requestState"]} if "requestState" in result else {}
+        return {**await self._redacting.members(result), **state}
+
+    async def _said(self, value: Any) -> Any:
+        """What the server says of a failure, as the caller may see it."""
+        if self._redacting is None:
+            return value
+        try:
+            return await self._redacting.value(value)
+        except Withheld:
+            return REDACTED
 
     async def _result(self, hold: HoldId | None) -> Mapping[str, Any]:
         """The server's result; where the caller can be asked during the call, its questions are answered on the way."""
@@ -133,6 +162,7 @@ class Forwarding:
             hold=hold,
             downstream=own if isinstance(own, str) else None,
             expires_at=self._parts.clock() + limits.REQUEST_STATE_LIFETIME,
+            paid=paid(self._admitted.permit.obligations),
         )
         sealed = seal_state(
             state,
@@ -160,6 +190,7 @@ class Forwarding:
             caller=self._caller,
             call=self._admitted.call,
             result=self._result_digest if result is not None else None,
+            redacted=None if self._redacting is None else self._redacting.count,
         )
         moved = False
         if hold is not None and state is not None:

@@ -18,6 +18,7 @@ from mcp_authz.forwarding import Forwarding
 from mcp_authz.holding import Waiting, once
 from mcp_authz.ids import new_id
 from mcp_authz.model import Admitted, Approval, Deny, Hold, HoldState, Permit, RuleId, Tool, ToolCall
+from mcp_authz.obligations import unpaid, why_lost
 from mcp_authz.outcome import Held, Outcome, Refused, Replayed
 from mcp_authz.parts import Parts
 from mcp_authz.principals import Caller
@@ -42,6 +43,8 @@ _LOST: Mapping[LostReason, str] = {
     "replayed": "replayed",
     "claimed": "approval_used",
     "definition": "changed",
+    "rate": "rate_limited",
+    "spent": "spent",
 }
 """Which reason code a lost race is told with."""
 
@@ -147,9 +150,10 @@ class Ride:
                 continue
             admitted = await self._admit(call, verdict, verdict.decision, approval, resume)  # 14
             if isinstance(admitted, Admitted):
+                self._tell(admitted, verdict, resume)
                 return await self._forward(admitted, verdict, resume)  # 15, 16
             if admitted.reason != "definition":
-                return await self.refuse(call, _deny(_LOST[admitted.reason]), verdict)
+                return await self.refuse(call, _deny(_LOST[admitted.reason], detail=why_lost(admitted)), verdict)
             await self._parts.catalog.reread()
             approval = None
         return await self.refuse(call, _deny("changed"))
@@ -210,6 +214,9 @@ class Ride:
         # A retry goes on with the run it belongs to, and with no other: under another hold it claims like any call.
         continued = resume is not None and answers and resume.hold == permit.approval
         decided = audit.decided(permit, policy=verdict.policy, approval=approval)
+        # Who answers the tool server's question goes on with a call that is counted, and has paid, already.
+        new = permit if resume is None or not answers else replace(permit, obligations=unpaid(permit, resume.paid))
+        due = self._parts.obligations.due(new, call, verdict.resource, caller, at=self._parts.clock())
         admission = Admission(
             event=self._event(call, verdict, decided),
             agent=caller.agent.name,
@@ -223,6 +230,8 @@ class Ride:
             definition_digest=call.tool.digest,
             once=(*self._proofs.unspent, *((once(resume),) if resume is not None and answers else ())),
             claim=None if continued else permit.approval,
+            rates=due.rates,
+            budgets=due.budgets,
         )
         with anyio.CancelScope(shield=True):  # a caller that leaves now must not leave a permit without an outcome
             admitted = await self._store.admit(admission)
@@ -245,6 +254,11 @@ class Ride:
         own = {} if resume.downstream is None else {"requestState": resume.downstream}
         answers = {key: clean(answer) if isinstance(answer, dict) else answer for key, answer in responses.items()}
         return {"inputResponses": answers, **own}
+
+    def _tell(self, admitted: Admitted, verdict: Evaluation, resume: RequestState | None) -> None:
+        """Whoever wants to hear of such calls is told; once, also of one that goes on with an answer."""
+        if resume is None or resume.kind != "downstream":
+            self._parts.obligations.tell(admitted.permit, admitted.call, verdict.resource, self._caller)
 
     async def _forward(self, admitted: Admitted, verdict: Evaluation, resume: RequestState | None) -> Outcome:
         """Steps 15 and 16: whatever happens to the call, its outcome is recorded before anybody hears of it."""

@@ -183,6 +183,7 @@ REPLACEMENT_SHOWN: Final = timedelta(days=7)  # how long the page says that some
 # What a person is told on their desktop.
 NOTICES_PER_MINUTE: Final = 4  # notifications; what is held meanwhile is told at once, as a number
 NOTICES_WAITING: Final = 64  # held calls that wait to be told of; the oldest is in the list like all others
+NOTICES_LOGGED: Final = 60  # lines a minute about calls that policy wants to be told of; then a number
 NOTICE_SENT: Final = timedelta(seconds=10)  # for the desktop to take one
 NOTICE_PAUSE: Final = timedelta(seconds=1)  # between two looks at what need not be shown any more
 NOTICE_CHECKED: Final = timedelta(seconds=15)  # the longest between two of them
@@ -192,6 +193,9 @@ SOURCE_BURST: Final = 200  # requests a source may make at once before it is ide
 SOURCE_PER_SECOND: Final = 50.0
 SOURCES: Final = 10_000  # sources remembered; the oldest is forgotten first
 REFUSAL_KINDS: Final = 1_000  # distinct (reason, source) counters kept in one minute
+
+# What policy wants to be taken out of results.
+REDACTION_TIME: Final = timedelta(seconds=5)  # for one message; what is not searched by then is withheld
 
 # Tool servers.
 ANSWER_BYTES: Final = 16 * 1024 * 1024  # one message of a tool server; a larger one ends its call

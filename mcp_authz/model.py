@@ -144,6 +144,7 @@ class Hold:
     call_digest: bytes
     rules: tuple[ApprovalRule, ...]
     because: tuple[RuleId, ...]
+    obligations: tuple[Obligation, ...] = ()  # of the permit that it may become
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +180,7 @@ class Obligation:
 
     kind: str
     argument: str = ""
+    rule: RuleId | None = None  # that asks for a rate limit, where the engine tells: limits of two rules count apart
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

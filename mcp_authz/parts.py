@@ -11,6 +11,7 @@ from mcp_authz.context import Contexts
 from mcp_authz.downstream import Downstream
 from mcp_authz.evaluation import Evaluator
 from mcp_authz.holding import Holding
+from mcp_authz.obligations import Obligations
 from mcp_authz.offers import Offers
 from mcp_authz.proving import Proving
 from mcp_authz.rules.keys import Sealer
@@ -26,6 +27,7 @@ class Parts:
     catalog: Catalog
     evaluator: Evaluator
     holding: Holding
+    obligations: Obligations
     offers: Offers
     proving: Proving
     downstreams: Mapping[str, Downstream]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, Protocol
 
 from mcp_authz.errors import DownstreamRefusal
 from mcp_authz.rules.display import visible
 from mcp_authz.rules.message import without_own_meta
+from mcp_authz.rules.redaction import Withheld
+
+log = logging.getLogger(__name__)
 
 METHOD_NOT_FOUND: Final = -32601
 
@@ -40,23 +44,39 @@ class Channel(Protocol):
         """
 
 
+Redact = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
+"""Takes out of what a tool server says what its caller may not read (`obligations`)."""
+
+
+async def _as_it_is(params: Mapping[str, Any]) -> Mapping[str, Any]:
+    return params
+
+
 class GovernedRelay:
     """The `Relay` of one call: only allowed questions, marked with the server's name, and no `_meta` of ours."""
 
-    def __init__(self, *, server: str, channel: Channel, elicitation: bool) -> None:
+    def __init__(self, *, server: str, channel: Channel, elicitation: bool, redact: Redact | None = None) -> None:
         self._server = server
+        self._redact = redact or _as_it_is
         self._channel = channel
         self._elicitation = elicitation
 
     async def notify(self, method: str, params: Mapping[str, Any]) -> None:
         """Hand on what the server said about this call."""
-        await self._channel.notify(method, clean(params))
+        try:
+            await self._channel.notify(method, clean(await self._redact(params)))
+        except Withheld as error:
+            log.warning("what tool server `%s` said during a call is not handed on: %s", self._server, error)
 
     async def ask(self, method: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the caller's answer to a question that this server may ask."""
         if not self._channel.can_be_asked:
             raise DownstreamRefusal(METHOD_NOT_FOUND, "the caller cannot be asked during a call")
-        return clean(await self._channel.ask(method, self.question(method, params)))
+        try:
+            redacted = await self._redact(params)
+        except Withheld as error:
+            raise DownstreamRefusal(METHOD_NOT_FOUND, str(error)) from None
+        return clean(await self._channel.ask(method, self.question(method, redacted)))
 
     def question(self, method: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
         """The question as the caller may see it.

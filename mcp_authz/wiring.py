@@ -37,6 +37,7 @@ from mcp_authz.hosted import HostedAgents
 from mcp_authz.installation import Installation, open_installation, utc_now
 from mcp_authz.issuer_keys import IssuerKeys
 from mcp_authz.model import HeldCall
+from mcp_authz.obligations import Notices, Obligations
 from mcp_authz.observing import observed_servers
 from mcp_authz.offers import Offers
 from mcp_authz.parts import Parts
@@ -95,7 +96,7 @@ class Running:
         return await self.policy.reload(self.parts.store, self.parts.clock, self._may_decide)
 
     async def _may_decide(self, engine: PolicyEngine) -> None:
-        evaluator = Evaluator(engine=engine, floor=self.parts.evaluator.floor)
+        evaluator = Evaluator(engine=engine, floor=self.parts.evaluator.floor, means=self.parts.evaluator.means)
         await require_denials(evaluator, self.parts.clock)
 
     async def follow_changes(self, tell: Callable[[], Awaitable[None]]) -> None:
@@ -165,7 +166,8 @@ async def run_gateway(config: Config, *, clock: Clock = utc_now) -> AsyncIterato
         parts = Parts(
             store=store,
             catalog=catalog,
-            evaluator=Evaluator(engine=engine, floor=floor),
+            evaluator=Evaluator(engine=engine, floor=floor, means=config.means),
+            obligations=Obligations(means=config.means, notices=Notices(desktop.say if desktop is not None else None)),
             holding=Holding(
                 store=store,
                 approvals=approvals,

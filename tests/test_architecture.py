@@ -71,6 +71,7 @@ LAYERS = [
         "mcp_authz.approvals",
         "mcp_authz.revocation",
         "mcp_authz.outcome",
+        "mcp_authz.obligations",
         "mcp_authz.offers",
         "mcp_authz.relay",
         "mcp_authz.evaluation",
@@ -108,6 +109,7 @@ LAYERS = [
     {
         "mcp_authz.config",
         "mcp_authz.config_file",
+        "mcp_authz.config_obligations",
         "mcp_authz.config_people",
         "mcp_authz.config_policy",
         "mcp_authz.policy.loading",
@@ -129,6 +131,7 @@ LAYERS = [
 DOORS = {
     "nacl": {"mcp_authz.rules.keys"},
     "cryptography": {"mcp_authz.rules.es256", "mcp_authz.rules.rsa"},
+    "re2": {"mcp_authz.rules.redaction"},
     "rfc8785": {"mcp_authz.rules.canonical"},
     "jsonschema": {"mcp_authz.rules.schema"},
     "referencing": {"mcp_authz.rules.schema"},
@@ -166,7 +169,13 @@ DOORS = {
     "dbus_fast": {"mcp_authz.desktop"},
     "tomlkit": {"mcp_authz.config_file"},
     "pydantic_core": {"mcp_authz.rules.schema", "tool_adapters.direct"},
-    "pydantic": {"mcp_authz.config", "mcp_authz.config_people", "mcp_authz.config_policy", "tool_adapters.*"},
+    "pydantic": {
+        "mcp_authz.config",
+        "mcp_authz.config_obligations",
+        "mcp_authz.config_people",
+        "mcp_authz.config_policy",
+        "tool_adapters.*",
+    },
 }
 
 IMPURE = {"anyio", "asyncio", "logging", "os", "random", "secrets", "socket", "threading", "time", "subprocess"}

@@ -19,6 +19,7 @@ from mcp_authz.config import (
     ToolConfig,
     parse_config,
 )
+from mcp_authz.config_obligations import BudgetConfig, NoticeConfig, RedactConfig
 from mcp_authz.config_people import ClientsConfig, EnterpriseClientConfig, EnterpriseConfig, ProviderConfig, SignInConfig
 from mcp_authz.config_policy import PdpConfig
 from mcp_authz.settings import approval_floor, require_rules, server_rules
@@ -30,6 +31,9 @@ SECTIONS = {
     "## `[servers.NAME]`": ServerConfig,
     "## `[servers.NAME.tools.TOOL]`": ToolConfig,
     "## `[pdp]`": PdpConfig,
+    "## `[budgets.NAME]`": BudgetConfig,
+    "## `[notices.NAME]`": NoticeConfig,
+    "## `[redact.NAME]`": RedactConfig,
     "## `[proof]`": ProofConfig,
     "## `[keys]`": KeysConfig,
     "## `[approval.RULE]`": ApprovalConfig,

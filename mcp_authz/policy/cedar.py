@@ -18,8 +18,9 @@ and now: every rule that made the difference is asked for, and the answer is che
 they were all given already, the denial stands: something else about the approval (its assurance, its age) falls short.
 Rules are never alternatives: each one named must be met.
 
-**Step-up.** `@step_up("300")` on a permit says how many seconds ago the person may have signed in for what it permits
-(RFC 9470). Every such permit that applies counts, also beside one that demands nothing.
+**Obligations.** `@step_up("300")` on a permit says how many seconds ago the person may have signed in for what it
+permits (RFC 9470); `@rate_limit("10/m")`, `@budget("NAME")`, `@notify("NAME")` and `@redact("NAME")` say what else goes
+along with it (`rules.obligation`). Every such permit that applies counts, also beside one that demands nothing.
 """
 
 from __future__ import annotations
@@ -40,9 +41,11 @@ from mcp_authz.model import Obligation, RuleId
 from mcp_authz.policy.cedar_request import CedarRequest
 from mcp_authz.policy.cedar_schema import names_read, schema
 from mcp_authz.policy.engine import PolicyAnswer, PolicyInput
-from mcp_authz.rules.freshness import STEP_UP, max_age
+from mcp_authz.rules.freshness import STEP_UP
+from mcp_authz.rules.obligation import NAMED, RATE_LIMIT, Names, require_readable, unknown_names
 
 _KEPT: Final = 2048  # characters of entities that are kept parsed; a thousand of them are a few megabytes
+_ASKS: Final = (STEP_UP, RATE_LIMIT, *sorted(NAMED))  # annotations of permits, beside `@approval`
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")  # of a policy or an approval rule
 _MISSING: Final = re.compile(r"error while evaluating policy `([^`]+)`: .*? does not have the attribute `(\w+)`", re.S)
 _FAILED: Final = re.compile(r"error while evaluating policy `([^`]+)`: ")
@@ -54,17 +57,20 @@ class CedarEngine:
 
     digest: str
     approvals: Mapping[str, str]  # policy id -> the approval rule that it asks for
-    step_ups: Mapping[str, str]  # policy id -> the seconds since a sign-in that it demands
+    asks: Mapping[str, tuple[Obligation, ...]]  # policy id -> what else goes along with it
     names: frozenset[str]  # the attributes that some policy mentions
     policies: cedarpy.PolicySet  # in which a policy's id is its `@id`
 
     @classmethod
-    def load(cls, sources: Mapping[str, str], *, actions: Collection[str] | None = None) -> CedarEngine:
+    def load(
+        cls, sources: Mapping[str, str], *, actions: Collection[str] | None = None, names: Names | None = None
+    ) -> CedarEngine:
         """Return the engine for these files, file name to text, once they are known to be sound.
 
         Args:
             sources: Cedar policies; none at all is a set that denies everything.
             actions: the actions there are; with it, a policy for an action that does not exist is refused.
+            names: what the configuration has for obligations; with it, one that names something else is refused.
 
         Raises:
             PolicyError: a file cannot be parsed, a policy has no `@id` or another's, is a template, or fails
@@ -77,10 +83,11 @@ class CedarEngine:
                 raise PolicyError(f"{policy.place}: so is another policy called; ids are unique")
             policies[policy.id] = policy
         _validate(sources, files, actions)
+        _require_configured(policies.values(), names)
         return cls(
             digest=_digest(sources),
             approvals={policy.id: policy.approval for policy in policies.values() if policy.approval is not None},
-            step_ups={policy.id: policy.step_up for policy in policies.values() if policy.step_up is not None},
+            asks={policy.id: policy.asks for policy in policies.values() if policy.asks},
             names=names_read(policy.body for policy in policies.values()),
             policies=_policy_set(policies.values()),
         )
@@ -88,17 +95,16 @@ class CedarEngine:
     async def evaluate(self, document: PolicyInput) -> PolicyAnswer:
         """Return the answer; whatever goes wrong is an answer with `permit=False` and `errors`, never a raise."""
         try:
-            return self._with_step_ups(self._decided(CedarRequest.of(document, self.names)))
+            return self._with_obligations(self._decided(CedarRequest.of(document, self.names)))
         except PolicyError as error:
             return PolicyAnswer(permit=False, because=(), errors=(str(error),))
 
-    def _with_step_ups(self, answer: PolicyAnswer) -> PolicyAnswer:
-        """The answer with what its policies demand of the sign-in."""
-        asked = sorted({self.step_ups[policy] for policy in answer.because if policy in self.step_ups}, key=int)
+    def _with_obligations(self, answer: PolicyAnswer) -> PolicyAnswer:
+        """The answer with everything that goes along with its permits, in one order."""
+        asked = {one for policy in answer.because for one in self.asks.get(policy, ())}
         if not answer.permit or not asked:
             return answer
-        more = tuple(Obligation(kind=STEP_UP, argument=seconds) for seconds in asked)
-        return replace(answer, obligations=(*answer.obligations, *more))
+        return replace(answer, obligations=(*answer.obligations, *sorted(asked, key=_place)))
 
     def _decided(self, request: CedarRequest) -> PolicyAnswer:
         given = self._judge(request, request.approval)
@@ -176,7 +182,7 @@ class _Policy:
     id: str
     place: str  # file, line and id, for people
     approval: str | None
-    step_up: str | None
+    asks: tuple[Obligation, ...]
     body: Mapping[str, Any]
 
 
@@ -223,21 +229,33 @@ def _policy(name: str, text: str, number: int, body: Mapping[str, Any]) -> _Poli
     place = f"{name}:{lines[-1]}: policy `{policy_id}`" if lines else f"{name}: policy `{policy_id}`"
     if "approval" in annotations and not _NAME.fullmatch(approval or ""):
         raise PolicyError(f'{place}: `@approval("...")` names no rule')
-    step_up = _step_up(place, body, annotations.get("step_up")) if "step_up" in annotations else None
-    return _Policy(id=policy_id, place=place, approval=approval, step_up=step_up, body=body)
+    asks = tuple(_asked(place, body, RuleId(policy_id), kind) for kind in _ASKS if kind in annotations)
+    return _Policy(id=policy_id, place=place, approval=approval, asks=asks, body=body)
 
 
-def _step_up(place: str, body: Mapping[str, Any], seconds: str | None) -> str:
-    """Return how long ago the person may have signed in, once it is known to be a time, and of a permit."""
+def _asked(place: str, body: Mapping[str, Any], policy: RuleId, kind: str) -> Obligation:
+    """Return what an annotation asks for, once it is known to be readable, and of a permit."""
     if body.get("effect") != "permit":
-        raise PolicyError(
-            f"{place}: `@step_up` stands on a permit: a forbid denies, also to who has signed in just now"
-        )
+        raise PolicyError(f"{place}: `@{kind}` stands on a permit: a forbid denies, whatever else is done")
+    argument = body["annotations"][kind] or ""
+    asked = Obligation(kind=kind, argument=argument, rule=policy if kind == RATE_LIMIT else None)
     try:
-        max_age(seconds or "")
+        require_readable(asked)
     except InputError as error:
-        raise PolicyError(f'{place}: `@step_up("...")`: {error}') from None
-    return str(seconds)
+        raise PolicyError(f'{place}: `@{kind}("...")`: {error}') from None
+    return asked
+
+
+def _place(obligation: Obligation) -> tuple[int, int, str, str]:
+    """Where an obligation stands among those of an answer: by kind, the shortest time since a sign-in first."""
+    seconds = int(obligation.argument) if obligation.kind == STEP_UP else 0
+    return _ASKS.index(obligation.kind), seconds, obligation.argument, obligation.rule or ""
+
+
+def _require_configured(policies: Iterable[_Policy], names: Names | None) -> None:
+    for policy in policies:
+        if names is not None and (missing := unknown_names(policy.asks, names)):
+            raise PolicyError(f"{policy.place}: the configuration has no {missing[0]}; add it, or name another")
 
 
 def _validate(

@@ -66,7 +66,7 @@ def make_engine(
         raise ConfigError(f"`{key}`: {error}") from None
     match form:
         case "cedar":
-            return CedarEngine.load(texts)
+            return CedarEngine.load(texts, names=config.means.names)
         case "rego":
             return _rego(config, texts, key)
         case "opa":

@@ -217,8 +217,9 @@ def _unknown(message: Message) -> str:
 
 
 def _reason(deny: Deny) -> str:
-    # What is wrong with arguments or proof is the one detail a caller needs; it names members and rules, never values.
-    told = deny.code in {"arguments", "proof_invalid"} and deny.detail
+    # What is wrong with arguments or proof, and how long to wait, are the details that a caller needs; the others are
+    # the operator's. They name members and rules, never values.
+    told = deny.code in {"arguments", "proof_invalid", "rate_limited"} and deny.detail
     return f"{REASONS[deny.code]} ({deny.detail})" if told else REASONS[deny.code]
 
 

@@ -11,7 +11,8 @@ from mcp_authz.errors import InputError
 from mcp_authz.model import Approval, ApprovalRule, Decision, Deny, Hazard, Hold, Obligation, Permit, RuleId, Tool
 from mcp_authz.policy.engine import PolicyAnswer
 from mcp_authz.principals import Authentication
-from mcp_authz.rules.freshness import STEP_UP, demanded, is_fresh
+from mcp_authz.rules.freshness import demanded, is_fresh
+from mcp_authz.rules.obligation import unreadable
 
 REASONS: Final[dict[str, str]] = {
     "unknown_tool": "There is no such tool. List the tools to see what you can call.",
@@ -69,6 +70,11 @@ REASONS: Final[dict[str, str]] = {
     ),
     "constraint": "Your delegation does not permit these arguments. Stay within what was delegated to you.",
     "budget": "The call budget of your session or delegation is used up. Ask the person you act for for more.",
+    "rate_limited": "Policy permits only so many of these calls in a time. Nothing was run; wait, and call again.",
+    "spent": (
+        "This call would take more than is left of its budget. Nothing was run. Do not retry it unchanged; ask for "
+        "less, or tell the person you act for."
+    ),
     "policy": "Policy does not permit this call. Do not retry it unchanged.",
     "policy_error": "The policy could not be decided, so the call is denied. An operator has to look at it.",
     "obligation": "Policy asks for something that this gateway cannot do, so the call is denied.",
@@ -92,9 +98,6 @@ DPOP_REQUIRED: Final = (
     "like this. `mcp-authz connect` binds its tokens by itself: tell the person who set up your client."
 )
 """What is said for `proof_required` where a token of another kind would do."""
-
-KNOWN_OBLIGATIONS: Final = frozenset({"approval", STEP_UP})
-"""What this gateway can do before forwarding; every other obligation is a denial."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,9 +150,8 @@ def decide(
         return Deny(code="policy_error", because=answer.because, detail="; ".join(answer.errors))
     if not answer.permit:
         return Deny(code="policy", because=answer.because or (RuleId("no-policy-permits"),))
-    unknown = sorted({o.kind for o in answer.obligations} - KNOWN_OBLIGATIONS)
-    if unknown:
-        return Deny(code="obligation", because=answer.because, detail=f"unknown obligations: {', '.join(unknown)}")
+    if (wrong := unreadable(answer.obligations)) is not None:
+        return Deny(code="obligation", because=answer.because, detail=wrong)
     if (stale := stale_sign_in(answer, authentication, at)) is not None:
         return stale
     needed = required_rules(tool, answer.obligations, floor)
@@ -158,7 +160,12 @@ def decide(
         return Deny(code="obligation", because=answer.because, detail=f"unknown approval rules: {', '.join(missing)}")
     given = set(approval.rules) if approval is not None else set()
     if not given.issuperset(needed):
-        return Hold(call_digest=call_digest, rules=tuple(floor.rules[name] for name in needed), because=answer.because)
+        return Hold(
+            call_digest=call_digest,
+            rules=tuple(floor.rules[name] for name in needed),
+            because=answer.because,
+            obligations=answer.obligations,
+        )
     return Permit(
         call_digest=call_digest,
         approval=approval.hold if approval is not None and needed else None,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final, assert_never
 
 from mcp_authz.model import Classification, Decision, Deny, Hazard, Hold, Observed, Permit, RuleId, Tool
+from mcp_authz.rules.obligation import carried_out
 
 OBSERVED_DENIALS: Final = frozenset({"insufficient_scope", "constraint", "policy"})
 """Denials by scopes, constraints and policy; whatever cannot be decided stays denied, and so does all the rest."""
@@ -34,6 +35,7 @@ def observe(decision: Decision, *, tool: Tool, call_digest: bytes, earlier: Deny
         return decision
     if earlier is not None and earlier.code not in OBSERVED_DENIALS:
         return earlier
+    asked = () if isinstance(decision, Deny) else carried_out(decision.obligations)  # it runs, so they are carried out
     would = earlier if earlier is not None else decision
     match would:
         case Permit():
@@ -44,4 +46,5 @@ def observe(decision: Decision, *, tool: Tool, call_digest: bytes, earlier: Deny
             seen = Observed(would="deny", reason=code, because=because, detail=detail)
         case _:
             assert_never(would)
-    return Permit(call_digest=call_digest, approval=None, because=(RuleId("observe-mode"),), observed=seen)
+    because = (RuleId("observe-mode"),)
+    return Permit(call_digest=call_digest, approval=None, because=because, obligations=asked, observed=seen)

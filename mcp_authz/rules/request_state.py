@@ -26,6 +26,7 @@ class RequestState:
     hold: str | None
     downstream: str | None  # the tool server's own `requestState`
     expires_at: datetime
+    paid: tuple[str, ...] = ()  # what the run that asked was counted as and took, so that its answer is no new call
 
 
 def seal_state(state: RequestState, *, caller: Caller, method: str, call_digest: bytes, sealer: Sealer) -> str:
@@ -36,6 +37,7 @@ def seal_state(state: RequestState, *, caller: Caller, method: str, call_digest:
         "hold": state.hold,
         "downstream": state.downstream,
         "exp": int(state.expires_at.timestamp()),
+        "paid": list(state.paid),
         "bound": b64url(_binding(caller, method, call_digest)),
     }
     return b64url(sealer.seal(strict_json.dump(body), _CONTEXT))
@@ -62,7 +64,12 @@ def open_state(
     if now >= expires_at:
         raise refused
     return RequestState(
-        id=body["id"], kind=body["kind"], hold=body["hold"], downstream=body["downstream"], expires_at=expires_at
+        id=body["id"],
+        kind=body["kind"],
+        hold=body["hold"],
+        downstream=body["downstream"],
+        expires_at=expires_at,
+        paid=tuple(body.get("paid", ())),  # a state of an earlier version has none
     )
 
 

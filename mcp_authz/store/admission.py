@@ -6,12 +6,13 @@ what a faster caller was given.
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Final
 
 from mcp_authz import limits
 from mcp_authz.model import HoldState
 from mcp_authz.store.lineage import Lineage, lineage
-from mcp_authz.store.ports import Admission, Lost, LostReason, Once
+from mcp_authz.store.ports import Admission, Lost, LostReason, Once, Rate, Spending
 from mcp_authz.store.records import append
 from mcp_authz.store.rows import micros
 from mcp_authz.store.transaction import Transaction
@@ -22,9 +23,9 @@ _KEPT: Final = int(limits.ONCE_KEPT.total_seconds() * 1_000_000)
 class NotAdmitted(Exception):
     """The call was not admitted; raised so that the savepoint is rolled back."""
 
-    def __init__(self, reason: LostReason) -> None:
+    def __init__(self, reason: LostReason, *, wait: timedelta | None = None, budget: str = "") -> None:
         super().__init__(reason)
-        self.lost = Lost(reason=reason)
+        self.lost = Lost(reason=reason, wait=wait, budget=budget)
 
 
 def admit(tx: Transaction, admission: Admission) -> int:
@@ -47,6 +48,10 @@ def admit(tx: Transaction, admission: Admission) -> int:
     _claim(tx, admission)
     if chain.spent:
         raise NotAdmitted("budget")
+    for rate in admission.rates:
+        _count(tx, rate)
+    for spending in admission.budgets:
+        _spend(tx, spending)
     _take_from_budgets(tx, chain)
     return append(tx, admission.event).sequence
 
@@ -92,10 +97,44 @@ def remember(tx: Transaction, once: Once) -> bool:
 
 
 def forget(tx: Transaction) -> None:
-    """Some of what could not be accepted any more anyway is forgotten."""
+    """Some of what could not be accepted any more anyway, and of what counts for nothing any more, is forgotten."""
     tx.db.execute(
         "DELETE FROM once WHERE (kind, id) IN (SELECT kind, id FROM once WHERE expires_at <= ? LIMIT 100)",
         (tx.now - _KEPT,),
+    )
+    tx.db.execute(
+        "DELETE FROM counted WHERE rowid IN (SELECT rowid FROM counted WHERE expires_at <= ? LIMIT 100)", (tx.now,)
+    )
+    tx.db.execute(
+        """DELETE FROM spent WHERE (budget, account) IN
+        (SELECT budget, account FROM spent WHERE expires_at <= ? LIMIT 100)""",
+        (tx.now - _KEPT,),
+    )
+
+
+def _count(tx: Transaction, rate: Rate) -> None:
+    """The call counts towards the limit, which slides: no stretch of time has more calls, wherever it begins."""
+    per = int(rate.per.total_seconds() * 1_000_000)
+    tx.db.execute("DELETE FROM counted WHERE key = ? AND at <= ?", (rate.key, tx.now - per))
+    nth = tx.db.execute(
+        "SELECT at FROM counted WHERE key = ? ORDER BY at DESC LIMIT 1 OFFSET ?", (rate.key, rate.count - 1)
+    ).fetchone()
+    if nth is not None:
+        raise NotAdmitted("rate", wait=timedelta(microseconds=nth[0] + per - tx.now))
+    tx.db.execute("INSERT INTO counted (key, at, expires_at) VALUES (?, ?, ?)", (rate.key, tx.now, tx.now + per))
+
+
+def _spend(tx: Transaction, it: Spending) -> None:
+    """The amount is taken, and stays taken whatever becomes of the call."""
+    where = (it.budget, it.account)
+    row = tx.db.execute("SELECT amount FROM spent WHERE budget = ? AND account = ?", where).fetchone()
+    amount = it.amount + (0 if row is None else row[0])
+    if amount > it.limit:
+        raise NotAdmitted("spent", budget=it.budget)
+    tx.db.execute(
+        """INSERT INTO spent (budget, account, amount, expires_at) VALUES (?, ?, ?, ?)
+        ON CONFLICT DO UPDATE SET amount = excluded.amount, expires_at = max(expires_at, excluded.expires_at)""",
+        (*where, amount, micros(it.expires_at)),
     )
 
 

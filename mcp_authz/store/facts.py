@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from mcp_authz.model import HoldId
@@ -114,7 +114,27 @@ class Pin:
     changed_digest: bytes | None = None
 
 
-LostReason = Literal["revoked", "expired", "session", "budget", "replayed", "claimed", "definition"]
+LostReason = Literal["revoked", "expired", "session", "budget", "replayed", "claimed", "definition", "rate", "spent"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """A limit: `count` calls of one key within any stretch of time as long as `per`; the call counts if admitted."""
+
+    key: str
+    count: int
+    per: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spending:
+    """What a call takes from one account of a budget, in the budget's smallest unit, and how much it may hold."""
+
+    budget: str
+    account: str
+    amount: int
+    limit: int
+    expires_at: datetime  # when nothing can be taken from the account any more, and it may be forgotten
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +153,8 @@ class Admission:
     definition_digest: bytes
     once: tuple[Once, ...] = ()
     claim: HoldId | None = None
+    rates: tuple[Rate, ...] = ()
+    budgets: tuple[Spending, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,3 +171,5 @@ class Lost:
     """The call was not admitted: something changed between its evaluation and its transaction."""
 
     reason: LostReason
+    wait: timedelta | None = None  # `rate`: until the call would be admitted
+    budget: str = ""  # `spent`: which

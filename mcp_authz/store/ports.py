@@ -32,9 +32,11 @@ from mcp_authz.store.facts import (
     Lost,
     LostReason,
     Pin,
+    Rate,
     Record,
     Registration,
     RevocableKind,
+    Spending,
     Standing,
     Statement,
 )
@@ -276,8 +278,9 @@ class Store(Registry, Enrolments, Holds, Log, Pins, Accounts, Authorizations, Id
         When it returns a number, all of this is durable: every `once` is remembered and was new; agent, key, subject,
         grant, session and every link are active and unexpired; the session is not idle beyond its bound and its last
         use is now; the budgets of session and every link had a call left, which is taken; the pinned definition is
-        `definition_digest` and not in quarantine; the hold `claim` went from approved to claimed; the decision record
-        is in the log. Otherwise nothing is changed.
+        `definition_digest` and not in quarantine; the hold `claim` went from approved to claimed; every one of `rates`
+        had room, and the call counts towards it; every one of `budgets` had so much left, which is taken; the decision
+        record is in the log. Otherwise nothing is changed.
         """
 
     async def secret(self, name: str, make: Callable[[], bytes]) -> bytes:
@@ -312,11 +315,13 @@ __all__ = [
     "Once",
     "Pin",
     "Pins",
+    "Rate",
     "Record",
     "Registration",
     "Registry",
     "RevocableKind",
     "SigningKeys",
+    "Spending",
     "Standing",
     "Statement",
     "Store",

@@ -314,6 +314,25 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             status TEXT NOT NULL CHECK (status IN ('active', 'revoked'))
         ) STRICT, WITHOUT ROWID""",
     ),
+    (
+        # One row for each admitted call that a rate limit counts, until it counts no more.
+        """CREATE TABLE counted (
+            key TEXT NOT NULL,
+            at INTEGER NOT NULL,
+            expires_at INTEGER NOT NULL
+        ) STRICT""",
+        "CREATE INDEX counted_by_key ON counted (key, at)",
+        "CREATE INDEX counted_by_expiry ON counted (expires_at)",
+        # Amounts are millionths; an account is a session, or a person's day.
+        """CREATE TABLE spent (
+            budget TEXT NOT NULL,
+            account TEXT NOT NULL,
+            amount INTEGER NOT NULL CHECK (amount >= 0),
+            expires_at INTEGER NOT NULL,
+            PRIMARY KEY (budget, account)
+        ) STRICT, WITHOUT ROWID""",
+        "CREATE INDEX spent_by_expiry ON spent (expires_at)",
+    ),
 )
 
 
