@@ -113,9 +113,11 @@ class PeopleElsewhere:
         except InputError:
             pass
         raise NotAdmitted(
-            f"{self._provider.name} calls you `{visible(told[:64])}`, which makes no name here; "
-            f"{self._how_to_link('NAME', vouched)}"
+            f"{self._provider.name} {self._calls(told)}, which makes no name here; {self._how_to_link('NAME', vouched)}"
         )
+
+    def _calls(self, told: str) -> str:
+        return f"calls you `{visible(told[:64])}`" if told else f"does not say `{self._provider.person_claim}` of you"
 
     def _may_name(self, vouched: Vouched) -> bool:
         # Anybody may write any address into a profile; one that the provider has not verified is nobody's.
@@ -123,8 +125,8 @@ class PeopleElsewhere:
 
     def _how_to_link(self, name: str, vouched: Vouched) -> str:
         return (
-            "whoever runs this gateway can run: mcp-authz user link "
-            f"{name} --issuer {quote(self._provider.issuer)} --subject {quote(visible(vouched.subject))}"
+            "whoever runs this gateway can run `mcp-authz user link "
+            f"{name} --issuer {quote(self._provider.issuer)} --subject {quote(visible(vouched.subject))}`"
         )
 
     def _mapped(self, vouched: Vouched) -> frozenset[str]:

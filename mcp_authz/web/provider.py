@@ -31,6 +31,7 @@ from mcp_authz.web.provider_http import client_options
 from mcp_authz.web.provider_metadata import Metadata, read_metadata
 
 _APP: Final = "provider"
+_NOT_KNOWN: Final = ("invalid_client", "unauthorized_client")  # RFC 6749 section 5.2
 _WORD: Final = re.compile(r"[a-z0-9_.-]{1,64}")
 _AMR: Final = 16  # methods of one sign-in that are remembered
 # What a malformed answer makes the library raise, beside its own errors.
@@ -100,9 +101,7 @@ class OpenIdProvider:
         except FetchRefused as error:
             raise ProviderTrouble(f"{self._provider.name} cannot be asked who you are: {error}") from None
         except _MALFORMED as error:
-            raise ProviderTrouble(
-                f"{self._provider.name} gave an answer that proves nothing ({_reason(error)}); sign in again"
-            ) from None
+            raise ProviderTrouble(f"{self._provider.name} {_trouble(_reason(error))}") from None
 
     def _require_sound(self, request: Request, metadata: Metadata) -> None:
         """The answer is this provider's, and no refusal (RFC 9207 section 2.4, RFC 6749 section 4.1.2)."""
@@ -233,6 +232,12 @@ def _app(provider: Provider, metadata: Metadata) -> Any:
 
 def _posts_secret(provider: Provider, metadata: Metadata) -> bool:
     return provider.client_secret is not None and metadata.secret_in_body
+
+
+def _trouble(reason: str) -> str:
+    if reason in _NOT_KNOWN:  # whoever signs in can do nothing about it
+        return f"does not know this gateway ({reason}); whoever runs it looks at client_id and client_secret_file"
+    return f"gave an answer that proves nothing ({reason}); sign in again"
 
 
 def _reason(error: Exception) -> str:

@@ -93,7 +93,7 @@ async def test_the_command_that_is_shown_can_be_pasted_whatever_the_subject_is(
         await People(here.store, utc_now).add("alice", by=OPERATOR)
         with pytest.raises(NotAdmitted) as refused:
             await people(here).person(replace(ALICE, subject=subject))
-        assert str(refused.value).endswith(f"--subject {shown}")
+        assert str(refused.value).endswith(f"--subject {shown}`")
 
 
 async def test_an_operator_links_whom_they_know_and_nobody_twice(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from mcp_authz.principals import PersonName
 from mcp_authz.revocation import Revocation
 from tests.web.authenticator import visit, visiting
 from tests.web.elsewhere import (
+    CLIENT,
     at_the_company,
     come_back,
     employee,
@@ -103,6 +104,14 @@ async def test_whoever_was_revoked_here_does_not_come_in_by_the_provider(tmp_pat
         assert refused.status_code == 403 and "was revoked here" in refused.text
 
 
+async def test_a_wrong_client_secret_is_for_the_operator_to_mend(tmp_path: Path) -> None:
+    async with house(tmp_path, servers={}) as (w, theirs), visit(w) as alice:
+        callback = f"{w.config.public_url}/sign-in/callback"
+        await theirs.tell(client={"client_id": CLIENT, "client_secret": "another", "redirect_uris": [callback]})
+        refused = await sign_in(alice)
+        assert refused.status_code == 502 and "does not know this gateway (invalid_client)" in refused.text
+
+
 @pytest.mark.parametrize(
     ("provider", "claims", "says"),
     [
@@ -110,7 +119,7 @@ async def test_whoever_was_revoked_here_does_not_come_in_by_the_provider(tmp_pat
         ({"allowed_groups": ["admins"]}, {}, "in no group that may sign in here"),
         ({}, {"preferred_username": "Älice"}, "makes no name here"),
         ({}, {"preferred_username": "alice@example.com"}, "makes no name here"),
-        ({}, {"preferred_username": None}, "makes no name here"),
+        ({}, {"preferred_username": None}, "does not say `preferred_username` of you"),
         ({}, {"groups": {"eng-approvers": True}}, "that is no list of texts"),
     ],
 )  # fmt: skip
