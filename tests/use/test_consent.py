@@ -375,7 +375,7 @@ async def test_what_is_wrong_with_a_request_goes_back_only_where_its_client_is_r
             with pytest.raises(InputError) as refused:
                 await d.consents.read(wrong)
             assert "evil" not in str(refused.value)
-        with pytest.raises(InputError, match="registered to be; it is at `http://127.0.0.1/callback`"):
+        with pytest.raises(InputError, match=r"registered to be; it is at `http://127\.0\.0\.1/callback`"):
             await d.consents.read(d.query(redirect_uri="http://localhost/callback"))
         with pytest.raises(NotFound):
             await d.consents.read(d.query(client_id="nobody"))
