@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -26,12 +27,13 @@ _REVISION: Final = re.compile(r"[!-~]{1,64}", re.ASCII)
 class OpaEngine:
     """The engine behind one URL of OPA's Data API."""
 
-    def __init__(self, url: str, pdp: Pdp) -> None:
+    def __init__(self, url: str, pdp: Pdp, *, ticks: Callable[[], float] = time.monotonic) -> None:
         """Nothing is asked yet.
 
         Args:
             url: the rule or package, `https://HOST/v1/data/agent/authz`, also with `opa+` before it.
             pdp: how it is asked.
+            ticks: seconds that only go on.
 
         Raises:
             PolicyError: the URL may not be asked, or names no rule.
@@ -39,7 +41,7 @@ class OpaEngine:
         self._url = pdp_url(url, "opa")
         if not urlsplit(self._url).path.rpartition(_DATA)[2] or _DATA not in self._url:
             raise PolicyError(f"`{url}` names no rule: write opa+https://HOST/v1/data/PACKAGE, with / for each dot")
-        self._pdp = DecisionPoint(f"OPA at `{self._url}`", pdp)
+        self._pdp = DecisionPoint(f"OPA at `{self._url}`", pdp, ticks=ticks)
 
     @property
     def digest(self) -> str:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import anyio
 import anyio.abc
 import pytest
 from aiohttp import web
+from anyio.streams.tls import TLSListener
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from mcp_authz.policy.opa import OpaEngine
 from mcp_authz.policy.remote import Pdp
@@ -103,13 +110,21 @@ class Socket:
     connections: int = 0
     requests: int = 0
 
+    async def heard(self, requests: int) -> None:
+        """So many requests have come."""
+        with anyio.fail_after(10):
+            while self.requests < requests:  # noqa: ASYNC110 - bounded, and for a test alone
+                await anyio.sleep(0.001)
+
 
 @asynccontextmanager
-async def on_the_wire(say: Wire) -> AsyncIterator[Socket]:
+async def on_the_wire(say: Wire, tls: ssl.SSLContext | None = None) -> AsyncIterator[Socket]:
     """A server that reads a whole request and then says what `say` does, again and again on each connection."""
-    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    listener: Any = await anyio.create_tcp_listener(local_host="127.0.0.1")
     port = listener.extra(anyio.abc.SocketAttribute.local_port)  # noqa: S610
-    socket = Socket(base=f"http://127.0.0.1:{port}")
+    socket = Socket(base=f"http://127.0.0.1:{port}" if tls is None else f"https://localhost:{port}")
+    if tls is not None:
+        listener = TLSListener(listener.listeners[0], tls, standard_compatible=False)
 
     async def serve(stream: anyio.abc.ByteStream) -> None:
         socket.connections += 1
@@ -126,6 +141,25 @@ async def on_the_wire(say: Wire) -> AsyncIterator[Socket]:
         group.start_soon(listener.serve, serve)
         yield socket
         group.cancel_scope.cancel()
+
+
+def certificate(directory: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """What a server on localhost serves with, and what trusts it and nobody else."""
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+    file = directory / "localhost.pem"
+    file.write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain) + made.public_bytes(pem))
+    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    serving.load_cert_chain(file)
+    return serving, ssl.create_default_context(cadata=made.public_bytes(pem).decode())
 
 
 async def _request(stream: anyio.abc.ByteStream) -> bytes:
