@@ -132,6 +132,8 @@ class Ride:
             verdict = await self._parts.evaluator.evaluate(
                 self._caller, call, approval=approval, at=self._parts.clock()
             )  # 7 - 12
+            if self._parts.shadow is not None:
+                self._parts.shadow.note(self._call_id, verdict)
             if isinstance(verdict.decision, Deny):
                 return await self.refuse(call, verdict.decision, verdict)
             try:

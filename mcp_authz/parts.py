@@ -13,6 +13,7 @@ from mcp_authz.evaluation import Evaluator
 from mcp_authz.holding import Holding
 from mcp_authz.obligations import Obligations
 from mcp_authz.offers import Offers
+from mcp_authz.policy.shadow import Shadow
 from mcp_authz.proving import Proving
 from mcp_authz.rules.keys import Sealer
 from mcp_authz.step_ups import StepUps
@@ -37,3 +38,4 @@ class Parts:
     evidence: Evidence
     sealer: Sealer
     clock: Clock
+    shadow: Shadow | None = None  # the policy that decides nothing; None where there is none

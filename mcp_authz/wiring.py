@@ -44,6 +44,7 @@ from mcp_authz.parts import Parts
 from mcp_authz.policy.engine import PolicyEngine
 from mcp_authz.policy.live import LivePolicy
 from mcp_authz.policy.loading import make_engine, read_files
+from mcp_authz.policy.shadow import ABSENT, Shadow
 from mcp_authz.proving import Proving
 from mcp_authz.redeeming import Chains
 from mcp_authz.rules.canonical import digest_b64url
@@ -88,14 +89,19 @@ class Running:
     unreachable: tuple[str, ...]  # servers that could not be listed at the start
 
     async def follow_policy(self) -> None:
-        """The policy's files are loaded whenever they change; without end."""
-        await self.policy.follow(self.parts.store, self.parts.clock, self._may_decide)
+        """Policies are loaded whenever their files change, and the one in the shadow is asked; without end."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(self.policy.follow, self.parts.store, self.parts.clock, self.may_decide)
+            if self.parts.shadow is not None:
+                group.start_soon(self.parts.shadow.run)
+                group.start_soon(self.parts.shadow.policy.follow, self.parts.store, self.parts.clock, _may_watch)
 
-    async def reload_policy(self) -> bool:
-        """Whether what is on disk decides now."""
-        return await self.policy.reload(self.parts.store, self.parts.clock, self._may_decide)
+    async def may_decide(self, engine: PolicyEngine) -> None:
+        """Nothing is true afterwards that was not before: the engine denies what no engine may permit.
 
-    async def _may_decide(self, engine: PolicyEngine) -> None:
+        Raises:
+            PolicyError: it does not.
+        """
         evaluator = Evaluator(engine=engine, floor=self.parts.evaluator.floor, means=self.parts.evaluator.means)
         await require_denials(evaluator, self.parts.clock)
 
@@ -134,6 +140,7 @@ async def run_gateway(config: Config, *, clock: Clock = utc_now) -> AsyncIterato
         ConfigError, PolicyError, StoreError: one sentence that says what to do.
     """
     engine, floor = live_policy(config, "policy"), approval_floor(config)
+    shadow = live_policy(config, "shadow_policy") if config.shadow_policy else None
     least = least_proof(config)
     rules = {name: server_rules(name, server, least) for name, server in config.servers.items()}
     require_rules(rules, floor)
@@ -186,6 +193,7 @@ async def run_gateway(config: Config, *, clock: Clock = utc_now) -> AsyncIterato
             evidence=Evidence(await store.secret("evidence-key", lambda: random_bytes(32))),
             sealer=state_sealer,
             clock=clock,
+            shadow=None if shadow is None else Shadow(shadow, store, clock),
         )
         stack.push_async_callback(engine.aclose)
         gateway = Gateway(parts, sessions)
@@ -227,6 +235,10 @@ def _clients(installation: Installation) -> Clients:
     )
 
 
+async def _may_watch(_: PolicyEngine) -> None:
+    """Any policy may: what it says changes nothing."""
+
+
 async def _list_all(catalog: Catalog, downstreams: tuple[Downstream, ...]) -> tuple[str, ...]:
     """Every server is listed, those that can be reached in time; returns the names of the others."""
     reached: set[str] = set()
@@ -251,6 +263,7 @@ def live_policy(config: Config, key: Literal["policy", "shadow_policy"]) -> Live
     entries: tuple[str, ...] = getattr(config, key)
     return LivePolicy(
         key=key,
+        absent=ABSENT if key == "shadow_policy" else None,  # a policy that decides nothing hinders nobody
         read=partial(read_files, config, entries, key=key),
         make=partial(make_engine, config, entries, key=key),
     )

@@ -21,10 +21,10 @@ from mcp_authz.installation import Installation
 from mcp_authz.locking import is_locked, note_of
 from mcp_authz.model import HoldState
 from mcp_authz.observing import loud_line, observed_servers
+from mcp_authz.policy.on_disk import policy_on_disk
 from mcp_authz.rules.display import visible
 from mcp_authz.rules.log import timestamp
 from mcp_authz.rules.offered import DEFINITIONS
-from mcp_authz.settings import load_policy
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -94,13 +94,14 @@ def _facts(known: dict[str, Any]) -> list[tuple[str, str]]:
         ("configuration", known["config"]),
         ("store", known["store"]),
         ("audit log", f"{known['log']['records']} records, head {known['log']['head']}"),
-        ("policy", f"{' '.join(policy['files'])}, digest {policy['digest']}"),
+        ("policy", f"{' '.join(policy['files'])}, {policy['trouble'] or 'digest ' + policy['digest']}"),
     ]
 
 
 async def _known(here: Installation) -> dict[str, Any]:
     store, config, now = here.store, here.config, here.clock()
     records, head = await store.head()
+    disk = await policy_on_disk(config, now)
     return {
         "config": str(config.source),
         "resource": config.resource,
@@ -115,7 +116,7 @@ async def _known(here: Installation) -> dict[str, Any]:
             "holds": len(await store.holds(states=[HoldState.PENDING])),
         },
         "log": {"records": records, "head": head.hex()},
-        "policy": {"files": list(config.policy), "digest": load_policy(config).digest},
+        "policy": {"files": list(config.policy), "digest": disk.digest, "trouble": disk.trouble or None},
         "servers": await _servers(here),
         "observed": await _observed(here),
         "calls": [

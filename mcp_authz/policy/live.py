@@ -35,26 +35,35 @@ class LivePolicy:
     nothing but what is said about it.
     """
 
-    def __init__(self, *, key: str, read: Read, make: Make) -> None:
+    def __init__(self, *, key: str, read: Read, make: Make, absent: PolicyEngine | None = None) -> None:
         """The policy is loaded.
 
         Args:
             key: the key of the configuration that names it, as records and log call it.
             read: returns the files' texts; blocks while it reads.
             make: returns the sound engine over these texts.
+            absent: what to ask until something can be loaded; None: it must be loaded now.
 
         Raises:
-            ConfigError: a file cannot be read.
-            PolicyError: a policy is not sound.
+            ConfigError, PolicyError: it cannot be loaded, and must be.
         """
         self.key = key
         self._read = read
         self._make = make
-        texts = read()
-        self._current = make(texts)
-        self._decides: State = _state(texts)  # the files of the engine that decides
-        self._tried: State | str = self._decides  # those that were loaded last, or tried to; or why they cannot be read
+        self._current, self._decides = self._first(absent)  # the engine that decides, and its files
+        # The files that were loaded last, or tried to be; or why they cannot be read.
+        self._tried: State | str = "" if self._decides is None else self._decides
         self._turn = anyio.Lock()  # one reload at a time: looking and being told to may coincide
+
+    def _first(self, absent: PolicyEngine | None) -> tuple[PolicyEngine, State | None]:
+        try:
+            texts = self._read()
+            return self._make(texts), _state(texts)
+        except (ConfigError, PolicyError) as error:
+            if absent is None:
+                raise
+            log.error("`%s` cannot be loaded: %s", self.key, error)
+            return absent, None
 
     @property
     def current(self) -> PolicyEngine:
@@ -115,7 +124,7 @@ class LivePolicy:
 
     async def _swap(self, log_: Log, clock: Clock, engine: PolicyEngine, state: State) -> bool:
         before, self._current = self._current, engine
-        files = sorted(dict(set(state) ^ set(self._decides)))
+        files = sorted(dict(set(state) ^ set(self._decides or ())))
         told = f"loaded anew from {', '.join(files)}: {before.digest[:12]} before, {engine.digest[:12]} now"
         fields = self._fields(told) | {"policy": engine.digest, "before": before.digest, "files": files}
         # Nothing waits between the swap and the record's place in the store's queue: no other record comes in between.

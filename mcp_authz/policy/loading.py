@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING
 
-from mcp_authz.config import Config
+from mcp_authz.config import Config, read_secret_file
 from mcp_authz.config_policy import BUILTIN, form_of, form_of_all
 from mcp_authz.errors import ConfigError
 from mcp_authz.policy.cedar import CedarEngine
 from mcp_authz.policy.engine import PolicyEngine
 
-_REGO_PACKAGE: Final = re.compile(r"^\s*package\s+([A-Za-z_][\w.]*)", re.M)
+if TYPE_CHECKING:
+    from mcp_authz.policy.remote import Pdp
 
 
 def load_engine(config: Config, entries: Sequence[str], *, key: str = "policy") -> PolicyEngine:
@@ -105,25 +106,34 @@ def _form(key: str, entry: str) -> str:
 
 def _rego(config: Config, texts: Mapping[str, str], key: str) -> PolicyEngine:
     try:
-        from mcp_authz.policy.rego import RegoEngine
+        from mcp_authz.policy.rego import RegoEngine  # an extra
     except ModuleNotFoundError as missing:
-        if missing.name is not None and missing.name.startswith("mcp_authz"):
+        if (missing.name or "").startswith("mcp_authz"):
             raise
         raise ConfigError(f"`{key}`: Rego needs an extra; run: pip install 'mcp-authz[rego]'") from None
-    return RegoEngine.load(texts, query=config.policy_query or _query(texts))
+    return RegoEngine.load(texts, query=config.policy_query)
 
 
-def _query(texts: Mapping[str, str]) -> str:
-    """The rule `allow` of the first file's package."""
-    for text in texts.values():
-        if (package := _REGO_PACKAGE.search(text)) is not None:
-            return f"data.{package[1]}.allow"
-    return "data.allow"  # no package: the engine says what is wrong with the file
+def _opa(config: Config, url: str) -> PolicyEngine:
+    from mcp_authz.policy.opa import OpaEngine  # here: who has files needs no client
+
+    return OpaEngine(url, pdp(config))
 
 
-def _opa(config: Config, entry: str) -> PolicyEngine:
-    raise NotImplementedError
+def _authzen(config: Config, url: str) -> PolicyEngine:
+    from mcp_authz.policy.authzen import AuthZenEngine
+
+    return AuthZenEngine(url, pdp(config))
 
 
-def _authzen(config: Config, entry: str) -> PolicyEngine:
-    raise NotImplementedError
+def pdp(config: Config) -> Pdp:
+    """How an engine elsewhere is asked.
+
+    Raises:
+        ConfigError: the file with its token is missing, or others than its owner may read it.
+    """
+    from mcp_authz.policy.remote import Pdp
+
+    file = config.pdp.token_file
+    token = None if file is None else read_secret_file(config, file)
+    return Pdp(timeout=timedelta(milliseconds=config.pdp.timeout_ms), token=token)
