@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 from mcp_authz.model import HoldId, HoldState
+from mcp_authz.store.ports import Rate, Spending
 from mcp_authz.store.sqlite import SqliteStore
 from tests.store.conftest import SEALER
-from tests.store.world import Time, admission, event, open_hold
+from tests.store.world import START, Time, admission, event, open_hold
 
 
 async def append(store: SqliteStore, name: str, count: int) -> None:
@@ -34,6 +36,22 @@ async def admit(store: SqliteStore, name: str, count: int) -> None:
     await asyncio.gather(*map(caller, range(16)))
 
 
+async def spend(store: SqliteStore, name: str, count: int) -> None:
+    """Sixteen callers at once: first from a budget that has 5, then under a limit of 15."""
+
+    async def caller(number: int, turn: int) -> str:
+        call = f"{name}-{number}-{turn}"
+        limit = Rate(key="k", count=15, per=timedelta(days=1))
+        budget = Spending(budget="money", account="s_1", amount=1, limit=5, expires_at=START + timedelta(hours=1))
+        asked = admission(call, rates=(limit,)) if turn else admission(call, budgets=(budget,))
+        answer = await store.admit(asked)
+        return "admitted" if isinstance(answer, int) else answer.reason
+
+    for turn in range(count):
+        for said in await asyncio.gather(*(caller(number, turn) for number in range(16))):
+            print(said, flush=True)
+
+
 async def claim(store: SqliteStore, name: str, count: int) -> None:
     """Claim an approved hold, say so, and wait to be killed."""
     await open_hold(store)
@@ -46,7 +64,7 @@ async def claim(store: SqliteStore, name: str, count: int) -> None:
 async def main(what: str, path: str, name: str, count: str) -> None:
     store = SqliteStore.open(Path(path), sealer=SEALER, clock=Time())
     try:
-        await {"append": append, "admit": admit, "claim": claim}[what](store, name, int(count))
+        await {"append": append, "admit": admit, "spend": spend, "claim": claim}[what](store, name, int(count))
     finally:
         await store.aclose()
 
