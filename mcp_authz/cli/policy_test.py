@@ -78,6 +78,8 @@ async def _run(config: Config, path: Path, policy: Sequence[str] | None) -> list
     for entries in chosen:
         engine = load_engine(config, entries)
         judged = await judge(table, engine, names_rules=isinstance(engine, CedarEngine))
+        if (close := getattr(engine, "aclose", None)) is not None:
+            await close()
         ran.append(_Ran(file=table.name, policy=entries, judged=judged))
     return ran
 
