@@ -16,9 +16,10 @@ import pytest
 
 from mcp_authz.accounts import Accounts
 from mcp_authz.model import ToolName
-from mcp_authz.principals import AgentName, PersonName, SessionId
+from mcp_authz.principals import AgentName, Authentication, PersonName, SessionId
 from mcp_authz.rules.scope import Scope
 from mcp_authz.step_ups import StepUp
+from mcp_authz.web.visitor import Cookies
 from tests.web.asking import VERIFIER, agree, asks, client, grants
 from tests.web.authenticator import visiting
 from tests.web.browser import browsers, person, signed_in
@@ -235,3 +236,23 @@ async def test_a_client_that_wants_no_page_is_told_whether_somebody_is_signed_in
                 await them.page.get_by_role("heading", name="Signed in").wait_for()
                 expected = "interaction_required" if name == "alice" else "login_required"
                 assert callback.heard[0]["error"] == expected
+
+
+async def test_without_a_passkey_a_click_that_was_meant_for_another_page_agrees_to_nothing(tmp_path: Path) -> None:
+    async with world(tmp_path, servers={}) as w, browsers() as browser:
+        await w.person("bob")
+        shown = Authentication(at=w.clock(), amr=("pwd",), issuer="https://login.example.com")
+        accounts, bob = Accounts(w.store, w.clock), await person(browser, "bob")
+        cookie, url = await accounts.sign_in_elsewhere(PersonName("bob"), shown), w.config.public_url
+        name = Cookies(accounts, w.store, url).name
+        await bob.page.context.add_cookies([{"name": name, "value": cookie, "url": url}])
+        with listening() as callback:
+            await bob.page.goto(f"{url}/authorize?{asks(await client(w), redirect_uri=callback.url)}")
+            await bob.page.evaluate("half => localStorage.setItem('half', half)", await accounts.other_half(cookie))
+            await bob.page.evaluate("dispatchEvent(new Event('focus')); document.querySelector('[data-agree]').click()")
+            await bob.page.get_by_role("alert").filter(has_text="Read it").wait_for()
+            assert await grants(w) == [] == callback.heard
+            await bob.page.wait_for_timeout(800)
+            await bob.page.get_by_role("button", name="Agree").click()
+            await bob.page.get_by_role("heading", name="Signed in").wait_for()
+            assert "code" in callback.heard[0]

@@ -170,6 +170,7 @@ const onClick = {
 
   agree: (button) =>
     attempt(button, async () => {
+      if (!("passkey" in button.dataset)) requireALook();
       const form = button.form;
       const scopes = [...form.querySelectorAll("[name=scopes]:checked")].map((box) => box.value);
       const asked = { query: asks(), scopes, days: Number(form.days.value) };
@@ -191,6 +192,16 @@ const onClick = {
 
   leave: (button) => attempt(button, async () => leave({ next: button.dataset.leave })),
 };
+
+// Where no passkey asks once more, the second of two clicks that began on another page must not agree to anything.
+
+let inFront = performance.now();
+addEventListener("focus", () => (inFront = performance.now()));
+document.addEventListener("visibilitychange", () => (inFront = performance.now()));
+
+function requireALook() {
+  if (performance.now() - inFront < 700) throw new Refused("This page came to the front just now. Read it, then agree.");
+}
 
 // The way back to a client: to https, to this computer, or to an application; never to what a browser runs by itself.
 
