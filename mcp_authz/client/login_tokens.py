@@ -37,8 +37,8 @@ class LoginTokens:
             signed_in = await self._auth.current(self._refused)
         except NoAnswer:
             raise
-        except SignInRefused:
-            raise self._ended() from None
+        except SignInRefused as error:
+            raise self.kept_out(str(error)) from None
         except AuthzError as error:
             raise Trouble(f"{error}; then call again", reason="sign_in", rpc_code=UNAUTHENTICATED) from None
         if self._last is None or self._last[0].access != signed_in.access:
@@ -51,8 +51,12 @@ class LoginTokens:
             self._refused = self._last[0]
 
     def kept_out(self, why: str) -> Trouble:
-        """Only the person can help."""
-        return self._ended()
+        """Why, where there still is a login, as when a clock is wrong; else only the person can help."""
+        if self._auth.signed_in is None:
+            return self._ended()
+        return Trouble(
+            f"the login at {self._auth.url} is of no use now: {why}", reason="sign_in", rpc_code=UNAUTHENTICATED
+        )
 
     def refused(self, trouble: Trouble) -> Trouble:
         """With the command by which the person lets it do more, where that is what is missing."""

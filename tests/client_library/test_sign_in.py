@@ -18,6 +18,8 @@ from mcp_authz.client import Client, FileTokens, Loopback, PersonAuth, ProgramAu
 from mcp_authz.client.authorization_server import Server, Target, target
 from mcp_authz.client.code_flow import asking, code_of
 from mcp_authz.client.door import NoAnswer
+from mcp_authz.client.login_tokens import LoginTokens
+from mcp_authz.client.trouble import Trouble
 from mcp_authz.errors import ConfigError, InputError
 from tests.client_library.elsewhere import elsewhere
 from tests.client_library.strange import Issuing, Obliging, Said, Tools, issuing, serving, tools
@@ -145,6 +147,21 @@ async def test_a_server_that_cannot_renew_just_now_ends_nothing(tmp_path: Path) 
         here.refresh, mcp.takes = "another program's", lambda token: token.startswith("access-3")
         clock.advance(timedelta(minutes=11))
         assert (await called(auth, mcp.url)).status_code == 200 and len(person.asked) == 2  # that was over
+
+
+async def test_a_login_that_is_refused_just_now_says_why_and_only_one_that_is_over_needs_the_person() -> None:
+    clock = Clock()
+    with issuing() as here, tools(here.server.origin) as mcp:
+        auth = PersonAuth(mcp.url, redirect=Obliging(), clock=clock)
+        await auth.sign_in()
+        tokens = LoginTokens(auth, "mcp-authz", "login", mcp.url)
+        clock.advance(timedelta(minutes=11))
+        here.error = (400, {}, {"error": "invalid_dpop_proof", "error_description": "compare the clocks"})
+        with pytest.raises(Trouble, match=r"of no use now: .*compare the clocks"):
+            await tokens.current()
+        here.error = (400, {}, {"error": "invalid_grant"})
+        with pytest.raises(Trouble, match="nobody is signed in"):
+            await tokens.current()
 
 
 async def test_what_is_kept_does_not_follow_metadata_that_names_another_authorization_server(tmp_path: Path) -> None:
