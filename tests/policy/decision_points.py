@@ -86,10 +86,10 @@ async def answering(value: Any, *, status: int = 200, **headers: str) -> AsyncIt
 async def rego(policy: str, *, revision: str = "") -> AsyncIterator[DecisionPointServer]:
     """OPA's Data API over these Rego rules, evaluated for real; `revision` is what its one bundle has."""
     regopy = pytest.importorskip("regopy", reason="Rego needs regopy, which has no wheel for this system")
+    rules = regopy.Interpreter()
+    rules.add_module("policy", policy)
 
     async def answer(server: DecisionPointServer, request: web.Request) -> web.Response:
-        rules = regopy.Interpreter()
-        rules.add_module("policy", policy)
         rules.set_input(server.asked[-1]["input"])
         path = request.path.removeprefix("/v1/data/").replace("/", ".")
         found = rules.query(f"data.{path}").results

@@ -191,6 +191,17 @@ async def test_so_many_questions_may_wait_and_no_more(monkeypatch: pytest.Monkey
     assert engine.status.refused == 1
 
 
+async def test_the_place_of_a_question_is_free_however_it_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "PDP_ASKING", 1)
+    answers = [TRUE, http(b""), http(b"", status="503 Service Unavailable"), TRUE]
+
+    async def say(stream: Any, _: bytes) -> None:
+        await stream.send(answers.pop(0))
+
+    async with on_the_wire(say) as server, opa(server.base) as engine:
+        assert [(await ask(engine))[0] for _ in range(4)] == [True, False, False, True]
+
+
 async def test_an_error_names_no_argument_and_nothing_that_was_answered() -> None:
     canary = "canary-7f3a"
     told = {"result": {canary: canary}, "errors": [{"message": canary}]}
