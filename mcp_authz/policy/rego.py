@@ -24,7 +24,7 @@ from mcp_authz.policy.answer_object import SILENCE, policy_answer
 from mcp_authz.policy.engine import PolicyAnswer, PolicyInput
 from mcp_authz.policy.rego_canaries import require_known_answers
 from mcp_authz.policy.rego_input import rego_input
-from mcp_authz.policy.rego_process import RegoProcess, compiled, library_version
+from mcp_authz.policy.rego_process import LibraryRefusal, RegoProcess, compiler, library_version
 
 RULES: Final = ("decision", "allow")
 """The rules that may be the answer, the one that is asked first."""
@@ -100,15 +100,14 @@ def _compiled(sources: Mapping[str, str], query: str | None) -> tuple[str, str]:
         raise PolicyError(f"`{query}` names no rule; write `data.PACKAGE.RULE`")
     names = {f"m{number}.rego": name for number, name in enumerate(sorted(sources))}
     modules = {module: sources[name] for module, name in names.items()}
-    if rego_plan.GUARD in "".join(modules.values()):
-        raise PolicyError(f"`{rego_plan.GUARD}` is the gateway's own package")
-    modules["guard.rego"] = rego_plan.GUARD_TEXT
+    modules[rego_plan.GUARD_FILE] = rego_plan.GUARD_TEXT
     try:
-        first = compiled(modules, f"x = {query or 'data'}")
-    except PolicyError as error:
+        with compiler() as compile_:
+            first = compile_(modules, f"x = {query or 'data'}")
+            asked = _asked(first, query)
+            return asked, rego_plan.checked(first if query else compile_(modules, f"x = {asked}"), names)
+    except LibraryRefusal as error:
         raise PolicyError(_said(str(error), names, modules)) from None
-    asked = _asked(first, query)
-    return asked, rego_plan.checked(first if query else compiled(modules, f"x = {asked}"), names)
 
 
 def _asked(plan: str, query: str | None) -> str:
@@ -134,7 +133,7 @@ def _said(error: str, names: Mapping[str, str], modules: Mapping[str, str]) -> s
         text = modules.get(match["file"], "")
         line = text.encode()[: int(match["at"])].count(b"\n") + 1
         found.append(f"{names.get(match['file'], match['file'])}:{line}: {match['said']}")
-    return "; ".join(dict.fromkeys(found)) or f"{', '.join(sorted(names.values()))}: cannot be compiled"
+    return "; ".join(dict.fromkeys(found)) or f"{', '.join(names.values())}: cannot be compiled: {error[:80]}"
 
 
 def _digest(version: str, query: str, sources: Mapping[str, str]) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from mcp_authz.errors import ConfigError, PolicyError
 from mcp_authz.policy import rego_plan
-from mcp_authz.policy.rego_process import RegoProcess, compiled
+from mcp_authz.policy.rego_process import RegoProcess, compiler
 
 _INPUT: Final[dict[str, Any]] = {
     "s": "Straße, a-b",
@@ -137,8 +137,9 @@ def require_known_answers(version: str) -> None:
 def _wrong_answers(version: str) -> tuple[str, ...]:
     """What is wrong with this version, once in the life of this process: its libraries do not change under it."""
     try:
-        sources = {"canary.rego": "\n".join(_LINES), "guard.rego": rego_plan.GUARD_TEXT}
-        process = RegoProcess(rego_plan.checked(compiled(sources, "x = data.canary"), {}))
+        sources = {"canary.rego": "\n".join(_LINES), rego_plan.GUARD_FILE: rego_plan.GUARD_TEXT}
+        with compiler() as compile_:
+            process = RegoProcess(rego_plan.checked(compile_(sources, "x = data.canary"), {}))
         return (*_differing(process), *_no_errors(process))
     except PolicyError as error:
         return (str(error),)

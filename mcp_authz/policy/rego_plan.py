@@ -2,8 +2,9 @@
 
 A plan (OPA's intermediate representation, as JSON) names every function that is called, with file and row, so nothing
 of Rego's grammar is repeated here. Refused are calls of builtins outside `BUILTINS`, whose answers are known
-(`rego_canaries`), data that no policy defines, and rules that need themselves. The library orders values of different
-types otherwise than OPA does: `checked` sends each comparison through a function in which that is an error.
+(`rego_canaries`), and what OPA does not compile but this library takes for undefined, which a `not` turns into a
+permit: names that nothing defines, data that there is not, rules that need themselves. The library also orders values
+of different types otherwise than OPA: `checked` sends each comparison through a function in which that is an error.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ BUILTINS: Final = frozenset(
 GUARD: Final = "mcp_authz_compare"
 """The package of the functions that comparisons go through."""
 
+GUARD_FILE: Final = "guard.rego"
+
 GUARD_TEXT: Final = "\n".join(
     [
         f"package {GUARD}",
@@ -44,6 +47,8 @@ GUARD_TEXT: Final = "\n".join(
     ]
 )
 
+_SET: Final = ("target", "result")  # members of a statement that are the locals it sets
+_NOWHERE: Final = "the policy"
 _INPUT_AND_DATA: Final = ({"type": "local", "value": 0}, {"type": "local", "value": 1})  # what every function is given
 _DATA: Final = _INPUT_AND_DATA[1]
 
@@ -56,16 +61,19 @@ class _Plan:
     files: tuple[str, ...]
 
     def functions(self) -> Iterator[Mapping[str, Any]]:
-        """The functions that the policy's own rules became: neither the query nor the comparisons."""
+        """The functions that rules became; the query became one too, and is ours."""
         for function in self.body["funcs"]["funcs"]:
-            if function["name"].startswith("g0.data.") and GUARD not in function["path"]:
+            if not function["path"][-1].startswith("query$"):
                 yield function
 
+    def file(self, statement: Mapping[str, Any]) -> str | None:
+        """The file that a statement is of, as far as the plan knows."""
+        return self.files[statement["file"]] if "file" in statement else None
+
     def place(self, statement: Mapping[str, Any]) -> str:
-        """File and line, as far as the plan knows them."""
-        if "file" not in statement or "row" not in statement:
-            return "the policy"
-        return f"{self.files[statement['file']]}:{statement['row'] + 1}"
+        """File and line, as far as the plan knows."""
+        file = self.file(statement)
+        return f"{file}:{statement['row'] + 1}" if file is not None and "row" in statement else _NOWHERE
 
 
 def checked(text: str, names: Mapping[str, str]) -> str:
@@ -85,10 +93,11 @@ def checked(text: str, names: Mapping[str, str]) -> str:
     for function in plan.functions():
         for kind, statement in _statements(function["blocks"]):
             _require_known(plan, own, kind, statement)
+        _refuse_unset(plan, function)
     _refuse_cycles(plan)
     for function in plan.functions():
         for kind, statement in _statements(function["blocks"]):
-            if kind == "CallStmt" and statement["func"] in COMPARISONS:
+            if kind == "CallStmt" and statement["func"] in COMPARISONS and plan.file(statement) != GUARD_FILE:
                 statement["func"] = f"g0.data.{GUARD}.{statement['func']}"
                 statement["args"] = [*_INPUT_AND_DATA, *statement["args"]]
     return json.dumps(body)
@@ -123,10 +132,34 @@ def _require_known(plan: _Plan, own: set[str], kind: str, statement: Mapping[str
     if kind == "CallStmt" and statement["func"] not in own and statement["func"] not in BUILTINS:
         known = ", ".join(sorted(name for name in BUILTINS if not name.startswith("internal.")))
         raise PolicyError(f"{place}: `{statement['func']}` cannot be called here; what can be is {known}")
-    if kind == "DotStmt" and statement["source"] == _DATA:
+    if _DATA in _values(kind, statement) and not (kind == "CallStmt" and statement["func"] in own):
         raise PolicyError(f"{place}: reads `data` that no policy defines; there are rules in it, and nothing else")
     if kind == "WithStmt" and statement["local"] != _INPUT_AND_DATA[0]["value"]:
         raise PolicyError(f"{place}: `with` replaces something else than a part of `input`")
+
+
+def _values(kind: str, statement: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """What a statement itself reads, as operands; the statements within it read for themselves."""
+    if kind == "ScanStmt":
+        yield {"type": "local", "value": statement["source"]}
+    for value in statement.values():
+        for operand in value if isinstance(value, list) else [value]:
+            if isinstance(operand, dict) and operand.get("type") == "local":
+                yield operand
+
+
+def _refuse_unset(plan: _Plan, function: Mapping[str, Any]) -> None:
+    """Return once every name that is read has been given a value somewhere in the function."""
+    known = {*function["params"], function["return"]}
+    statements = list(_statements(function["blocks"]))
+    for kind, statement in statements:
+        names = ("key", "value") if kind == "ScanStmt" else _SET
+        known |= {statement[name] for name in names if isinstance(statement.get(name), int)}
+    for number, (kind, statement) in enumerate(statements):
+        if any(operand["value"] not in known for operand in _values(kind, statement)):
+            places = [plan.place(near) for _, near in statements[: number + 1]]
+            place = next((place for place in reversed(places) if place != _NOWHERE), _NOWHERE)
+            raise PolicyError(f"{place}: a name here is neither a rule nor given a value")
 
 
 def _refuse_cycles(plan: _Plan) -> None:

@@ -12,7 +12,8 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from platform import libc_ver, machine, system
@@ -25,6 +26,10 @@ _PROGRAM: Final = Path(__file__).with_name("rego_child.py")
 _READ: Final = 1 << 16
 _GLIBC: Final = (2, 34)
 _LOOK: Final = 0.05  # seconds between two looks at the memory of a child that takes its time
+
+
+class LibraryRefusal(PolicyError):
+    """What the library says of modules that it does not compile, in its own words."""
 
 
 def library_version() -> str:
@@ -96,20 +101,23 @@ class RegoProcess:
         return self._child
 
 
-def compiled(sources: Mapping[str, str], query: str) -> str:
-    """Return the plan of these modules, as JSON text.
+Compile = Callable[[Mapping[str, str], str], str]
+"""Modules, and the query that is put to them, to the plan that answers it, as JSON text; raises PolicyError."""
 
-    Raises:
-        PolicyError: a module cannot be compiled; the message is the library's.
-    """
+
+@contextmanager
+def compiler() -> Iterator[Compile]:
+    """A child that compiles; what the library says of a module that it refuses is the message of the error."""
     child = _start()
     try:
         with tempfile.TemporaryDirectory(prefix="mcp-authz-rego-") as directory:
             plan = Path(directory, "plan")
-            _expect(child, {"do": "compile", "sources": dict(sources), "query": query, "directory": str(plan)})
-            return (plan / "plan.json").read_text("utf-8")
-    except OSError as error:
-        raise PolicyError(f"a plan could not be written: {error.strerror}") from None
+
+            def compile_(sources: Mapping[str, str], query: str) -> str:
+                _expect(child, {"do": "compile", "sources": dict(sources), "query": query, "directory": str(plan)})
+                return (plan / "plan.json").read_text("utf-8")
+
+            yield compile_
     finally:
         _end(child)
 
@@ -142,7 +150,7 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 def _expect(child: subprocess.Popen[bytes], request: Mapping[str, Any]) -> None:
     answer = _exchange(child, _line(request), limits.REGO_LOAD_SECONDS)
     if "error" in answer:
-        raise PolicyError(str(answer["error"]))
+        raise LibraryRefusal(str(answer["error"]))
 
 
 def _line(request: Mapping[str, Any]) -> bytes:
