@@ -9,7 +9,8 @@ import anyio
 import pytest
 
 from mcp_authz.store.ports import Lost
-from tests.attacks.attacker import answer_in, spy, tool
+from tests.attacks.attacker import answer_in, reason, spy, tool
+from tests.road.limited import permitting
 from tests.signing import signing
 from tests.store.conftest import Stores, stores  # noqa: F401 - the fixture
 from tests.store.world import LEAF, SESSION, admission, once, settle
@@ -65,3 +66,67 @@ async def test_a_signed_call_that_is_sent_fifty_times_at_once_is_one_call(tmp_pa
         first = "ran" if hazard == "read" else "held"
         assert sorted(said) == sorted([first, *["replayed"] * 49])
         assert len(server.ran) == (1 if hazard == "read" else 0)
+
+
+MONEY = {"money": {"amount": "{amount}", "per_session": "10"}}
+
+
+@pytest.mark.parametrize(
+    ("asked", "denied"),
+    [('@rate_limit("10/d")', "rate_limited"), ('@budget("money")', "spent")],
+    ids=["rate", "budget"],
+)
+async def test_fifty_calls_at_once_get_the_ten_that_policy_leaves_and_no_other_reaches_the_tool(
+    tmp_path: Path, asked: str, denied: str
+) -> None:
+    server = spy(tmp_path / "spy", tool("look"))
+    entry = server.config(tools={"look": {"hazard": "read", "scopes": ["spy:look"]}})
+    policy = permitting(tmp_path, asked)
+    async with world(tmp_path, servers={"spy": entry}, policy=policy, budgets=MONEY) as w:
+        token = await w.token(await w.ready("coder", "spy:look"), "spy:look")
+        said = list[str]()
+
+        async def send(number: int) -> None:
+            # Each is another call: nothing that is only counted once could keep them apart.
+            answer = answer_in(await w.raw_call(token, "spy__look", {"amount": 1, "number": number}))
+            said.append(reason(answer) if answer["result"].get("isError") else "ran")
+
+        async with anyio.create_task_group() as group:
+            for number in range(50):
+                group.start_soon(send, number)
+        assert sorted(said) == sorted(["ran"] * 10 + [denied] * 40)
+        assert len(server.ran) == 10
+        permits = [fields for fields in await w.decisions() if fields["decision"] == "permit"]
+        assert len(permits) == 10
+
+
+async def test_no_spelling_of_an_amount_takes_less_than_the_tool_is_told(tmp_path: Path) -> None:
+    server = spy(tmp_path / "spy", tool("look"))
+    entry = server.config(tools={"look": {"hazard": "read", "scopes": ["spy:look"]}})
+    policy = permitting(tmp_path, '@budget("money")')
+    tricks = [
+        "1e1",
+        "-5",
+        "-0",
+        "+1",
+        " 1",
+        "1 ",
+        "0x1",
+        "1_0",
+        "1,0",
+        "01",
+        "",
+        "\u0661",
+        "NaN",
+        "1.0000001",
+        0.1,
+        1e1,
+    ]
+    tricks += [None, True, [1], {"amount": 1}, 10**15, "9" * 400]
+    async with world(tmp_path, servers={"spy": entry}, policy=policy, budgets=MONEY) as w:
+        token = await w.token(await w.ready("coder", "spy:look"), "spy:look")
+        for amount in tricks:
+            denied = answer_in(await w.raw_call(token, "spy__look", {"amount": amount}))
+            assert reason(denied) in ("obligation", "spent"), amount
+        assert reason(answer_in(await w.raw_call(token, "spy__look", {}))) == "obligation"
+        assert server.ran == []
