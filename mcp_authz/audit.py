@@ -12,6 +12,7 @@ from typing import Any
 from mcp_authz import limits
 from mcp_authz.errors import InputError
 from mcp_authz.model import Approval, Deny, Hold, Observed, Permit, ToolCall
+from mcp_authz.policy.engine import PolicyAnswer
 from mcp_authz.principals import Caller
 from mcp_authz.rules.canonical import canonical
 from mcp_authz.rules.obligation import carried_out
@@ -121,6 +122,11 @@ def decided(decision: Permit | Hold | Deny, *, policy: str, approval: Approval |
             if max_age is not None:
                 fields["max_age"] = int(max_age.total_seconds())
     return fields
+
+
+def revision(answer: PolicyAnswer | None) -> dict[str, Any]:
+    """The member that says which revision of a policy elsewhere decided, in the words of whoever decided."""
+    return {} if answer is None or not answer.revision else {"policy_revision": answer.revision}
 
 
 def sent_back(asked: StepUp) -> dict[str, Any]:

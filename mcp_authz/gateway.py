@@ -318,12 +318,14 @@ class Ride:
         self, call: ToolCall, verdict: Evaluation | None, decided: Mapping[str, Any], *, hold: str | None = None
     ) -> Event:
         resource = verdict.resource if verdict is not None else {}
+        asked = verdict.asked if verdict is not None else None
         return audit.decision_event(
             self._call_id,
             self._parts.clock(),
             audit.who(self._caller, proof=self._proofs.id),
             audit.what(call, resource, self._parts.evidence),
             decided,
+            audit.revision(None if asked is None else asked.answer),
             {} if hold is None else {"hold": hold},
         )
 

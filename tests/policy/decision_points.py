@@ -43,7 +43,7 @@ class DecisionPointServer:
 
 @asynccontextmanager
 async def serving(
-    answer: Callable[[DecisionPointServer, web.Request], Awaitable[web.Response]],
+    answer: Callable[[DecisionPointServer, web.Request], Awaitable[web.Response]], port: int = 0
 ) -> AsyncIterator[DecisionPointServer]:
     """A well-behaved HTTP server with these answers."""
     server = DecisionPointServer(base="")
@@ -59,7 +59,7 @@ async def serving(
     app.router.add_route("*", "/{path:.*}", handle)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", port)
     await site.start()
     try:
         server.base = f"http://127.0.0.1:{runner.addresses[0][1]}"
@@ -83,7 +83,7 @@ async def answering(value: Any, *, status: int = 200, **headers: str) -> AsyncIt
 
 
 @asynccontextmanager
-async def rego(policy: str, *, revision: str = "") -> AsyncIterator[DecisionPointServer]:
+async def rego(policy: str, *, revision: str = "", port: int = 0) -> AsyncIterator[DecisionPointServer]:
     """OPA's Data API over these Rego rules, evaluated for real; `revision` is what its one bundle has."""
     regopy = pytest.importorskip("regopy", reason="Rego needs regopy, which has no wheel for this system")
     rules = regopy.Interpreter()
@@ -98,7 +98,7 @@ async def rego(policy: str, *, revision: str = "") -> AsyncIterator[DecisionPoin
             told["provenance"] = {"version": "1.0.0", "bundles": {"authz": {"revision": revision}}}
         return web.json_response(told)
 
-    async with serving(answer) as server:
+    async with serving(answer, port) as server:
         yield server
 
 
