@@ -1,7 +1,7 @@
 """`python -m bench`: the comparison, and how long a start takes.
 
 `python -m bench steps`: where the time goes, and what growth costs; `python -m bench proofs`: what chains and proofs
-cost; `python -m bench start`: a start alone.
+cost; `python -m bench policies`: what decisions and lists cost; `python -m bench start`: a start alone.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import anyio
 from bench import compare, table
 from bench.growth import growth
 from bench.house import house
+from bench.policies import policies
 from bench.process import started
 from bench.proofs import proofs
 from bench.start import start
@@ -40,10 +41,19 @@ async def prove(calls: int) -> dict[str, Any]:
             return {"proofs": dict(await proofs(one, calls))}
 
 
+async def judge(calls: int) -> dict[str, Any]:
+    """What decisions cost by the number of rules, and lists by their length."""
+    with tempfile.TemporaryDirectory(prefix="mcp-authz-bench-") as name, started("-m", "bench.tool_server") as server:
+        async with house(Path(name), f"http://127.0.0.1:{server.port}/mcp") as one:
+            return {"policies": dict(await policies(one, calls))}
+
+
 def main() -> None:
     """The measurement was made and printed; nothing is asserted."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=("compare", "steps", "proofs", "start"), default="compare")
+    parser.add_argument(
+        "what", nargs="?", choices=("compare", "steps", "proofs", "policies", "start"), default="compare"
+    )
     parser.add_argument("--quick", action="store_true", help="about 20 seconds, good for a first look only")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     asked = parser.parse_args()
@@ -54,6 +64,9 @@ def main() -> None:
     elif asked.what == "proofs":
         run = anyio.run(prove, 200 if asked.quick else 2000)
         shown = table.show_proofs(run)
+    elif asked.what == "policies":
+        run = anyio.run(judge, 200 if asked.quick else 2000)
+        shown = table.show_policies(run)
     elif asked.what == "start":
         run = {"start": asdict(start(rounds=3 if asked.quick else 9))}
         shown = table.show_start(run)

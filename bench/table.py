@@ -36,6 +36,12 @@ def show_proofs(run: dict[str, Any]) -> str:
     return "\n".join([*lines, *(f"{name:<64}{taken:>8.0f}" for name, taken in run["proofs"].items())])
 
 
+def show_policies(run: dict[str, Any]) -> str:
+    """What decisions and lists cost, in microseconds."""
+    lines = ["what decisions and lists cost, one at a time, microseconds (median of nine batches)", ""]
+    return "\n".join([*lines, *(f"{name:<64}{taken:>8.0f}" for name, taken in run["policies"].items())])
+
+
 def show_steps(run: dict[str, Any]) -> str:
     """The steps of one call, and what growth costs it."""
     lines = [f"{'step':<48}{'us':>8}"]
