@@ -53,10 +53,18 @@ reader = ["files:read"]
 # hazard = "write"                          # read, write or destructive
 # scopes = ["tickets:close"]
 
+# Programs that sign in by themselves, at the URL above with /mcp: Claude, VS Code, Cursor, an SDK.
+# [clients]
+# dynamic_registration = true               # for those that publish no document of their own, such as Cursor
+#
+# What people read where they agree to what such a program may do.
+# [scopes]
+# "files:read" = "read your files"
+
 # Who must agree before a destructive call runs.
 [approval.destructive]
 by = ["subject"]                            # subject, owner, group:NAME, user:NAME
-assurance = "client"                        # or signed-in: a passphrase at a terminal (`mcp-authz user key`)
+assurance = "client"                        # or signed-in, or passkey: not the client's own prompt
 expires_minutes = 15
 """
 
@@ -96,6 +104,7 @@ async def init(
     words = ("agent", "add", "AGENT", "--owner", done.person, "--new-key", "AGENT.pem", "--ceiling", "SCOPES")
     named = ["--config", str(path)] if config is not None else []
     say(f"for the MCP servers of a desktop client: {command_line(ctx, *named, 'wrap')}")
+    say(f"for a client that signs in by itself: give it {done.config.resource}, while a gateway runs")
     next_step(command_line(ctx, *named, *words))
 
 

@@ -41,6 +41,8 @@ async def revoke(
 ) -> None:
     """Stop something, and all that descends from it, at the next call."""
     async with installation(ctx) as here:
+        if kind == "client":
+            name = {client.handle: client.id for client in await here.store.clients()}.get(name, name)
         full = the_one(kind, name, await _names(here.store, kind))
         revocation = Revocation(here.store, here.clock)
         if dry_run:

@@ -18,6 +18,7 @@ def test_a_client_is_registered_with_a_secret_that_is_shown_once(desk: Desk) -> 
     assert shown["id"] == said["client id"] and shown["method"] == "client_secret_basic" and shown["agents"] == []
     assert said["client secret, shown this once"] not in json.dumps(shown) + desk.ok("audit", "list", "--json")
     assert shown["id"] in desk.ok("client", "list")
+    assert f"client {shown['id']} is revoked" in desk.ok("revoke", "client", "team-chat", "--reason", "it is gone")
 
 
 def test_a_client_may_prove_itself_by_a_key(desk: Desk) -> None:
