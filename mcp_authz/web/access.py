@@ -64,7 +64,11 @@ class Access:
             now=self._clock(),
             person=name,
             replaced_at=await self._accounts.replaced_lately(name),
-            agents=[await self._agent(agent, client, grants) for (agent, client), grants in by_agent.items()],
+            agents=[
+                await self._agent(agent, client, grants)
+                for (agent, client), grants in by_agent.items()
+                if await self._counts(agent, client)
+            ],
         )
 
     async def stop(self, request: Request) -> Response:
@@ -89,6 +93,12 @@ class Access:
             if name is not None and grant.subject == name and grant.status == "active" and grant.expires_at > now
         ]
         return sorted(live, key=lambda grant: grant.granted_at, reverse=True)
+
+    async def _counts(self, agent: AgentName, of: ClientId | None) -> bool:
+        """Whether neither the agent nor the client was stopped by an operator, which leaves its grants as they are."""
+        known = await self._store.agent(agent)
+        client = None if of is None else await self._store.client(of)
+        return known is not None and known.status == "active" and (client is None or client.status == "active")
 
     async def _theirs(self, request: Request) -> Grant:
         """The grant, if this person gave it; to anybody else it is as if there were none."""

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Literal
 
+import pytest
+
+from mcp_authz.revocation import Revocation
 from tests.web.asking import agree, asks, client, grants
 from tests.web.authenticator import visiting
 from tests.web.test_consent import words
-from tests.world import world
+from tests.world import OPERATOR, world
 
 READ, MERGE = "pr:read:*:*", "pr:merge:*:*"
 
@@ -51,6 +55,22 @@ async def test_stopping_one_ends_it_and_nothing_else(tmp_path: Path) -> None:
             assert (await alice.post(f"/access/{second.id}/stop-all", {})).status_code == 200
             assert [grant.status for grant in await grants(w)] == ["active", "revoked", "revoked"]
             assert "Cursor" not in words((await alice.get("/access")).text)
+
+
+@pytest.mark.parametrize("what", ["agent", "client"])
+async def test_whom_an_operator_stopped_is_not_shown_as_somebody_who_may_act(
+    tmp_path: Path, what: Literal["agent", "client"]
+) -> None:
+    async with world(tmp_path) as w:
+        await w.ready("coder", "deploy:production")
+        by = await client(w)
+        async with visiting(w, "alice") as alice:
+            await agree(alice, asks(by), [READ])
+            assert "Cursor" in words((await alice.get("/access")).text)
+            name = by.id if what == "client" else "cursor@alice"
+            await Revocation(w.store, w.clock).revoke(what, name, reason="enough", by=OPERATOR)
+            page = words((await alice.get("/access")).text)
+            assert "Cursor" not in page and "coder" in page
 
 
 async def test_nobody_stops_what_another_person_agreed_to(tmp_path: Path) -> None:
