@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from mcp_authz.cli import policy_explain, policy_test
+from mcp_authz.cli import policy_explain, policy_lint, policy_test
 
 app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, add_completion=False)
 
@@ -15,4 +15,5 @@ def _group() -> None:
 
 
 app.command("test")(policy_test.test)
+app.command("lint")(policy_lint.lint)
 app.command("explain")(policy_explain.explain_)

@@ -11,6 +11,9 @@ from mcp_authz.cli.invocation import config_of, named_config
 from mcp_authz.config import Config, find_config
 from mcp_authz.config_policy import BUILTIN
 from mcp_authz.errors import ConfigError
+from mcp_authz.policy.cedar import CedarEngine
+from mcp_authz.policy.engine import PolicyEngine
+from mcp_authz.policy.loading import make_engine, path_of, read_files
 
 
 def typed_entries(config: Config, entries: Sequence[str]) -> tuple[str, ...]:
@@ -25,6 +28,19 @@ def _is_no_file(entry: str) -> bool:
 def _relative(path: Path, directory: Path) -> str:
     whole = path.absolute()
     return str(whole.relative_to(directory) if whole.is_relative_to(directory) else whole)
+
+
+def engine_of(config: Config, entries: Sequence[str]) -> PolicyEngine:
+    """The engine over these entries; what obligations name is looked up only in a configuration that there is.
+
+    Raises:
+        ConfigError: one cannot be read, or has no known form.
+        PolicyError: a policy is not sound.
+    """
+    texts = read_files(config, entries)
+    if not config.source.is_file() and all(path_of(config, entry).suffix == ".cedar" for entry in texts):
+        return CedarEngine.load(texts)
+    return make_engine(config, entries, texts)
 
 
 def config_if_any(ctx: typer.Context) -> Config:
@@ -42,4 +58,4 @@ def config_if_any(ctx: typer.Context) -> Config:
 
 def no_config() -> Config:
     """A configuration that says nothing; its files are relative to the working directory."""
-    return Config(source=Path.cwd() / "gateway.toml")
+    return Config(source=Path.cwd() / "no configuration")

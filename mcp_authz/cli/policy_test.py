@@ -13,13 +13,13 @@ import typer
 from mcp_authz.cli.invocation import asynchronous, config_of
 from mcp_authz.cli.options import Json
 from mcp_authz.cli.output import print_json, say
-from mcp_authz.cli.policy_entries import config_if_any, no_config, typed_entries
+from mcp_authz.cli.policy_entries import config_if_any, engine_of, no_config, typed_entries
 from mcp_authz.config import Config
 from mcp_authz.errors import NotFound
 from mcp_authz.policy.case_file import read_table
 from mcp_authz.policy.cases import SUFFIX, Expected, Judged, judge
 from mcp_authz.policy.cedar import CedarEngine
-from mcp_authz.policy.loading import load_engine, path_of
+from mcp_authz.policy.loading import path_of
 from mcp_authz.rules.display import visible
 
 _LANGUAGES: Final = (".cedar", ".rego")
@@ -76,7 +76,7 @@ async def _run(config: Config, path: Path, policy: Sequence[str] | None) -> list
     chosen = [typed_entries(config, policy)] if policy else [typed_entries(config, [str(p)]) for p in _beside(path)]
     ran = []
     for entries in chosen:
-        engine = load_engine(config, entries)
+        engine = engine_of(config, entries)
         judged = await judge(table, engine, names_rules=isinstance(engine, CedarEngine))
         if (close := getattr(engine, "aclose", None)) is not None:
             await close()
