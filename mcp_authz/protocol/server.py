@@ -39,8 +39,8 @@ LIST_TTL_MS: Final = 5_000  # what a caller may use can change with every delega
 INSTRUCTIONS: Final = (
     "An authorization gateway stands in front of these tools. You see the tools that your identity and delegation "
     "could use. A call may be denied, with what to do instead, or held until a person approves it: then make exactly "
-    "the same call again later. Without an open session, ask for one with authz__request_session. Do not try to get "
-    "around a denial."
+    "the same call again later. Without an open session, ask for one with authz__request_session, if you have that "
+    "tool. Do not try to get around a denial."
 )
 
 
