@@ -169,7 +169,8 @@ def about(wait: timedelta) -> str:
 
 def _rate(obligation: Obligation, call: ToolCall, caller: Caller, subject: str) -> Rate:
     limit = read_rate(obligation.argument)
-    counted = [obligation.rule, obligation.argument, caller.agent.name, subject, call.tool.classification.action]
+    agent = caller.agent.parent or caller.agent.name  # else whoever makes children would have a limit for each
+    counted = [obligation.rule, obligation.argument, agent, subject, call.tool.classification.action]
     return Rate(key=digest_b64url(counted), count=limit.count, per=limit.per)
 
 

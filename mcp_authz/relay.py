@@ -64,9 +64,12 @@ class GovernedRelay:
     async def notify(self, method: str, params: Mapping[str, Any]) -> None:
         """Hand on what the server said about this call."""
         try:
-            await self._channel.notify(method, clean(await self._redact(params)))
+            said = await self._redact({"method": method, "params": params})
         except Withheld as error:
             log.warning("what tool server `%s` said during a call is not handed on: %s", self._server, error)
+            return
+        if said["method"] == method:  # a server may call its notification anything, also by a secret
+            await self._channel.notify(method, clean(said["params"]))
 
     async def ask(self, method: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the caller's answer to a question that this server may ask."""

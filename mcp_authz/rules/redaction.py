@@ -30,7 +30,8 @@ _OPENS: Final = ("{", "[", '"')
 _PROTOCOL: Final = (
     "_meta annotations arguments assistant audience audio blob complete completion content contents data description "
     "elicitation/create embedded form hasMore icons image inputRequests inputResponses input_required isError "
-    "lastModified level logger message messages method mimeType mode name params priority progress "
+    "lastModified level logger message messages method mimeType mode name notifications/message "
+    "notifications/progress params priority progress "
     "requestedSchema resource resource_link resultType role size structuredContent text title total ttlMs type "
     "uri user values"
 )

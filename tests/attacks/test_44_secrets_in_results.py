@@ -46,6 +46,7 @@ async def test_a_secret_in_anything_that_a_server_says_is_taken_out(
         {"method": "notifications/progress", "params": {"progress": 1, "message": CANARY}},
         {"method": "notifications/message", "params": {"level": "error", "data": {CANARY: [CANARY]}, "logger": CANARY}},
         {"method": "notifications/unheard_of", "params": {"x": CANARY}},
+        {"method": f"notifications/{CANARY}", "params": {}},
     ]
     meta = {"progressToken": 1, **({"io.modelcontextprotocol/logLevel": "debug"} if mode == MODERN else {})}
     policy = permitting(tmp_path, '@redact("secrets")')

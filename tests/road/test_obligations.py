@@ -224,6 +224,16 @@ async def test_questions_are_redacted(tmp_path: Path, mode: str, server: str) ->
     assert not done.is_error and person.asked == [f"[tool server `{server}`] Use [redacted]?"]
 
 
+async def test_a_servers_own_state_comes_back_to_it_as_it_was(tmp_path: Path) -> None:
+    policy, person = permitting(tmp_path, '@redact("all")'), Person("accept", {"colour": "red"})
+    redact = {"all": {"patterns": ["round", "of the tool server"]}}
+    async with world(tmp_path, servers={"asking": asking(tmp_path / "f")}, policy=policy, redact=redact) as w:
+        coder = await w.ready("coder", "use")
+        async with w.client(coder, MODERN, elicitation_callback=person) as client:
+            done = await called(client, "asking__ask", {"asked": ASKED, "rounds": 2})
+    assert len(person.asked) == 2 and "of the tool server" not in json.dumps(dict(done.result))
+
+
 @BOTH
 async def test_resources_and_prompts_are_redacted(tmp_path: Path, mode: str) -> None:
     policy = permitting(tmp_path, '@redact("names")')
@@ -316,7 +326,7 @@ async def test_an_obligation_that_cannot_be_carried_out_denies_and_nothing_is_fo
 ) -> None:
     async with world(tmp_path, servers={"plain": plain()}) as w:
         coder = await w.ready("coder", "use")
-        w.running.parts.evaluator.engine = Asks(kind, argument)  # type: ignore[assignment]
+        w.running.parts.evaluator.engine = Asks(kind, argument)
         denied = await w.call(coder, "plain__say", result=SAID)
         assert await w.records("outcome") == ()
     assert denied.envelope["reason"] == "obligation"
