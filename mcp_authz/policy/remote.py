@@ -11,7 +11,9 @@ What an error says is for the operator; nothing of question or answer is in it, 
 
 from __future__ import annotations
 
+import io
 import logging
+import re
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -34,6 +36,7 @@ log = logging.getLogger(__name__)
 
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _AWAY: Final = frozenset({429, 502, 503, 504})  # whoever asks and whatever is asked
+_VISIBLE: Final = re.compile(r"[!-~]+", re.ASCII)
 _HEADERS: Final = {
     "accept": "application/json",
     "accept-encoding": "identity",  # so that a bound on bytes is a bound on memory
@@ -81,6 +84,13 @@ class DecisionPoint:
     """One policy decision point, asked by all calls at once."""
 
     def __init__(self, place: str, pdp: Pdp, *, ticks: Callable[[], float] = time.monotonic) -> None:
+        """Nothing is asked yet.
+
+        Raises:
+            PolicyError: the token is none that can be shown.
+        """
+        if pdp.token is not None and not _VISIBLE.fullmatch(pdp.token):
+            raise PolicyError(f"{place}: its token is empty, or has a space or a character beyond ASCII in it")
         self._place = place  # what people know it by
         self._pdp = pdp
         self._ticks = ticks  # seconds that only go on
@@ -168,8 +178,8 @@ class DecisionPoint:
             raise PolicyError(f"gave no whole answer ({type(error).__name__})") from None
 
     async def _exchange(self, method: str, url: str, raw: bytes | None, headers: Mapping[str, str]) -> HttpAnswer:
-        http = self._session()
-        async with http.request(method, url, data=raw, headers=headers, allow_redirects=False) as answer:
+        http, data = self._session(), None if raw is None else io.BytesIO(raw)
+        async with http.request(method, url, data=data, headers=headers, allow_redirects=False) as answer:
             _require_usable(answer)
             body = bytearray()
             async for part in answer.content.iter_any():
@@ -274,13 +284,15 @@ def pdp_url(url: str, scheme: str) -> str:
     """
     bare = url.removeprefix(f"{scheme}+")
     try:
+        if not _VISIBLE.fullmatch(bare):
+            raise ValueError
         parts = urlsplit(bare)
         host, _ = parts.hostname, parts.port
     except ValueError:
         raise PolicyError(f"the URL of the {scheme} engine is none") from None
     if parts.username is not None or parts.password is not None:
         raise PolicyError(f"the URL of the {scheme} engine has a password in it; set `pdp.token_file` instead")
-    if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment or not bare.isascii():
+    if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment:
         raise PolicyError(f"`{url}` is no URL to ask: write {scheme}+https://HOST/..., without query and fragment")
     if parts.scheme == "http" and host not in LOOPBACK and not (scheme == "opa" and bare != url):
         raise PolicyError(f"`{url}`: plain http is for an engine on this computer; use {scheme}+https")

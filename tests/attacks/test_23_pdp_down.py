@@ -205,6 +205,33 @@ async def test_what_follows_an_answer_is_not_the_answer_to_the_next_question(whe
             assert not (await engine.evaluate(document(action="bad.one"))).permit
 
 
+async def test_an_answer_that_nobody_waited_for_is_not_the_answer_to_the_next_question() -> None:
+    async def say(stream: anyio.abc.ByteStream, request: bytes) -> None:
+        if b'"good.one"' in request:
+            await anyio.sleep(0.1)
+        with suppress(anyio.BrokenResourceError):
+            await stream.send(TRUE if b'"good.one"' in request else http({"result": False}))
+
+    async with on_the_wire(say) as server, opa(server.base) as engine:
+        assert not (await engine.evaluate(document(action="bad.one"))).permit  # the connection is there
+        with anyio.move_on_after(0.05) as given_up:
+            await engine.evaluate(document(action="good.one"))
+        assert given_up.cancelled_caught
+        assert not (await engine.evaluate(document(action="bad.one"))).permit
+
+
+async def test_what_is_left_of_an_answer_that_was_refused_is_not_the_answer_to_the_next_question() -> None:
+    left = http(b"x" * 100_000 + TRUE, kind="text/html")
+
+    async def say(stream: anyio.abc.ByteStream, request: bytes) -> None:
+        with suppress(anyio.BrokenResourceError):
+            await stream.send(left if b'"html.one"' in request else http({"result": False}))
+
+    async with on_the_wire(say) as server, opa(server.base) as engine:
+        for action in ("html.one", "bad.one", "html.one", "bad.one"):
+            assert not (await engine.evaluate(document(action=action))).permit
+
+
 async def test_an_answer_that_names_another_request_permits_nothing() -> None:
     async with answering({"decision": True}, x_request_id="q_of-somebody-else") as server:
         engine = AuthZenEngine(server.base, SOON)

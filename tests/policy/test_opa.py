@@ -176,6 +176,19 @@ async def test_the_credential_goes_along_and_is_shown_nowhere() -> None:
         assert "s3cret" not in error
 
 
+@pytest.mark.parametrize("token", ["", "two words", "line\r\nx-other: 1", "schlüssel"])
+def test_a_token_that_cannot_be_shown_is_refused_when_it_is_read(token: str) -> None:
+    with pytest.raises(PolicyError, match="its token is empty, or has") as refused:
+        OpaEngine("https://opa.example/v1/data/a", Pdp(token=token))
+    assert not token or token not in str(refused.value)
+
+
+async def test_a_call_with_large_arguments_is_asked_about_whole() -> None:
+    async with answering({"result": True}) as server, opa(server.base) as engine:
+        assert (await engine.evaluate(document(arguments={"content": "x" * 3_000_000}))).permit
+        assert len(server.asked[0]["input"]["arguments"]["content"]) == 3_000_000
+
+
 def test_the_digest_says_who_is_asked() -> None:
     one, again = (
         OpaEngine("https://opa.example/v1/data/a", Pdp()),
@@ -201,6 +214,9 @@ def test_the_digest_says_who_is_asked() -> None:
         "https://opa.example/v1/data/a#b",
         "https://opa.example:port/v1/data/a",
         "http://opa.example/v1/data/a",
+        "https://opa.example/v1/data/a b",
+        "https://opa.example/v1/data/a\nb",
+        "https://opä.example/v1/data/a",
         "authzen+https://opa.example/v1/data/a",
     ],
 )
