@@ -27,6 +27,7 @@ from mcp_authz.rules.display import visible
 from mcp_authz.settings import approval_floor
 
 _WIDTH: Final = 80
+_PER_ACTION: Final = re.compile(r"(?: in context)? for Action::\"[^\"]*\"$")  # the validator looks at each action
 
 
 @asynchronous
@@ -59,7 +60,7 @@ def _findings(config: Config, entries: Sequence[str], known: Around) -> Iterator
     try:
         engine = engine_of(config, entries)
     except (ConfigError, PolicyError) as error:
-        yield from (_placed(one, entries) for one in _each(str(error), entries))
+        yield from dict.fromkeys(_placed(_plain(one), entries) for one in _each(str(error), entries))
         return
     if isinstance(engine, CedarEngine):
         yield from look_at(policies_in(read_files(config, entries)), known)
@@ -69,6 +70,14 @@ def _findings(config: Config, entries: Sequence[str], known: Around) -> Iterator
         )
         yield Finding(severity="note", place="", text=f"{', '.join(entries)} {where}")
     yield from look_at_approval(approval_floor(config), known)
+
+
+def _plain(message: str) -> str:
+    """The message once for all actions, and with what to do about an attribute that may be absent."""
+    plain = _PER_ACTION.sub("", message)
+    if found := re.search(r"optional attribute `(?:.*\.)?(\w+)`", plain):
+        return f"{plain}; it may be absent: write `... has {found[1]} &&` before it"
+    return plain
 
 
 def _placed(message: str, names: Sequence[str]) -> Finding:

@@ -12,13 +12,14 @@ import typer
 
 from mcp_authz.cli.invocation import asynchronous, config_of
 from mcp_authz.cli.options import Json
-from mcp_authz.cli.output import print_json, say
+from mcp_authz.cli.output import note, print_json, say
 from mcp_authz.cli.policy_entries import config_if_any, engine_of, no_config, typed_entries
 from mcp_authz.config import Config
-from mcp_authz.errors import NotFound
+from mcp_authz.errors import ConfigError, NotFound
 from mcp_authz.policy.case_file import read_table
-from mcp_authz.policy.cases import SUFFIX, Expected, Judged, judge
+from mcp_authz.policy.cases import SUFFIX, Expected, Judged, Table, judge
 from mcp_authz.policy.cedar import CedarEngine
+from mcp_authz.policy.engine import PolicyEngine
 from mcp_authz.policy.loading import path_of
 from mcp_authz.rules.display import visible
 
@@ -74,14 +75,24 @@ async def _run(config: Config, path: Path, policy: Sequence[str] | None) -> list
     """The table with each of its policies: those that were named, together; else each that stands beside it."""
     table = read_table(str(path), _read(path))
     chosen = [typed_entries(config, policy)] if policy else [typed_entries(config, [str(p)]) for p in _beside(path)]
-    ran = []
+    ran: list[_Ran] = []
     for entries in chosen:
-        engine = engine_of(config, entries)
-        judged = await judge(table, engine, names_rules=isinstance(engine, CedarEngine))
-        if (close := getattr(engine, "aclose", None)) is not None:
-            await close()
-        ran.append(_Ran(file=table.name, policy=entries, judged=judged))
+        try:
+            engine = engine_of(config, entries)
+        except ConfigError as error:
+            if not ran:
+                raise
+            note(f"{', '.join(entries)} is not run: {error}")  # a twin in a language that is not installed
+            continue
+        ran.append(await _one(table, entries, engine))
     return ran
+
+
+async def _one(table: Table, entries: tuple[str, ...], engine: PolicyEngine) -> _Ran:
+    judged = await judge(table, engine, names_rules=isinstance(engine, CedarEngine))
+    if (close := getattr(engine, "aclose", None)) is not None:
+        await close()
+    return _Ran(file=table.name, policy=entries, judged=judged)
 
 
 def _read(path: Path) -> str:

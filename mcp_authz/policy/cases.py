@@ -64,6 +64,7 @@ class Judged:
     got: Expected
     errors: tuple[str, ...]  # of the engine, in its words
     compares_rules: bool  # False: the engine names no rules at all, so that `because` says nothing of it
+    compares_errors: bool = True  # False: a denial is one, whether or not the engine calls its reason an error
 
     @property
     def as_expected(self) -> bool:
@@ -73,7 +74,8 @@ class Judged:
     @property
     def differences(self) -> tuple[str, ...]:
         """The members that are not what was expected."""
-        names = ("verdict", "rules", "obligations", *(["because"] if self.compares_rules else []), "error")
+        left_out = {"because": not self.compares_rules, "error": not self.compares_errors}
+        names = [name for name in ("verdict", "rules", "obligations", "because", "error") if not left_out.get(name)]
         return tuple(name for name in names if getattr(self.got, name) != getattr(self.case.expected, name))
 
 
@@ -81,6 +83,7 @@ async def judge(table: Table, engine: PolicyEngine, *, names_rules: bool = True)
     """Return each case of the table with the engine's answer.
 
     `names_rules` is False for an engine that need not say which rule decided; if it never does, nothing is demanded.
+    Nor need such an engine fail over what Cedar cannot read, as long as it denies.
     """
     answered = []
     for case in table.cases:
@@ -88,7 +91,13 @@ async def judge(table: Table, engine: PolicyEngine, *, names_rules: bool = True)
         answered.append((case, await engine.evaluate(document), document))
     compares = names_rules or any(answer.because for _, answer, _ in answered)
     return tuple(
-        Judged(case=case, got=got(answer, document), errors=answer.errors, compares_rules=compares)
+        Judged(
+            case=case,
+            got=got(answer, document),
+            errors=answer.errors,
+            compares_rules=compares,
+            compares_errors=names_rules or case.expected.verdict != "deny",
+        )
         for case, answer, document in answered
     )
 

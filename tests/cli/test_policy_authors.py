@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.cli.desk import ROOT, Desk
+from tests.cli.test_tools import seen_tools
 
 POLICY = """\
 @id("agents-read")
@@ -46,8 +47,8 @@ def written(desk: Desk, policy: str = POLICY, table: str = TABLE) -> Path:
 
 
 def test_the_shipped_policies_are_tested_without_a_configuration(desk: Desk) -> None:
-    done = desk.run("policy", "test", ROOT / "policies" / "incident.cedar", global_options=())
-    assert done.code == 0 and "incident.cedar: ok, 25 cases" in done.out, done
+    done = desk.run("policy", "test", ROOT / "policies" / "deny_all.cedar", global_options=())
+    assert done.code == 0 and "deny_all.cedar: ok, 3 cases" in done.out, done
 
 
 def test_a_failing_case_is_shown_with_what_was_expected_what_came_and_its_input(desk: Desk) -> None:
@@ -104,3 +105,49 @@ def test_without_a_file_the_tables_of_the_configured_policies_are_run(desk: Desk
     desk.configure('data_dir = "data"\npolicy = ["builtin:own_workflows", "mine.cedar"]\n')
     said = desk.ok("policy", "test")
     assert "own_workflows.cedar: ok, 9 cases" in said and "mine.cedar: ok, 1 case\n" in said
+
+
+BROKEN = """\
+@id("reads")
+permit (principal is Agent, action, resource is Tool)
+when { context.arguments.draft == true };
+
+@id("lists")
+permit (principal is Agent, action, resource is Tool)
+when { context has sesion };
+"""
+
+
+def test_what_does_not_load_is_an_error_with_file_and_line(desk: Desk) -> None:
+    desk.path("mine.cedar").write_text(BROKEN)
+    done = desk.run("policy", "lint", "mine.cedar")
+    said = " ".join(done.out.split())
+    assert done.code == 1 and not done.err
+    assert "mine.cedar:5: error: policy `lists`: `context` has no attribute `sesion`" in said
+
+    desk.path("mine.cedar").write_text(BROKEN.split('@id("lists")', maxsplit=1)[0])
+    found = desk.run("policy", "lint", "mine.cedar", "--json")
+    ((first),) = found.json
+    assert (first["severity"], first["place"]) == ("error", "mine.cedar:1") and "draft" in first["text"]
+
+
+async def test_the_tools_agents_and_rules_that_there_are_are_looked_at(desk: Desk) -> None:
+    written(desk, policy=POLICY + '@id("x") permit (principal == Agent::"codr", action, resource is Tool);\n')
+    await seen_tools(desk)
+    desk.configure(f'policy = "mine.cedar"\n{desk.config.read_text()}')
+    said = " ".join(desk.ok("policy", "lint").split())
+    assert "mine.cedar:4: warning: `x`: it never applies: there is no agent `codr`" in said
+    assert "every destructive call waits for [approval.destructive], whatever policy permits: 1 tool" in said
+    assert max(map(len, desk.ok("policy", "lint").splitlines()[:-1])) <= 80
+
+    desk.path("mine.cedar").write_text(POLICY)
+    (warning,) = [one for one in desk.json("policy", "lint") if one["severity"] == "warning"]
+    assert warning["text"].startswith("tool `files__write` is always denied")
+
+
+def test_a_policy_is_looked_at_without_a_configuration_and_nothing_is_made(desk: Desk) -> None:
+    done = desk.run("policy", "lint", ROOT / "policies" / "spending.cedar", global_options=())
+    assert done.code == 0, done
+    assert not (desk.directory / "home").exists() and not desk.store.exists()
+    desk.ok("policy", "lint")
+    assert not desk.store.exists()

@@ -150,3 +150,11 @@ async def test_a_policy_that_names_no_rules_is_not_asked_which_one_decided() -> 
     (lenient,) = await judge(table, Answering(), names_rules=False)
     (named,) = await judge(table, Answering("b"), names_rules=False)
     assert (strict.as_expected, lenient.as_expected, named.as_expected) == (False, True, False)
+
+
+async def test_a_denial_of_another_engine_need_not_be_an_error_where_it_is_one_for_cedar() -> None:
+    table = read_table("t", INPUT + CASE.replace('"permit"', '"deny"') + "error = true\n")
+    (strict,) = await judge(table, Answering(permit=False))
+    (lenient,) = await judge(table, Answering(permit=False), names_rules=False)
+    (permitting,) = await judge(table, Answering(), names_rules=False)
+    assert (strict.as_expected, lenient.as_expected, permitting.as_expected) == (False, True, False)
