@@ -195,6 +195,7 @@ SOURCES: Final = 10_000  # sources remembered; the oldest is forgotten first
 REFUSAL_KINDS: Final = 1_000  # distinct (reason, source) counters kept in one minute
 
 # What policy wants to be taken out of results.
+REDACTIONS: Final = 4  # messages that are searched at once, each in a thread; others wait
 REDACTION_TIME: Final = timedelta(seconds=5)  # for one message; what is not searched by then is withheld
 
 # Tool servers.

@@ -40,8 +40,9 @@ class Due:
 class Redacting:
     """Redacts what a tool server says of one call, without keeping the gateway busy, and counts what it took out."""
 
-    def __init__(self, redactions: tuple[Redaction, ...]) -> None:
+    def __init__(self, redactions: tuple[Redaction, ...], threads: anyio.CapacityLimiter) -> None:
         self._redactions = redactions
+        self._threads = threads
         self.count = 0
 
     async def members(self, value: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -59,11 +60,14 @@ class Redacting:
         Raises:
             Withheld: not all of it could be searched.
         """
+        redacted, count = await anyio.to_thread.run_sync(self._redacted, value, limiter=self._threads)
+        self.count += count
+        return redacted
+
+    def _redacted(self, value: Any) -> tuple[Any, int]:
         until = time.monotonic() + limits.REDACTION_TIME.total_seconds()
         redactor = Redactor(self._redactions, lambda: time.monotonic() < until)
-        redacted = await anyio.to_thread.run_sync(redactor.value, value)
-        self.count += redactor.count
-        return redacted
+        return redactor.value(value), redactor.count
 
 
 class Obligations:
@@ -72,6 +76,7 @@ class Obligations:
     def __init__(self, *, means: Means, notices: Notices) -> None:
         self._means = means
         self._notices = notices
+        self._threads = anyio.CapacityLimiter(limits.REDACTIONS)
 
     def due(self, permit: Permit, call: ToolCall, resource: Mapping[str, Any], caller: Caller, *, at: datetime) -> Due:
         """Return what the call is counted as and takes.
@@ -103,7 +108,7 @@ class Obligations:
     def redacting(self, permit: Permit) -> Redacting | None:
         """Return what redacts all that is said of the call; None where nothing is to be redacted."""
         names = named(permit.obligations, REDACT)
-        return Redacting(tuple(self._means.redactions[name] for name in names)) if names else None
+        return Redacting(tuple(self._means.redactions[name] for name in names), self._threads) if names else None
 
     def tell(self, permit: Permit, call: ToolCall, resource: Mapping[str, Any], caller: Caller) -> None:
         """Whoever wants to hear of such a call does so soon; returns at once, and never fails."""

@@ -90,7 +90,7 @@ class Redactor:
 
         Args:
             redactions: all of them count.
-            may_go_on: whether there is time left; asked after each finding.
+            may_go_on: whether there is time left; asked before each text and after each finding.
         """
         chosen = tuple(redactions)
         self.count = 0
@@ -156,12 +156,14 @@ class Redactor:
         return self._cut(text, self._fields)
 
     def _finds(self, text: str) -> bool:
+        self._require_time()
         found = any(_compiled(pattern).search(text.encode()) is not None for pattern in self._patterns)
         self.count += found
         return found
 
     def _cut(self, text: str, fields: Iterable[str]) -> str:
         """Return the text without what is found in it; every search is of the text as it came."""
+        self._require_time()
         raw = text.encode("utf-8", "replace")  # a lone surrogate is no text that any pattern could mean
         spans = [span for pattern in self._patterns for span in self._spans(_compiled(pattern), raw, 0)]
         spans += [span for field in fields for span in self._spans(_after(field), raw, 1)]
@@ -174,10 +176,13 @@ class Redactor:
             at = end
         return b"".join([*pieces, raw[at:]]).decode("utf-8", "replace")
 
+    def _require_time(self) -> None:
+        if not self._may_go_on():
+            raise Withheld("what the tool server said could not be searched in time")
+
     def _spans(self, pattern: Any, raw: bytes, group: int) -> Iterable[tuple[int, int]]:
         for found in pattern.finditer(raw):
-            if not self._may_go_on():
-                raise Withheld("what the tool server said could not be searched in time")
+            self._require_time()
             start, end = found.span(group)
             if start < end and raw[start:end] != _CUT:
                 yield start, end

@@ -130,6 +130,14 @@ def test_a_text_with_endless_findings_is_withheld_when_the_time_is_up() -> None:
         slow.value("a" * 1_000_000)
 
 
+def test_very_many_short_texts_are_withheld_when_the_time_is_up() -> None:
+    asked = iter(range(10_000))
+    with pytest.raises(Withheld):
+        redactor(KEYS, may_go_on=lambda: next(asked) < 100).value(["a"] * 1000)
+    with pytest.raises(Withheld):
+        redactor(KEYS, may_go_on=lambda: next(asked) < 100).value([1] * 1000)
+
+
 def test_what_is_nested_without_end_is_withheld() -> None:
     deep: Any = SECRET
     for _ in range(100_000):
