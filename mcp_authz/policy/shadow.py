@@ -96,7 +96,7 @@ class Shadow:
         self._recorded: OrderedDict[str, None] = OrderedDict()
         self._one_by_one = 0  # differences recorded in this minute
         self._counted: Counter[tuple[str, str, str]] = Counter()  # those that were not: decided, would, because
-        self._left_out = 0  # calls of this minute that it was not asked about
+        self.left_out = 0  # calls of this minute that it was not asked about
 
     def note(self, call: str, verdict: Evaluation) -> None:
         """The second policy will be asked what the first one was, unless too many calls wait for that already."""
@@ -112,7 +112,11 @@ class Shadow:
         try:
             self._waiting.put_nowait(question)
         except asyncio.QueueFull:
-            self._left_out += 1
+            self.left_out += 1
+
+    async def idle(self) -> None:
+        """It has been asked about every call that was noted, and what differed is recorded or counted."""
+        await self._waiting.join()
 
     async def run(self) -> None:
         """Ask and record, until cancelled; what was counted is recorded then too."""
@@ -124,7 +128,7 @@ class Shadow:
                     group.start_soon(self._count)
             finally:
                 with anyio.CancelScope(shield=True):
-                    await self._record_counts()
+                    await self.record_counts()
                     await asyncio.wrap_future(portal.start_task_soon(self.policy.aclose))
 
     async def _work(self, portal: BlockingPortal) -> None:
@@ -133,6 +137,7 @@ class Shadow:
             engine = self.policy.current
             answer = await self._ask(portal, engine, question.document)
             await self._compare(question, engine.digest, answer)
+            self._waiting.task_done()
 
     async def _ask(self, portal: BlockingPortal, engine: PolicyEngine, document: PolicyInput) -> PolicyAnswer:
         try:
@@ -161,12 +166,12 @@ class Shadow:
     async def _count(self) -> None:
         while True:
             await anyio.sleep(_MINUTE)
-            await self._record_counts()
+            await self.record_counts()
 
-    async def _record_counts(self) -> None:
+    async def record_counts(self) -> None:
         """What was only counted since the last time is recorded, and nothing is counted any more."""
-        counted, left_out = self._counted, self._left_out
-        self._one_by_one, self._counted, self._left_out = 0, Counter(), 0
+        counted, left_out = self._counted, self.left_out
+        self._one_by_one, self._counted, self.left_out = 0, Counter(), 0
         if not counted and not left_out:
             return
         differences = [

@@ -13,6 +13,7 @@ import pytest
 from mcp_authz import wiring
 from mcp_authz.model import HoldState
 from mcp_authz.policy.engine import PolicyAnswer, PolicyEngine, PolicyInput
+from mcp_authz.policy.loading import make_engine
 from mcp_authz.protocol.answers import ENVELOPE
 from tests.road.places import plain
 from tests.world import MODERN, World, modern_call, world
@@ -95,7 +96,7 @@ class Slow:
 
 def slowly(monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[], Awaitable[None]]) -> None:
     """Whatever policy the gateway loads takes its time."""
-    real = wiring.make_engine
+    real = make_engine
     monkeypatch.setattr(wiring, "make_engine", lambda *given, **more: Slow(real(*given, **more), meanwhile))
 
 
