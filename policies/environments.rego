@@ -24,7 +24,7 @@ forbidden contains "staging-agents-never-touch-production" if {
 }
 
 forbidden contains "calls-stay-in-the-environment-of-the-agent" if {
-	is_string(input.resource.target_environment)
+	input.resource.target_environment != null
 	not input.resource.target_environment == environment
 }
 
