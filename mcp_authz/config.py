@@ -23,7 +23,7 @@ from mcp_authz.config_obligations import (
     require_names,
 )
 from mcp_authz.config_people import ClientsConfig, EnterpriseConfig, SignInConfig, require_words
-from mcp_authz.config_policy import PdpConfig, require_one_form
+from mcp_authz.config_policy import AuditConfig, PdpConfig, require_one_form
 from mcp_authz.errors import ConfigError
 from mcp_authz.rules.obligation import Means
 
@@ -161,6 +161,7 @@ class Config(_Strict):
     shadow_policy: tuple[str, ...] = Field(default=(), strict=False)
     policy_query: str | None = None
     pdp: PdpConfig = PdpConfig()
+    audit: AuditConfig = AuditConfig()
     budgets: dict[str, BudgetConfig] = {}
     notices: dict[str, NoticeConfig] = {}
     redact: dict[str, RedactConfig] = {}

@@ -1,12 +1,15 @@
-"""The configuration's part about policy: in which forms one is named, and how an engine elsewhere is asked."""
+"""The configuration's part about policy: its forms, how an engine elsewhere is asked, what is kept of calls."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from mcp_authz import limits
 
 BUILTIN: Final = "builtin:"
 Form = Literal["cedar", "rego", "opa", "authzen"]
@@ -24,6 +27,19 @@ class PdpConfig(BaseModel):
 
     timeout_ms: Annotated[int, Field(ge=10, le=60_000)] = 1000
     token_file: Annotated[str, Field(min_length=1)] | None = None
+
+
+class AuditConfig(BaseModel):
+    """For how long it is kept what calls were decided upon."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    inputs_days: Annotated[int, Field(ge=0, le=365)] = limits.INPUTS_LIFETIME.days
+
+    @property
+    def inputs_kept(self) -> timedelta:
+        """How long; nothing is kept where it is zero."""
+        return timedelta(days=self.inputs_days)
 
 
 def form_of(entry: str) -> Form:

@@ -43,6 +43,8 @@ class Asked:
     document: PolicyInput
     answer: PolicyAnswer
     conclude: Callable[[PolicyAnswer], Decision]
+    decided: Decision  # what the answer came to, observe mode left aside
+    needed: tuple[Scope, ...]  # the scopes that the call needs
 
 
 class Evaluator:
@@ -109,7 +111,7 @@ class Evaluator:
             agents=caller.holders,
         )
 
-        def conclude(answer: PolicyAnswer) -> Decision:  # 13
+        def decided(answer: PolicyAnswer) -> Decision:  # 13
             decision = decide(
                 call_digest=digest,
                 tool=tool,
@@ -119,16 +121,25 @@ class Evaluator:
                 authentication=authentication_of(caller),
                 at=at,
             )
-            decision = within_means(decision, self.means, arguments=call.arguments, resource=resource)
+            return within_means(decision, self.means, arguments=call.arguments, resource=resource)
+
+        def seen(decision: Decision) -> Decision:
             return observe(_answerable(decision, caller), tool=tool, call_digest=digest, earlier=denial)
 
         answer = await engine.evaluate(document)  # step 12
+        came_to = decided(answer)
         return Evaluation(
-            decision=conclude(answer),
+            decision=seen(came_to),
             digest=digest,
             resource=resource,
             policy=policy,
-            asked=Asked(document=document, answer=answer, conclude=conclude),
+            asked=Asked(
+                document=document,
+                answer=answer,
+                conclude=lambda other: seen(decided(other)),
+                decided=came_to,
+                needed=needed,
+            ),
         )
 
     def _schema(self, call: ToolCall) -> ArgumentSchema:

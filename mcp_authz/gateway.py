@@ -17,6 +17,7 @@ from mcp_authz.evaluation import Evaluation, effective
 from mcp_authz.forwarding import Forwarding
 from mcp_authz.holding import Waiting, once
 from mcp_authz.ids import new_id
+from mcp_authz.inputs import kept
 from mcp_authz.model import Admitted, Approval, Deny, Hold, HoldState, Permit, RuleId, Tool, ToolCall
 from mcp_authz.obligations import unpaid, why_lost
 from mcp_authz.outcome import Held, Outcome, Refused, Replayed
@@ -319,7 +320,7 @@ class Ride:
     ) -> Event:
         resource = verdict.resource if verdict is not None else {}
         asked = verdict.asked if verdict is not None else None
-        return audit.decision_event(
+        event = audit.decision_event(
             self._call_id,
             self._parts.clock(),
             audit.who(self._caller, proof=self._proofs.id),
@@ -328,6 +329,7 @@ class Ride:
             audit.revision(None if asked is None else asked.answer),
             {} if hold is None else {"hold": hold},
         )
+        return event if asked is None or not self._parts.keeps_inputs else replace(event, input=kept(asked, call.tool))
 
 
 def _is_sent_back(deny: Deny) -> bool:

@@ -216,6 +216,9 @@ STORE_QUEUE: Final = 1024  # writes that wait for the disk; beyond it a call is 
 STORE_BATCH: Final = 128  # jobs in one flush; a lost power supply undoes at most these, none of them answered
 STORE_LOCKED: Final = timedelta(seconds=5)  # how long a write waits for another process
 CHANGES_LOOKED_FOR: Final = timedelta(milliseconds=250)  # while somebody waits for what another process writes
+INPUTS_LIFETIME: Final = timedelta(days=7)  # of what calls were decided upon, where the configuration says nothing
+INPUTS_KEPT: Final = 100_000  # calls whose policy input is kept, for replaying; about 200 MB, the oldest goes first
+INPUT_BYTES: Final = 64 * 1024  # of one; calls with larger arguments cannot be replayed
 ONCE_KEPT: Final = timedelta(hours=1)  # a used id is remembered beyond its expiry: clocks of two processes may differ
 
 # A policy decision point that is asked over HTTP.

@@ -38,4 +38,5 @@ class Parts:
     evidence: Evidence
     sealer: Sealer
     clock: Clock
+    keeps_inputs: bool = True  # whether it is kept what calls were decided upon (`[audit] inputs_days`)
     shadow: Shadow | None = None  # the policy that decides nothing; None where there is none

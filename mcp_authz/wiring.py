@@ -193,6 +193,7 @@ async def run_gateway(config: Config, *, clock: Clock = utc_now) -> AsyncIterato
             evidence=Evidence(await store.secret("evidence-key", lambda: random_bytes(32))),
             sealer=state_sealer,
             clock=clock,
+            keeps_inputs=config.audit.inputs_days > 0,
             shadow=None if shadow is None else Shadow(shadow, store, clock),
         )
         stack.push_async_callback(engine.aclose)

@@ -75,6 +75,7 @@ LAYERS = [
         "mcp_authz.offers",
         "mcp_authz.relay",
         "mcp_authz.evaluation",
+        "mcp_authz.inputs",
         "mcp_authz.explaining",
         "mcp_authz.remedies",
         "mcp_authz.policy.live",

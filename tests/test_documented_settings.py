@@ -21,7 +21,7 @@ from mcp_authz.config import (
 )
 from mcp_authz.config_obligations import BudgetConfig, NoticeConfig, RedactConfig
 from mcp_authz.config_people import ClientsConfig, EnterpriseClientConfig, EnterpriseConfig, ProviderConfig, SignInConfig
-from mcp_authz.config_policy import PdpConfig
+from mcp_authz.config_policy import AuditConfig, PdpConfig
 from mcp_authz.settings import approval_floor, require_rules, server_rules
 from tool_adapters.presets import preset_names
 
@@ -31,6 +31,7 @@ SECTIONS = {
     "## `[servers.NAME]`": ServerConfig,
     "## `[servers.NAME.tools.TOOL]`": ToolConfig,
     "## `[pdp]`": PdpConfig,
+    "## `[audit]`": AuditConfig,
     "## `[budgets.NAME]`": BudgetConfig,
     "## `[notices.NAME]`": NoticeConfig,
     "## `[redact.NAME]`": RedactConfig,

@@ -54,6 +54,8 @@ class Event:
     at: datetime
     call: str | None = None  # the call it belongs to: decision and outcome share it
     fields: Mapping[str, Any] = field(default_factory=dict)
+    # What a call was decided upon (`inputs`): it has argument values, so it is kept apart from the log, and sealed.
+    input: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +66,14 @@ class Record:
     event: Event
     previous: bytes  # hash of the record before; 32 zero bytes for the first
     hash: bytes  # `rules.log.record_hash`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decided:
+    """A decision record, with what the call was decided upon where that is kept."""
+
+    record: Record
+    input: Mapping[str, Any] | None = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,6 +26,7 @@ from mcp_authz.signing_key import KeyUse, SigningKey
 from mcp_authz.store.facts import (
     Admission,
     Clock,
+    Decided,
     Enrolment,
     Event,
     EventKind,
@@ -223,6 +224,19 @@ class Log(Protocol):
         """The sequence number and hash of the last record; (0, 32 zero bytes) when there is none."""
 
 
+class Inputs(Protocol):
+    """What calls were decided upon: kept sealed, for a while, by the transaction that appends the decision record."""
+
+    async def decisions(self, *, after: int = 0, limit: int = 200) -> tuple[Decided, ...]:
+        """The decision records after `after`, oldest first, each with its input where that is kept."""
+
+    async def decision_of(self, call: str) -> Decided | None:
+        """The last decision about a call, rather one that has an input; None where there is none."""
+
+    async def decisions_before(self, at: datetime | None) -> int:
+        """What `decisions` goes on after, to begin at this time; None: where the first input is."""
+
+
 class Pins(Protocol):
     """Which definition of which tool is the accepted one."""
 
@@ -266,7 +280,9 @@ class SigningKeys(Protocol):
         """The key is there; the others of its use are revoked, and their seeds gone."""
 
 
-class Store(Registry, Enrolments, Holds, Log, Pins, Accounts, Authorizations, Identities, SigningKeys, Protocol):
+class Store(
+    Registry, Enrolments, Holds, Log, Inputs, Pins, Accounts, Authorizations, Identities, SigningKeys, Protocol
+):
     """Everything durable, with the one verb that decides races."""
 
     async def remember(self, once: Once) -> bool:
@@ -303,6 +319,7 @@ __all__ = [
     "Admission",
     "Authorizations",
     "Clock",
+    "Decided",
     "Enrolment",
     "Enrolments",
     "Event",

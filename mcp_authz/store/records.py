@@ -8,12 +8,15 @@ from datetime import datetime
 
 from mcp_authz.errors import StoreError
 from mcp_authz.rules.log import record_bytes, record_hash
+from mcp_authz.store.inputs import keep
 from mcp_authz.store.ports import Event, Record
 from mcp_authz.store.transaction import Transaction
 
 
 def append(tx: Transaction, event: Event) -> Record:
     """The event is the next record; head and record are written together, so that all processes share one chain.
+
+    What it was decided upon is kept beside it (`inputs`), and is no part of the record.
 
     Raises:
         InputError: the event's fields have no canonical form.
@@ -29,6 +32,7 @@ def append(tx: Transaction, event: Event) -> Record:
     except sqlite3.IntegrityError:
         raise StoreError("the log's head does not fit its records; run `mcp-authz audit verify`") from None
     tx.db.execute("UPDATE log_head SET sequence = ?, hash = ?", (sequence + 1, hash_))
+    keep(tx, sequence + 1, event)
     return Record(sequence=sequence + 1, event=event, previous=previous, hash=hash_)
 
 
@@ -50,10 +54,15 @@ def records(tx: Transaction, *, after: int, limit: int, call: str | None, kind: 
         f"SELECT sequence, body, hash FROM log WHERE {where} ORDER BY sequence LIMIT :limit",  # noqa: S608 - constants
         {"after": after, "limit": limit, **named},
     )
-    return tuple(_record(*row) for row in rows)
+    return tuple(record(*row) for row in rows)
 
 
-def _record(sequence: int, body: bytes, hash_: bytes) -> Record:
+def record(sequence: int, body: bytes, hash_: bytes) -> Record:
+    """One row of the log.
+
+    Raises:
+        StoreError: it was altered.
+    """
     try:
         members = json.loads(body)
         event = Event(

@@ -333,6 +333,16 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         ) STRICT, WITHOUT ROWID""",
         "CREATE INDEX spent_by_expiry ON spent (expires_at)",
     ),
+    (
+        # What each call was decided upon, for a while; numbered without gaps, so that counting them takes no reading.
+        """CREATE TABLE inputs (
+            number INTEGER PRIMARY KEY,
+            sequence INTEGER NOT NULL UNIQUE REFERENCES log (sequence),
+            at INTEGER NOT NULL,
+            sealed BLOB NOT NULL
+        ) STRICT""",
+        "CREATE INDEX inputs_by_age ON inputs (at)",
+    ),
 )
 
 

@@ -36,8 +36,10 @@ from mcp_authz.signing_key import KeyUse, SigningKey
 from mcp_authz.store import (
     admission,
     authorizations,
+    decided,
     enrolments,
     holds,
+    inputs,
     pins,
     records,
     registry,
@@ -52,6 +54,7 @@ from mcp_authz.store.files import DatabaseFile, InstanceLock, WriteLock, prepare
 from mcp_authz.store.ports import (
     Admission,
     Clock,
+    Decided,
     Enrolment,
     Event,
     Lost,
@@ -79,12 +82,12 @@ class SqliteStore(PeopleInSqlite):
     follow with the next write of any kind.
     """
 
-    def __init__(self, reader: Reader, pen: FilePen, instance: InstanceLock) -> None:
+    def __init__(self, reader: Reader, pen: FilePen, instance: InstanceLock, inputs_kept: timedelta) -> None:
         self._reader = reader
         self._pen = pen
         self._instance = instance
         self._changes = Changes(lambda: reader.ask(_version))
-        self._writer = Writer(pen, first=_tidy, then=self._changes.tell)
+        self._writer = Writer(pen, first=partial(_tidy, inputs_kept=inputs_kept), then=self._changes.tell)
         super().__init__(reader, self._writer)
 
     @classmethod
@@ -96,6 +99,7 @@ class SqliteStore(PeopleInSqlite):
         clock: Clock,
         synchronous: Synchronous = "FULL",
         patience: timedelta = limits.STORE_LOCKED,
+        inputs_kept: timedelta = limits.INPUTS_LIFETIME,
     ) -> SqliteStore:
         """Return the store at `path`, made or migrated if need be; `patience` is how long writes wait for others.
 
@@ -120,7 +124,7 @@ class SqliteStore(PeopleInSqlite):
         except (sqlite3.Error, OSError, StoreError) as fault:
             raise store_error(fault, path) from fault
         instance.sweep()
-        return cls(Reader(make(partial(connect_reader, opening))), pen, instance)
+        return cls(Reader(make(partial(connect_reader, opening))), pen, instance, inputs_kept)
 
     async def aclose(self) -> None:
         """What waited is written; connections, locks and thread are gone."""
@@ -287,6 +291,15 @@ class SqliteStore(PeopleInSqlite):
     async def head(self) -> tuple[int, bytes]:
         return self._ask(records.head)
 
+    async def decisions(self, *, after: int = 0, limit: int = 200) -> tuple[Decided, ...]:
+        return self._ask(lambda tx: decided.decisions(tx, after=after, limit=limit))
+
+    async def decision_of(self, call: str) -> Decided | None:
+        return self._ask(lambda tx: decided.decision_of(tx, call))
+
+    async def decisions_before(self, at: datetime | None) -> int:
+        return self._ask(lambda tx: decided.before(tx, at))
+
     # Pins
 
     async def pins(self) -> tuple[Pin, ...]:
@@ -344,10 +357,11 @@ def _version(tx: Transaction) -> tuple[sqlite3.Connection, int]:
     return tx.db, version
 
 
-def _tidy(tx: Transaction) -> None:
+def _tidy(tx: Transaction, *, inputs_kept: timedelta) -> None:
     holds.expire_due(tx)
     admission.forget(tx)
     authorizations.forget(tx, tx.now - _CODES_KEPT)
+    inputs.forget(tx, inputs_kept)
 
 
 def _make_ready(pen: FilePen, lock: WriteLock, connect: Callable[[], sqlite3.Connection]) -> None:

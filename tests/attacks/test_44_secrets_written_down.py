@@ -86,6 +86,27 @@ async def test_secrets_in_calls_results_and_configuration_are_written_nowhere(
     assert CANARY not in caplog.text and token not in caplog.text
 
 
+async def test_what_calls_were_decided_upon_is_kept_sealed_and_in_no_other_form(tmp_path: Path) -> None:
+    _, config = entry(tmp_path)
+    async with world(tmp_path, servers={"spy": config}) as w:
+        token = await w.token(await w.ready("coder", "spy:look spy:drop"))
+        await told(w, token, "spy__look", {"password": CANARY})
+        await told(w, token, "spy__drop", {"password": CANARY})
+        decided = await w.store.decisions()
+        assert [one.input["document"]["arguments"] for one in decided] == [{"password": CANARY}] * 2
+        assert CANARY not in repr(decided)  # nor can a traceback have it
+        assert (tmp_path / "data" / "store.db-wal").stat().st_size > 0
+        assert files_with(tmp_path / "data") == []
+    assert files_with(tmp_path / "data") == []
+
+
+async def test_nothing_is_kept_of_arguments_where_the_configuration_says_so(tmp_path: Path) -> None:
+    _, config = entry(tmp_path)
+    async with world(tmp_path, servers={"spy": config}, audit={"inputs_days": 0}) as w:
+        await told(w, await w.token(await w.ready("coder", "spy:look")), "spy__look", {"password": CANARY})
+        assert [one.input for one in await w.store.decisions()] == [None]
+
+
 async def test_answers_about_a_failure_carry_no_secret_of_the_configuration(tmp_path: Path) -> None:
     _, config = entry(tmp_path)
     config["command"] = [sys.executable, "-c", "import os,sys; sys.exit(os.environ['TOKEN'])"]
