@@ -152,6 +152,29 @@ async def test_a_call_that_is_given_up_while_it_finds_out_does_not_shut_the_way_
         await engine.aclose()
 
 
+async def test_a_late_answer_from_before_it_was_away_does_not_say_that_it_is_back() -> None:
+    free = anyio.Event()
+
+    async def say(stream: Any, request: bytes) -> None:
+        if b'"slow.one"' in request:
+            await free.wait()
+            await stream.send(TRUE)
+        else:
+            await stream.send(http(b"", status="503 Service Unavailable"))
+
+    async with on_the_wire(say) as server:
+        engine = OpaEngine(f"{server.base}/v1/data/a", SOON, ticks=Ticks())
+        async with anyio.create_task_group() as group:
+            group.start_soon(engine.evaluate, document(action="slow.one"))
+            await server.heard(1)
+            for _ in range(limits.PDP_FAILURES):
+                await ask(engine)
+            free.set()
+        assert "was not asked, for it answered with HTTP 503" in (await ask(engine))[1]
+        assert engine.status.away
+        await engine.aclose()
+
+
 @pytest.mark.parametrize(
     "answer",
     [
