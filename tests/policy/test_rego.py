@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import os
+import re
 import signal
 import time
 from importlib.metadata import PackageNotFoundError
@@ -21,7 +22,7 @@ from mcp_authz.policy import rego_canaries, rego_process
 from mcp_authz.policy.engine import PolicyAnswer
 from mcp_authz.policy.rego import RegoEngine
 from mcp_authz.policy.rego_input import rego_input
-from mcp_authz.policy.rego_plan import BUILTINS
+from mcp_authz.policy.rego_plan import BUILTINS, COMPARISONS
 from tests.policy.documents import document
 from tests.policy.engines import ask_rego, needs_rego
 
@@ -410,3 +411,27 @@ def test_where_the_library_is_not_there_the_error_says_what_to_do(
     monkeypatch.setattr(rego_process, "libc_ver", lambda: machine[2])
     with pytest.raises(ConfigError, match=said):
         RegoEngine.load({"t.rego": "package t\nallow = true"})
+
+
+# The page.
+
+PAGE = Path(__file__).parents[2] / "docs" / "policy.md"
+
+
+async def test_the_policy_of_the_page_holds_what_the_page_says() -> None:
+    (text,) = re.findall(r"```rego\n(.*?)```", PAGE.read_text("utf-8"), re.S)
+    resource = {**document()["resource"], "deploy_environment": "production"}
+    answer = await RegoEngine.load({"page.rego": text}).evaluate(document(action="deploy.create", resource=resource))
+
+    assert answer.because == ("agents-deploy-for-people",)
+    assert answer.obligations == (Obligation(kind="approval", argument="production-deploy"),)
+
+
+def test_the_page_names_the_builtins_that_may_be_called() -> None:
+    said = PAGE.read_text("utf-8").partition("- **Builtins**:")[2].partition("Another one")[0]
+    compared, computed = {"equal", "neq", *COMPARISONS}, {"plus", "minus", "mul", "div", "rem"}
+    operators = compared | computed | {"and", "or", "union", "intersection"}
+    kinds = {name for name in BUILTINS if name.startswith("is_")}
+    named = set(re.findall(r"`([a-z_.]+)`", said))
+    assert named == {name for name in BUILTINS if not name.startswith("internal.")} - operators - kinds
+    assert "`is_*`" in said
