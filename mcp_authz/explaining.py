@@ -74,6 +74,11 @@ class Step:
         """Its number in the table of the road."""
         return ROAD[self.name]
 
+    @property
+    def view(self) -> Mapping[str, str]:
+        """As one JSON object."""
+        return {"step": self.name, "number": self.number, "result": self.result, "detail": self.detail}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
@@ -94,14 +99,14 @@ async def explain(
     """Return how this call would be decided, and by which step."""
     if tool is None or known_to(caller, tool) is None:
         deny = Deny(code="unknown_tool", because=(RuleId("unknown-tool"),))
-        return Explanation(steps=_steps(deny, caller, None), decision=deny, caller=caller, tool=tool, evaluation=None)
+        return Explanation(steps=steps_to(deny, caller, None), decision=deny, caller=caller, tool=tool, evaluation=None)
     call = ToolCall(tool=tool, arguments=arguments)
     evaluation = await by.evaluate(caller, call, approval=None, at=at)
     decision = evaluation.decision
     if isinstance(decision, Permit) and (spent := spent_by(caller)) is not None:  # as step 14 will find
         decision = Deny(code="budget", because=(RuleId("budget"),), detail=spent)
     return Explanation(
-        steps=_steps(decision, caller, call),
+        steps=steps_to(decision, caller, call),
         decision=decision,
         caller=caller,
         tool=tool,
@@ -113,7 +118,7 @@ async def explain(
 def refused(code: str, detail: str) -> Explanation:
     """The explanation of a call whose sender could not be identified: a 401, which is no decision about the call."""
     deny = Deny(code=code, because=(RuleId(code.replace("_", "-")),), detail=detail)
-    return Explanation(steps=_steps(deny, None, None), decision=deny, caller=None, tool=None, evaluation=None)
+    return Explanation(steps=steps_to(deny, None, None), decision=deny, caller=None, tool=None, evaluation=None)
 
 
 def spent_by(caller: Caller) -> str | None:
@@ -135,7 +140,8 @@ def _needed(call: ToolCall) -> tuple[Scope, ...]:
         return ()
 
 
-def _steps(decision: Decision, caller: Caller | None, call: ToolCall | None) -> tuple[Step, ...]:
+def steps_to(decision: Decision, caller: Caller | None = None, call: ToolCall | None = None) -> tuple[Step, ...]:
+    """Return the steps of a call with this decision; what the ones before it found is known with caller and call."""
     stop, result = _stopped(decision)
     return tuple(_each(stop, result, decision, caller, call))
 

@@ -11,9 +11,10 @@ import typer
 
 from mcp_authz.cli.invocation import command_line
 from mcp_authz.cli.output import next_step, say
-from mcp_authz.explaining import Explanation
+from mcp_authz.explaining import Explanation, Step
 from mcp_authz.model import Decision, Deny, Hold, Permit
 from mcp_authz.policy.cedar_reading import Reading, closest
+from mcp_authz.policy.engine import PolicyAnswer
 from mcp_authz.remedies import Remedy
 from mcp_authz.rules.display import visible
 
@@ -45,27 +46,33 @@ def show(ctx: typer.Context, told: Told) -> None:
     it = told.explanation
     say(f"{visible(told.agent)} calls {visible(told.tool)}{_whom(it)}")
     say()
-    for step in it.steps:
-        detail = "one would begin at the sign-in" if it.begins and step.name == "session" else step.detail
-        _line(f" {_MARKS[step.result]} {step.number:>4}  {step.name:<12} ", visible(detail or _quiet(step.result)))
+    say_steps(it.steps, begins=it.begins)
     say()
-    _line("", _verdict(it.decision))
+    say_wrapped("", verdict(it.decision))
     for line in _policy(told):
-        _line("  ", visible(line))
+        say_wrapped("  ", visible(line))
     if told.remedies:
         say()
         say("what would change it:" if isinstance(it.decision, Deny) else "what it waits for:")
     for remedy in told.remedies:
-        _line("  - ", visible(remedy.text))
+        say_wrapped("  - ", visible(remedy.text))
     for command in [one.command for one in told.remedies if one.command][:1]:
         next_step(command_line(ctx, *command))
+
+
+def say_steps(steps: Sequence[Step], *, begins: bool = False) -> None:
+    """A line for each step; `begins`: its session would begin with the sign-in."""
+    for step in steps:
+        detail = "one would begin at the sign-in" if begins and step.name == "session" else step.detail
+        head = f" {_MARKS[step.result]} {step.number:>4}  {step.name:<12} "
+        say_wrapped(head, visible(detail or _quiet(step.result)))
 
 
 def _quiet(result: str) -> str:
     return "not reached" if result == "not reached" else ""
 
 
-def _line(head: str, text: str) -> None:
+def say_wrapped(head: str, text: str) -> None:
     """One entry is printed, its further lines under its first word."""
     lines = textwrap.wrap(text, _WIDTH - len(head), break_long_words=False, break_on_hyphens=False) or [""]
     for number, line in enumerate(lines):
@@ -77,7 +84,8 @@ def _whom(it: Explanation) -> str:
     return "" if session is None else f" for {visible(session.principal.partition(':')[2])}: {visible(session.purpose)}"
 
 
-def _verdict(decision: Decision) -> str:
+def verdict(decision: Decision) -> str:
+    """The decision in capitals, as it is printed."""
     match decision:
         case Deny(code=code):
             return f"DENIED ({code})"
@@ -90,12 +98,15 @@ def _verdict(decision: Decision) -> str:
 
 
 def _policy(told: Told) -> Iterator[str]:
-    """What policy has to do with it: which rules decided, or which came closest."""
-    it = told.explanation
-    if it.evaluation is None or it.evaluation.asked is None:
-        return
-    answer = it.evaluation.asked.answer
-    by_id = {reading.policy.id: reading for reading in told.readings}
+    """What policy has to do with it, where it was asked."""
+    evaluation = told.explanation.evaluation
+    if evaluation is not None and evaluation.asked is not None:
+        yield from policy_lines(evaluation.asked.answer, told.readings)
+
+
+def policy_lines(answer: PolicyAnswer, readings: Sequence[Reading]) -> Iterator[str]:
+    """Which rules decided, or which came closest."""
+    by_id = {reading.policy.id: reading for reading in readings}
     for rule in answer.because:
         reading = by_id.get(rule)
         effect = "decided" if reading is None else "forbids it" if reading.policy.effect == "forbid" else "permits it"
@@ -103,7 +114,7 @@ def _policy(told: Told) -> Iterator[str]:
     for error in answer.errors:
         yield f"error: {error}"
     if not answer.permit and not answer.because and not answer.errors:
-        yield from _silence(told.readings)
+        yield from _silence(readings)
 
 
 def _place(reading: Reading | None) -> str:
@@ -147,29 +158,16 @@ def view(told: Told) -> dict[str, Any]:
         "tool": told.tool,
         "subject": None if it.caller is None or it.caller.session is None else it.caller.session.principal,
         "session": None if it.begins or it.caller is None or it.caller.session is None else it.caller.session.id,
-        "decision": _word(it.decision),
+        "decision": word(it.decision),
         "reason": it.decision.code if isinstance(it.decision, Deny) else None,
         "because": list(it.decision.because),
-        "steps": [
-            {"step": step.name, "number": step.number, "result": step.result, "detail": step.detail}
-            for step in it.steps
-        ],
-        "policies": [_reading_view(reading) for reading in told.readings if reading.in_scope],
+        "steps": [step.view for step in it.steps],
+        "policies": [reading.view for reading in told.readings if reading.in_scope],
         "input": None if asked is None else dict(asked.document),
         "remedies": [{"text": one.text, "command": list(one.command)} for one in told.remedies],
     }
 
 
-def _word(decision: Decision) -> str:
+def word(decision: Decision) -> str:
+    """The decision in one word."""
     return {Deny: "deny", Hold: "hold", Permit: "permit"}[type(decision)]
-
-
-def _reading_view(reading: Reading) -> dict[str, Any]:
-    return {
-        "id": reading.policy.id,
-        "place": reading.policy.place,
-        "effect": reading.policy.effect,
-        "applies": reading.applies,
-        "stopped_by": reading.stopped_by,
-        "facts": [{"path": f.path, "value": f.value, "absent": f.absent} for f in reading.facts],
-    }

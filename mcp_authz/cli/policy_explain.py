@@ -15,6 +15,7 @@ from mcp_authz.cli.explained import Told, show, view
 from mcp_authz.cli.invocation import asynchronous, installation
 from mcp_authz.cli.options import Json, the_one
 from mcp_authz.cli.output import print_json
+from mcp_authz.cli.policy_recall import recalled, show_recalled, view_recalled
 from mcp_authz.errors import InputError, NotFound, TokenRefused
 from mcp_authz.evaluation import Evaluator
 from mcp_authz.explaining import Explanation, explain, refused
@@ -66,9 +67,15 @@ async def explain_(
 ) -> None:
     """Explain how a call is decided, step by step, and what would have to change. Nothing is called or recorded."""
     if call is not None:
-        raise typer.BadParameter("calls of the audit log cannot be explained yet; name --agent and --tool")
+        async with installation(ctx) as here:
+            past = await recalled(here, call)
+        if json:
+            print_json(view_recalled(past))
+        else:
+            show_recalled(ctx, past)
+        return
     if agent is None or tool is None:
-        raise typer.BadParameter("say who calls what: --agent NAME --tool TOOL")
+        raise typer.BadParameter("say who calls what with --agent NAME --tool TOOL, or which call with --call ID")
     arguments = _arguments(args)
     async with installation(ctx) as here:
         clock = here.clock if at is None else lambda: at

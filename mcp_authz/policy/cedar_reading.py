@@ -41,6 +41,18 @@ class Reading:
     failed: bool  # that one could not be evaluated
     facts: tuple[Fact, ...]  # what it is about
 
+    @property
+    def view(self) -> Mapping[str, Any]:
+        """As one JSON object."""
+        return {
+            "id": self.policy.id,
+            "place": self.policy.place,
+            "effect": self.policy.effect,
+            "applies": self.applies,
+            "stopped_by": self.stopped_by,
+            "facts": [{"path": fact.path, "value": fact.value, "absent": fact.absent} for fact in self.facts],
+        }
+
 
 def read(policies: Sequence[SourcePolicy], document: PolicyInput, *, approvals: Iterable[str]) -> tuple[Reading, ...]:
     """Return how each policy stands to the document, as if all these approval rules had been met for it.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,10 +9,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from mcp_authz.agents import Agents, People
-from mcp_authz.cli.explained import Told, view
+from mcp_authz.cli.explained import Told, view, word
 from mcp_authz.cli.policy_explain import Who, told_of
-from mcp_authz.explaining import ROAD, STEP_OF
+from mcp_authz.cli.policy_recall import recalled
+from mcp_authz.errors import NotFound
+from mcp_authz.explaining import ROAD, STEP_OF, spent_by
 from mcp_authz.installation import Installation, utc_now
 from mcp_authz.model import Deny, Hold, Permit
 from mcp_authz.principals import AgentName, Proof
@@ -170,8 +173,6 @@ async def test_a_spent_budget_is_found_though_only_the_last_step_takes_from_it(d
         one = await told(here, "list", repo="api")
         assert one.explanation.caller is not None and one.explanation.caller.session is not None
         spent = replace(one.explanation.caller.session, calls_made=1)
-        from mcp_authz.explaining import spent_by
-
         assert spent_by(one.explanation.caller) is None
         assert "1 of 1 calls" in str(spent_by(replace(one.explanation.caller, session=spent)))
 
@@ -249,6 +250,31 @@ CALLS: list[tuple[str, Mapping[str, Any]]] = [
 ]
 
 
+async def test_a_call_of_the_log_is_explained_by_its_record_and_its_input(tmp_path: Path) -> None:
+    async with world(tmp_path, policy="builtin:incident") as w:
+        coder = await w.ready("coder", "secret:read pr:read", labels={"environment": "staging"})
+        token = await w.token(coder)
+        for tool, arguments in (CALLS[4], CALLS[1]):
+            await w.raw_call(token, f"acme__{tool}", arguments)
+        forbidden, malformed = (str(record.event.call) for record in (await w.records("decision"))[-2:])
+
+        here = w.running.installation
+        one = await recalled(here, forbidden[:12])
+        assert isinstance(one.decision, Deny) and (one.decision.code, one.same_policy) == ("policy", True)
+        assert one.now is not None and word(one.now) == "deny"
+        assert [r.policy.id for r in one.readings if r.applies] == ["staging-agents-never-read-production-secrets"]
+        assert [step.name for step in one.steps if step.result == "failed"] == ["policy"]
+
+        other = replace(here, config=here.config.model_copy(update={"policy": ("builtin:scopes_and_hazard",)}))
+        again = await recalled(other, forbidden)
+        assert again.now is not None and (again.same_policy, word(again.now)) == (False, "permit")
+
+        unasked = await recalled(here, malformed)
+        assert unasked.now is None and [s.name for s in unasked.steps if s.result == "failed"] == ["arguments"]
+        with pytest.raises(NotFound):
+            await recalled(here, "c_nothing")
+
+
 async def test_what_is_explained_is_what_the_gateway_does(tmp_path: Path) -> None:
     rules = {"production-deploy": {"by": ["subject"]}}
     async with world(tmp_path, policy="builtin:incident", approval=rules) as w:
@@ -274,4 +300,3 @@ def test_every_reason_that_an_evaluation_gives_has_its_step() -> None:
     codes = {one for pair in given for one in pair if one}
     assert codes and codes <= set(STEP_OF), codes - set(STEP_OF)
     assert set(STEP_OF.values()) <= set(ROAD)
-    assert json.dumps(sorted(ROAD))
