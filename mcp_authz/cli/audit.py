@@ -84,7 +84,7 @@ async def list_(
 ) -> None:
     """List the newest records as sentences, oldest first."""
     async with installation(ctx) as here:
-        start = None if since is None else _since(since, here.clock())
+        start = None if since is None else moment(since, here.clock())
         of = "decision" if observed and kind is None else kind
         wanted = Wanted(agent=agent, call=call, kind=of, since=start, observed=observed)
         records = await newest(here.store, wanted, limit)
@@ -198,7 +198,7 @@ def _parties(fields: Mapping[str, object]) -> set[str]:
     return {str(name) for name in [*named, *(fields.get(key) for key in ("actor", "agent", "holder", "from", "by"))]}
 
 
-def _since(text: str, now: datetime) -> datetime:
+def moment(text: str, now: datetime) -> datetime:
     """A moment: so long ago, or a date or time, in the local zone unless it names one."""
     try:
         return now - parse_duration(text, at_most=timedelta(days=3650))

@@ -115,6 +115,7 @@ async def test_json_has_the_keys_that_are_documented(desk: Desk) -> None:
         "mcp-authz keys rotate": (),
         "mcp-authz audit list": (),
         "mcp-authz audit verify": (),
+        "mcp-authz policy shadow": (),
         "mcp-authz status": (),
         "mcp-authz revoke": ("agent", "coder", "--reason", "x", "--dry-run"),
     }
