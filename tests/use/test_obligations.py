@@ -16,10 +16,12 @@ from mcp_authz import limits
 from mcp_authz.canary import _call, _caller
 from mcp_authz.desktop import Desktop
 from mcp_authz.model import Obligation, Permit, RuleId
-from mcp_authz.obligations import Notices, Obligations, about, paid, unpaid
+from mcp_authz.obligations import Notices, Obligations, Redacting, about, paid, unpaid
 from mcp_authz.principals import AgentName, Caller
+from mcp_authz.relay import GovernedRelay
 from mcp_authz.rules.budget import Budget
 from mcp_authz.rules.obligation import Means
+from mcp_authz.rules.redaction import read_redaction
 from mcp_authz.store.ports import Rate
 from tests.road.desktop_service import desktop
 
@@ -113,3 +115,28 @@ async def test_several_notices_for_the_desktop_are_one_and_it_stays(monkeypatch:
 
 async def _never(*_: Any) -> None:
     await anyio.sleep_forever()
+
+
+class Heard:
+    """A channel that keeps what it was given."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[str, Any]] = []
+
+    async def notify(self, method: str, params: Any) -> None:
+        self.said.append((method, params))
+
+
+async def test_a_notification_that_is_called_by_a_secret_or_cannot_be_searched_is_not_handed_on() -> None:
+    channel: Any = Heard()
+    keys = Redacting((read_redaction(["sk-[0-9]+"], []),), anyio.CapacityLimiter(1))
+    relay = GovernedRelay(server="s", channel=channel, elicitation=True, redact=keys.members)
+    deep: Any = {}
+    for _ in range(100_000):
+        deep = {"a": deep}
+    await relay.notify("notifications/sk-1", {})
+    await relay.notify("notifications/message", {"data": deep})
+    await relay.notify("notifications/message", {"data": "sk-1"})
+    assert channel.said == [("notifications/message", {"data": "[redacted]"})]
+    while deep:  # unwound by hand: freeing it whole would recurse
+        deep = deep["a"]
