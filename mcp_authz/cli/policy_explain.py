@@ -119,7 +119,7 @@ async def told_of(here: Installation, who: Who, tool: str, arguments: Mapping[st
         tool=tool,
         explanation=explanation,
         readings=readings,
-        remedies=remedies(explanation, await _known(here, who.agent, clock)),
+        remedies=remedies(explanation, await _known(here, who, clock)),
     )
 
 
@@ -129,7 +129,8 @@ async def _explained(
     sessions = await rehearsal(
         here.store, clock, issuer=here.config.public_url, impersonations=impersonations(here.config)
     )
-    subject = None if who.person is None else PersonName(who.person)
+    people = [person.name for person in await here.store.people()]
+    subject = None if who.person is None else PersonName(the_one("person", who.person, people))
     named = who.session and the_one("session", who.session, [one.id for one in await here.store.sessions()])
     try:
         caller = await sessions.caller(who.agent, subject=subject, session=named, proof=who.proof)
@@ -145,13 +146,14 @@ async def _agent(here: Installation, name: str) -> Agent:
     return known[AgentName(the_one("agent", name, list(known)))]
 
 
-async def _known(here: Installation, agent: Agent, clock: Clock) -> Known:
-    grants = [grant for grant in await here.store.grants(agent=agent.name) if grant.status == "active"]
-    open_ = await here.store.open_links(agent.name, clock(), since=None)
+async def _known(here: Installation, who: Who, clock: Clock) -> Known:
+    """What the agent has for the person who was named, or for anybody."""
+    grants = [grant for grant in await here.store.grants(agent=who.agent.name) if grant.status == "active"]
+    sessions = [session for session, _ in await here.store.open_links(who.agent.name, clock(), since=None)]
     return Known(
-        agent=agent,
-        grants=[grant for grant in grants if clock() < grant.expires_at],
-        sessions=list({session.id: session for session, _ in open_}.values()),
+        agent=who.agent,
+        grants=[grant for grant in grants if clock() < grant.expires_at and who.person in (None, grant.subject)],
+        sessions=[one for one in dict.fromkeys(sessions) if who.person in (None, one.subject)],
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from mcp_authz.agents import Agents, People
+from mcp_authz.changing import Changes, change_agent
 from mcp_authz.cli.explained import Told, view, word
 from mcp_authz.cli.policy_explain import Who, told_of
 from mcp_authz.cli.policy_recall import recalled
@@ -25,7 +26,7 @@ from mcp_authz.rules.keys import PrivateKey
 from mcp_authz.rules.scope import parse_scopes
 from mcp_authz.sessions import Sessions
 from mcp_authz.store.ports import Event, Pin
-from tests.cli.desk import OPERATOR, Desk
+from tests.cli.desk import OPERATOR, Desk, settle
 from tests.world import World, world
 
 CONFIG = """
@@ -210,6 +211,41 @@ async def test_it_is_shown_at_80_columns_with_the_rule_that_decides_and_the_next
     assert (told["decision"], told["reason"], told["subject"]) == ("deny", "policy", "user:alice")
     assert [step["result"] for step in told["steps"] if step["step"] == "policy"] == ["failed"]
     assert told["input"]["resource"]["secret_environment"] == "prod"
+
+
+async def test_in_a_chain_every_place_that_lacks_a_scope_is_named(desk: Desk) -> None:
+    desk.configure(CONFIG)
+    async with desk.open() as here:
+        await here.store.pin_first([pin("deploy", "environment")], Event(kind="pin", at=utc_now()))
+        cast = await settle(here)
+        for agent in ("planner", "coder"):
+            changes = Changes(ceiling=parse_scopes("files:read deploy"))
+            await change_agent(here.store, here.clock, agent, changes, roles={}, by=OPERATOR)
+        one = await told(here, "deploy", environment="staging")
+    assert one.explanation.caller is not None and one.explanation.caller.chain is not None
+    assert one.explanation.caller.chain.agents == ("planner", "coder")
+    assert ended(one) == ("scopes", "failed")
+    assert "the session of alice with planner lacks deploy:staging, and so does the grant of alice" in said(one)
+    assert f"the delegation to coder ({cast.leaf.id}) lacks deploy:staging" in said(one)
+    assert "ceiling" not in said(one)
+
+
+async def test_an_agent_of_several_people_is_asked_about_one_by_name(desk: Desk) -> None:
+    desk.configure(CONFIG)
+    async with desk.open() as here:
+        await staged(here)
+        await People(here.store, here.clock).add("carol", by=OPERATOR)
+        await granted(here)
+        await Sessions(here.store, here.clock).grant("carol", "coder", scope=parse_scopes("pr:read"), by=OPERATOR)
+        assert "--for alice or --for carol" in said(await told(here, "list", repo="api"))
+        agent = await here.store.agent(AgentName("coder"))
+        assert agent is not None
+        for person, decision in (("alice", "permit"), ("carol", "permit")):
+            who = Who(agent=agent, person=person, session=None, proof=None)
+            one = await told_of(here, who, "acme__list", {"repo": "api"}, here.clock)
+            assert (word(one.explanation.decision), view(one)["subject"]) == (decision, f"user:{person}")
+        with pytest.raises(NotFound):
+            await told_of(here, replace(who, person="nobody"), "acme__list", {"repo": "api"}, here.clock)
 
 
 def test_what_cannot_be_explained_is_refused_with_what_to_say_instead(desk: Desk) -> None:
