@@ -27,7 +27,7 @@ from mcp_authz.delegating import Delegations
 from mcp_authz.desktop import Desktop
 from mcp_authz.downstream import Downstream
 from mcp_authz.downstreams import make_downstream
-from mcp_authz.errors import ConfigError, StoreError
+from mcp_authz.errors import ConfigError, PolicyError, StoreError
 from mcp_authz.evaluation import Evaluator
 from mcp_authz.fetching import Fetcher
 from mcp_authz.gateway import Gateway
@@ -45,6 +45,7 @@ from mcp_authz.policy.engine import PolicyEngine
 from mcp_authz.policy.live import LivePolicy
 from mcp_authz.policy.loading import make_engine, read_files
 from mcp_authz.policy.shadow import ABSENT, Shadow
+from mcp_authz.policy.unknown_actions import unknown_actions
 from mcp_authz.proving import Proving
 from mcp_authz.redeeming import Chains
 from mcp_authz.rules.canonical import digest_b64url
@@ -87,6 +88,15 @@ class Running:
     step_ups: StepUps  # the same that the road writes to, for the page where people agree
     desktop: Desktop | None  # who is told of held calls; None where nobody wants to be
     unreachable: tuple[str, ...]  # servers that could not be listed at the start
+
+    def policy_warnings(self) -> tuple[str, ...]:
+        """A sentence for each policy about an action that no tool has, as far as tools are known now."""
+        config = self.installation.config
+        actions = {tool.classification.action for tool in self.catalog.everything}
+        try:
+            return tuple(unknown_actions(read_files(config, config.policy), actions))
+        except (ConfigError, PolicyError):  # a file that changed since: what is wrong with it is said when it is loaded
+            return ()
 
     async def follow_policy(self) -> None:
         """Policies are loaded whenever their files change, and the one in the shadow is asked; without end."""

@@ -156,6 +156,8 @@ def _say_hello(config: Config, running: Running) -> None:
     print(f"  {len(tools)} tools of {servers} servers" + (f", {quarantined} in quarantine" if quarantined else ""))
     if warned := len(running.catalog.warnings()):
         print(f"  {warned} {'tool carries' if warned == 1 else 'tools carry'} warnings: mcp-authz tools list")
+    for warning in running.policy_warnings():
+        print(f"  {warning}", file=sys.stderr)
     for name in observed_servers(config):
         print(f"  {loud_line(config, name)}", file=sys.stderr)
     for name in running.unreachable:

@@ -18,6 +18,7 @@ from mcp_authz.policy.engine import PolicyEngine
 from mcp_authz.policy.live import LivePolicy
 from mcp_authz.policy.loading import make_engine, read_files
 from mcp_authz.policy.on_disk import policy_on_disk
+from mcp_authz.policy.unknown_actions import unknown_actions
 from mcp_authz.store.ports import Store
 from tests.policy.documents import document
 
@@ -192,6 +193,14 @@ async def test_every_form_makes_an_engine_with_a_digest(named: str) -> None:
     assert len(engine.digest) == 64
     if (close := getattr(engine, "aclose", None)) is not None:
         await close()
+
+
+def test_a_policy_about_an_action_that_no_tool_has_is_named_with_its_place() -> None:
+    text = '@id("typo")\nforbid (principal, action == Action::"secret.raed", resource);\n' + (
+        '@id("fine") permit (principal, action in [Action::"secret.read", Action::"delegate"], resource);' + PERMIT
+    )
+    (told,) = unknown_actions({"team.cedar": text, "builtin:incident": text, "x.rego": "package x"}, {"secret.read"})
+    assert told.startswith("team.cedar:1: policy `typo` is about `secret.raed`")
 
 
 def test_a_builtin_is_a_name_and_never_a_path(tmp_path: Path) -> None:
