@@ -53,7 +53,7 @@ class Kept:
     @property
     def tool(self) -> str:
         """What was called, by the name that callers use."""
-        return f"{self.document['resource']['server']}__{self.document['resource']['tool']}"
+        return str(self.document["resource"]["tool"])
 
 
 def kept(asked: Asked, tool: Tool) -> dict[str, Any]:

@@ -20,7 +20,13 @@ from mcp_authz.config import (
     parse_config,
 )
 from mcp_authz.config_obligations import BudgetConfig, NoticeConfig, RedactConfig
-from mcp_authz.config_people import ClientsConfig, EnterpriseClientConfig, EnterpriseConfig, ProviderConfig, SignInConfig
+from mcp_authz.config_people import (
+    ClientsConfig,
+    EnterpriseClientConfig,
+    EnterpriseConfig,
+    ProviderConfig,
+    SignInConfig,
+)
 from mcp_authz.config_policy import AuditConfig, PdpConfig
 from mcp_authz.settings import approval_floor, require_rules, server_rules
 from tool_adapters.presets import preset_names
