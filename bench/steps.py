@@ -15,6 +15,7 @@ from mcp_authz.evaluation import effective
 from mcp_authz.installation import utc_now
 from mcp_authz.model import Admitted, Permit
 from mcp_authz.policy.document import policy_input
+from mcp_authz.policy.loading import load_engine
 from mcp_authz.principals import Caller
 from mcp_authz.protocol.reading import Read, check_headers, is_modern, read
 from mcp_authz.relay import GovernedRelay
@@ -23,7 +24,6 @@ from mcp_authz.rules.binding import action_digest
 from mcp_authz.rules.delegation import uncovered, verify_chain
 from mcp_authz.rules.schema import ArgumentSchema
 from mcp_authz.rules.token import read_access_token
-from mcp_authz.settings import load_policy
 from mcp_authz.store.ports import Admission, Event
 from mcp_authz.store.sqlite import SqliteStore
 
@@ -32,7 +32,7 @@ async def steps(house: House, calls: int) -> list[tuple[str, float]]:
     """Name and microseconds of each step, in the order of the road."""
     asked, caller, tool, at = house.request, await house.caller(), house.tool, utc_now()
     config, schema = house.running.installation.config, ArgumentSchema(tool.definition["inputSchema"])
-    engine, admitted = load_policy(config), _admitted(house)
+    engine, admitted = load_engine(config, config.policy), _admitted(house)
     assert caller.session is not None and caller.grant is not None and caller.chain is not None
     session, chain, grant = caller.session, caller.chain, caller.grant
     resource = {"book": ARGUMENTS["book"]}

@@ -1,18 +1,15 @@
-"""What the configuration means: policy, approval floor and classifications, made of its values."""
+"""What the configuration means: approval floor, ways in and classifications, made of its values."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Final
 
-from mcp_authz import config_policy
 from mcp_authz.config import ApprovalConfig, Config, ServerConfig, ToolConfig, read_secret_file
 from mcp_authz.context import ContextAudience
 from mcp_authz.errors import ConfigError, ScopeError
 from mcp_authz.model import ApprovalRule, Assurance, Classification, Hazard
 from mcp_authz.people_elsewhere import Provider
-from mcp_authz.policy import loading
-from mcp_authz.policy.engine import PolicyEngine
 from mcp_authz.principals import AgentName, PersonName, Proof
 from mcp_authz.rules.attributes import parse_template
 from mcp_authz.rules.classify import Classified, ServerRules
@@ -23,14 +20,7 @@ from mcp_authz.rules.scope import Scope, ScopeTemplate, parse_scopes
 from mcp_authz.web.ways_in import WaysIn
 from tool_adapters.presets import load_preset
 
-BUILTIN: Final = config_policy.BUILTIN
-policies_dir: Final = loading.policies_dir
 RESERVED_ATTRIBUTES: Final = frozenset({"server", "tool", "environment", "hazard"})
-
-
-def load_policy(config: Config) -> PolicyEngine:
-    """The engine that the key `policy` names (`policy.loading.load_engine`)."""
-    return loading.load_engine(config, config.policy)
 
 
 # Not outside the chain: a client agent's owner is the very person that it acts for, and nobody else could answer.

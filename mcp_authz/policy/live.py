@@ -114,7 +114,7 @@ class LivePolicy:
             if state == self._decides:
                 return await self._is_as_it_was(log_, clock, state)
             try:
-                engine = self._make(texts)
+                engine = await anyio.to_thread.run_sync(self._make, texts)
                 await try_(engine)
             except (ConfigError, PolicyError) as error:
                 return await self._keep(log_, clock, state, str(error))

@@ -16,12 +16,13 @@ from mcp_authz.installation import utc_now
 from mcp_authz.model import Hazard, RuleId
 from mcp_authz.policy.cedar import CedarEngine
 from mcp_authz.policy.engine import PolicyAnswer, PolicyEngine, PolicyInput
+from mcp_authz.policy.loading import load_engine
 from mcp_authz.rules.decision import ApprovalFloor
-from mcp_authz.settings import approval_floor, load_policy
+from mcp_authz.settings import approval_floor
 from mcp_authz.wiring import run_gateway
 
 CONFIG = parse_config({})
-POLICY, FLOOR = load_policy(CONFIG), approval_floor(CONFIG)
+POLICY, FLOOR = load_engine(CONFIG, CONFIG.policy), approval_floor(CONFIG)
 PERMITS_ALL = '@id("all") permit (principal, action, resource);'
 
 

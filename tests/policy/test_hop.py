@@ -18,9 +18,9 @@ from mcp_authz.hop import Hop, PolicyAtHop, hop_input
 from mcp_authz.model import Obligation, RuleId
 from mcp_authz.policy.cedar import CedarEngine
 from mcp_authz.policy.engine import PolicyAnswer, PolicyInput
+from mcp_authz.policy.loading import load_engine
 from mcp_authz.principals import Agent, AgentName, Authentication, Chain, PersonName, Thumbprint
 from mcp_authz.rules.constraint import parse_tools
-from mcp_authz.settings import load_policy
 from tests.oauth.house import House, office
 from tests.policy.test_document import AT, CODER, HOPS, PAGE, PLANNER, agent, for_alice, leaves, link
 
@@ -217,7 +217,7 @@ async def _step(h: House, *policies: str) -> None:
     """The planner delegates to the coder under these policies, for alice."""
     _, coder, session, root = await h.family()
     config = parse_config({"policy": list(policies)})
-    delegations = Delegations(store=h.store, clock=h.clock, policy=PolicyAtHop(load_policy(config)))
+    delegations = Delegations(store=h.store, clock=h.clock, policy=PolicyAtHop(load_engine(config, config.policy)))
     alice = await h.store.person(PersonName("alice"))
     source = Source(chain=Chain(links=(root,)), session=session, person=alice)
     await delegations.delegate(source, Asked(to=coder.name))
