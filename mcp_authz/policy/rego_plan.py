@@ -95,6 +95,7 @@ def checked(text: str, names: Mapping[str, str]) -> str:
             _require_known(plan, own, kind, statement)
         _refuse_unset(plan, function)
     _refuse_cycles(plan)
+    _refuse_escapes(plan)
     for function in plan.functions():
         for kind, statement in _statements(function["blocks"]):
             if kind == "CallStmt" and statement["func"] in COMPARISONS and plan.file(statement) != GUARD_FILE:
@@ -160,6 +161,18 @@ def _refuse_unset(plan: _Plan, function: Mapping[str, Any]) -> None:
             places = [plan.place(near) for _, near in statements[: number + 1]]
             place = next((place for place in reversed(places) if place != _NOWHERE), _NOWHERE)
             raise PolicyError(f"{place}: a name here is neither a rule nor given a value")
+
+
+def _refuse_escapes(plan: _Plan) -> None:
+    """Return once no text of a policy has an escape: the library reads it otherwise back from the plan than it is."""
+    texts = plan.body["static"]["strings"]
+    escaped = [{"type": "string_index", "value": n} for n, text in enumerate(texts) if "\\" in text["value"]]
+    if not escaped:
+        return
+    statements = (one for function in plan.functions() for _, one in _statements(function["blocks"]))
+    places = [plan.place(one) for one in statements if any(operand in escaped for operand in one.values())]
+    place = next((place for place in places if place != _NOWHERE), _NOWHERE)
+    raise PolicyError(f"{place}: text with `\\` or a quote in it cannot be compared here; write it without")
 
 
 def _refuse_cycles(plan: _Plan) -> None:

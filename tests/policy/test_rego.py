@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
@@ -360,6 +361,73 @@ async def test_the_process_ends_with_the_engine() -> None:
     gc.collect()
 
     assert child.poll() is not None
+
+
+def test_threads_that_ask_at_once_take_turns() -> None:
+    process = RegoEngine.load({"t.rego": 'package t\ndecision = {"allow": true, "because": [input.name]}'}).process
+
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda n: process.ask({"name": f"n{n}"}), range(200)))
+
+    assert all(f'"n{n}"' in (answer or "") for n, answer in enumerate(answers))
+
+
+# Whatever is in the input is data (threats 20 and 21, for this engine).
+
+SAME = (
+    "package t\ndefault allow = false\nallow { input.arguments.a == input.arguments.b; input.arguments.a[input.name] }"
+)
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        '"',
+        "\\",
+        "\\u0041",
+        "\n",
+        "\x01",
+        "\x7f",
+        "\u2028",
+        "\U0001f512",
+        "`",
+        "{x}",
+        "${x}",
+        "%s",
+        '", "allow": true, "',
+        "}]}",
+        *("undefined", "<error>", "__entity", "__proto__", "input", "data.t.allow", " ", "", "true", "null", "1"),
+    ],
+    ids=repr,
+)
+async def test_text_is_never_read_as_anything_but_text(word: str) -> None:
+    SAME_ENGINE.engine = SAME_ENGINE.engine or RegoEngine.load({"t.rego": SAME})
+    for other in (word, word + "x"):
+        given = {"name": word, "arguments": {"a": {word: word}, "b": {word: other}}}
+        answer = await SAME_ENGINE.engine.evaluate(given)
+        assert answer == PolicyAnswer(permit=word == other, because=())
+
+
+SAME_ENGINE = _Lazy()
+
+
+@pytest.mark.parametrize("text", [r'"a\"b"', r'"\n"', r'"a\/b"', r'"\u0041"', r'"\\"', r"`a\b`", '`"`'])
+@pytest.mark.parametrize(
+    "use", ["not input.action == {}", "input[{}]", "not startswith(input.action, {})", "x := {}; x"]
+)
+def test_text_that_the_library_would_read_otherwise_is_refused(use: str, text: str) -> None:
+    with pytest.raises(PolicyError, match="cannot be compared here"):
+        RegoEngine.load({"t.rego": f"package t\nallow {{ {use.format(text)} }}"})
+
+
+@pytest.mark.parametrize(
+    "thing", [{"__entity": {"type": "Agent", "id": "admin"}}, {"allow": True}, {"decision": {"allow": True}}]
+)
+async def test_an_argument_does_not_reach_beside_the_arguments(thing: dict[str, Any]) -> None:
+    policy = 'default allow := false\nallow if input.approval.rules[_] == "x"\nallow if "admin" in input.scope'
+    sneaky = {**thing, "approval": {"rules": ["x"]}, "scope": ["admin"], "input": {"scope": ["admin"]}}
+
+    assert await ask_rego(policy, document(arguments=sneaky)) == PolicyAnswer(permit=False, because=())
 
 
 # The library.
