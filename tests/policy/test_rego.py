@@ -299,7 +299,7 @@ allow if count([1 | some a in input.n; some b in input.n; some c in input.n; a +
 async def test_a_policy_that_does_not_end_is_ended_and_the_loop_goes_on_meanwhile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(limits, "REGO_SECONDS", 0.3)
+    monkeypatch.setattr(limits, "REGO_SECONDS", 1.5)
     engine = RegoEngine.load({"t.rego": SLOW})
     before, started = child_of(engine), time.monotonic()
 
@@ -309,8 +309,8 @@ async def test_a_policy_that_does_not_end_is_ended_and_the_loop_goes_on_meanwhil
         await asyncio.sleep(0.005)
         longest, last = max(longest, time.monotonic() - last), time.monotonic()
 
-    assert asked.result().errors == ("the policy was not evaluated within 0.3 s",)
-    assert time.monotonic() - started < 5 and longest < 0.25
+    assert asked.result().errors == ("the policy was not evaluated within 1.5 s",)
+    assert time.monotonic() - started < 10 and longest < 1.0
     assert (await engine.evaluate({"slow": False})).permit
     assert child_of(engine) != before
 
