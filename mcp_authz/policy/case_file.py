@@ -10,8 +10,8 @@ from typing import Any, Final
 from mcp_authz.errors import InputError
 from mcp_authz.policy.cases import Case, Expected, Table
 
-_STEP: Final = {"type": None, "id": None, "labels": {}, "scope": None}
-_AUTH: Final = {"amr": None, "at": None}
+_STEP: Final[Mapping[str, Any]] = {"type": None, "id": None, "labels": {}, "scope": None}
+_AUTH: Final[Mapping[str, Any]] = {"amr": None, "at": None}
 
 MEMBERS: Final[Mapping[str, Any]] = {
     "actor": {"type": None, "id": None, "key": None, "labels": {}, "roles": None, "proof": None},
