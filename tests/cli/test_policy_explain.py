@@ -317,6 +317,8 @@ async def test_what_is_explained_is_what_the_gateway_does(tmp_path: Path) -> Non
         scopes = "pr:read:acme:api pr:write secret:read deploy:production"
         coder = await w.ready("coder", scopes, labels={"environment": "staging"})
         await w.client_agent("cursor", "alice", scope=scopes)
+        w.clock.advance(timedelta(seconds=2))
+        newest = await w.client_agent("cursor", "alice", scope=scopes)  # of two sign-ins, the later one is meant
         tokens = {"coder": await w.token(coder)}
         for tool, arguments in CALLS:
             foretold = await explained(w, "coder", f"acme__{tool}", arguments)
@@ -325,6 +327,7 @@ async def test_what_is_explained_is_what_the_gateway_does(tmp_path: Path) -> Non
         who = Who(agent=client, person=None, session=None, proof=None)
         it = (await told_of(w.running.installation, who, "acme__read_secret", CALLS[4][1], w.clock)).explanation
         assert it.caller is not None and it.caller.session is not None and it.caller.key is None
+        assert it.caller.session.id == newest.session
         w.clock.advance(timedelta(hours=13))
         assert await explained(w, "coder", "acme__deploy", CALLS[5][1]) == ("hold", None)  # another would begin
 
