@@ -40,6 +40,7 @@ class Kept:
 
     document: PolicyInput = field(repr=False)
     needed: tuple[Scope, ...]  # the scopes of the call
+    declared: tuple[str, ...]  # the attributes that the tool's entry declares, absent ones included
     own_rule: str | None  # the approval rule of the tool's entry
     gist: Gist
     because: tuple[str, ...]
@@ -63,6 +64,7 @@ def kept(asked: Asked, tool: Tool) -> dict[str, Any]:
     return {
         "document": asked.document,
         "needed": list(asked.needed),
+        "declared": sorted(tool.classification.resource),
         "own_rule": tool.classification.approval,
         "outcome": gist.outcome,
         "reason": gist.reason,
@@ -85,6 +87,7 @@ def read_kept(value: Mapping[str, Any]) -> Kept:
         return Kept(
             document=value["document"],
             needed=tuple(Scope(scope) for scope in value["needed"]),
+            declared=tuple(value["declared"]),
             own_rule=value["own_rule"],
             gist=Gist(
                 outcome=outcome,

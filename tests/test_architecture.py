@@ -76,6 +76,8 @@ LAYERS = [
         "mcp_authz.relay",
         "mcp_authz.evaluation",
         "mcp_authz.inputs",
+        "mcp_authz.suggesting",
+        "mcp_authz.policy.cedar_writing",
         "mcp_authz.explaining",
         "mcp_authz.remedies",
         "mcp_authz.policy.live",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from mcp_authz.cli import policy_explain, policy_lint, policy_replay, policy_shadow, policy_test
+from mcp_authz.cli import policy_explain, policy_lint, policy_replay, policy_shadow, policy_suggest, policy_test
 
 app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, add_completion=False)
 
@@ -19,3 +19,4 @@ app.command("lint")(policy_lint.lint)
 app.command("explain")(policy_explain.explain_)
 app.command("shadow")(policy_shadow.shadow)
 app.command("replay")(policy_replay.replay)
+app.command("suggest")(policy_suggest.suggest)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+import json
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from mcp_authz.model import HoldId
 from tests.attacks.attacker import answer_in
 from tests.cli.desk import Desk
-from tests.world import ENVELOPE, World, world
+from tests.world import ENVELOPE, World, incident_server, world
 
 API, WEB = {"owner": "acme", "repo": "api"}, {"owner": "acme", "repo": "web"}
 CONFIG = """
@@ -52,5 +53,14 @@ async def afternoon(directory: Path, **config: Any) -> AsyncIterator[tuple[World
         await call(w, token, "list_pull_requests", {"owner": "acme"})
         await call(w, token, "list_pull_requests", {"owner": "others", "repo": "api"})
         desk = Desk(directory=directory)
-        desk.configure(CONFIG)
+        desk.configure(CONFIG + "\n".join(_toml("servers.acme", incident_server(directory))))
         yield w, desk
+
+
+def _toml(table: str, values: Mapping[str, Any]) -> Iterator[str]:
+    """A table as TOML; JSON strings and lists are TOML too."""
+    yield f"[{table}]"
+    yield from (f"{key} = {json.dumps(value)}" for key, value in values.items() if not isinstance(value, Mapping))
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _toml(f"{table}.{key}", value)
