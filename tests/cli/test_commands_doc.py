@@ -116,6 +116,7 @@ async def test_json_has_the_keys_that_are_documented(desk: Desk) -> None:
         "mcp-authz audit list": (),
         "mcp-authz audit verify": (),
         "mcp-authz policy shadow": (),
+        "mcp-authz policy replay": (),
         "mcp-authz status": (),
         "mcp-authz revoke": ("agent", "coder", "--reason", "x", "--dry-run"),
     }

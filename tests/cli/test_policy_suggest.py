@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 from tests.cli.recorded import afternoon
+from tests.cli.test_commands_doc import keys
 
 NEEDED = "deploy:production deploy:staging pr:read:acme:api pr:read:acme:web pr:write:acme:api"
 
@@ -24,6 +25,7 @@ async def test_what_is_suggested_permits_the_same_calls_and_nothing_else(tmp_pat
         found = desk.json("policy", "suggest", "--agent", "coder")
         assert found["scopes"] == NEEDED.split() and found["widened"] == [] and found["not_limited"] == []
         assert (found["calls"], found["decided"], found["left_out"]) == (6, {"permit": 4, "hold": 2}, {"deny": 2})
+        assert set(found) == keys("mcp-authz policy suggest")
         assert found["policy"] in text and all(f"// {command}" in text for command in found["commands"])
         assert '["acme/api", "acme/web"].contains(resource.repo)' in text and '@approval("production-deploy")' in text
         assert "secret" not in found["policy"] and "Mend it" not in text and "delegating" in text
