@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -21,6 +22,14 @@ async def append(store: SqliteStore, name: str, count: int) -> None:
     """Append records, one after the other."""
     for number in range(count):
         record = await store.append(event(by=name, number=number))
+        print(record.sequence, flush=True)
+
+
+async def keep(store: SqliteStore, name: str, count: int) -> None:
+    """Append decisions with what they were decided upon, one after the other."""
+    for number in range(count):
+        call = f"{name}-{number}"
+        record = await store.append(replace(event("decision", call), input={"call": call}))
         print(record.sequence, flush=True)
 
 
@@ -64,7 +73,9 @@ async def claim(store: SqliteStore, name: str, count: int) -> None:
 async def main(what: str, path: str, name: str, count: str) -> None:
     store = SqliteStore.open(Path(path), sealer=SEALER, clock=Time())
     try:
-        await {"append": append, "admit": admit, "spend": spend, "claim": claim}[what](store, name, int(count))
+        await {"append": append, "keep": keep, "admit": admit, "spend": spend, "claim": claim}[what](
+            store, name, int(count)
+        )
     finally:
         await store.aclose()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from dataclasses import replace
 from datetime import timedelta
@@ -15,6 +16,7 @@ from mcp_authz.errors import StoreError
 from mcp_authz.store.ports import Event, Store
 from mcp_authz.store.sqlite import SqliteStore
 from tests.store.conftest import SEALER, Stores
+from tests.store.test_sqlite_processes import BOUND, assert_whole, lines, opened, process
 from tests.store.world import HOUR, START, Time, admission, event, settle
 
 DAY = 24 * HOUR
@@ -127,3 +129,16 @@ async def test_what_was_kept_goes_when_nothing_is_to_be_kept_any_more(tmp_path: 
     await store.append(event())
     assert await kept(store) == []
     await store.aclose()
+
+
+async def test_each_of_two_processes_keeps_its_inputs_with_its_own_records(tmp_path: Path) -> None:
+    path = tmp_path / "store.db"
+    async with opened(path) as store, process("keep", path, count=100) as other:
+        await lines(other, 1)  # it has begun
+        for number in range(100):
+            await store.append(replace(event("decision", f"this-{number}"), input={"call": f"this-{number}"}))
+        await asyncio.wait_for(other.communicate(), BOUND)
+        decided = await store.decisions(limit=1000)
+        assert len(decided) == 200
+        assert all(one.input == {"call": one.record.event.call} for one in decided)
+    assert_whole(path, 200)
