@@ -40,6 +40,7 @@ from mcp_authz.errors import InputError, PolicyError
 from mcp_authz.model import Obligation, RuleId
 from mcp_authz.policy.cedar_request import CedarRequest
 from mcp_authz.policy.cedar_schema import names_read, schema
+from mcp_authz.policy.cedar_source import ANNOTATIONS
 from mcp_authz.policy.engine import PolicyAnswer, PolicyInput
 from mcp_authz.rules.freshness import STEP_UP
 from mcp_authz.rules.obligation import NAMED, RATE_LIMIT, Names, require_readable, unknown_names
@@ -227,6 +228,9 @@ def _policy(name: str, text: str, number: int, body: Mapping[str, Any]) -> _Poli
         raise PolicyError(f'{name}: policy {number + 1} has no `@id("...")` of letters, digits, `.`, `_` and `-`')
     lines = [line for line, words in enumerate(text.splitlines(), 1) if "@id" in words and f'"{policy_id}"' in words]
     place = f"{name}:{lines[-1]}: policy `{policy_id}`" if lines else f"{name}: policy `{policy_id}`"
+    if unknown := sorted(annotations.keys() - ANNOTATIONS):  # a misspelt obligation would else be none
+        there = ", ".join(f"@{name}" for name in sorted(ANNOTATIONS))
+        raise PolicyError(f"{place}: there is no annotation `@{unknown[0]}`; there is {there}")
     if "approval" in annotations and not _NAME.fullmatch(approval or ""):
         raise PolicyError(f'{place}: `@approval("...")` names no rule')
     asks = tuple(_asked(place, body, RuleId(policy_id), kind) for kind in _ASKS if kind in annotations)

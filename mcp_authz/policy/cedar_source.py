@@ -11,6 +11,10 @@ from typing import Any, Final
 import cedarpy
 
 from mcp_authz.errors import PolicyError
+from mcp_authz.rules.obligation import KNOWN_OBLIGATIONS
+
+ANNOTATIONS: Final = frozenset({"id", "description", *KNOWN_OBLIGATIONS})
+"""What a policy may be annotated with; a `description` is for people alone."""
 
 _BRACKETS: Final = re.compile(r"(?<![\w\"])\((\w+(?:\.\w+)*)\)")  # around a path, where they change nothing
 

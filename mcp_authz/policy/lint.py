@@ -12,14 +12,13 @@ from itertools import combinations
 from typing import Final, Literal
 
 from mcp_authz.model import Obligation
-from mcp_authz.policy.cedar_source import SourcePolicy, paths_read
+from mcp_authz.policy.cedar_source import ANNOTATIONS, SourcePolicy, paths_read
 from mcp_authz.policy.lint_static import FIXED, OWN, Around, Path, always_applies, could_apply, covers, demanded
-from mcp_authz.rules.obligation import KNOWN_OBLIGATIONS, unknown_names
+from mcp_authz.rules.obligation import unknown_names
 
 Severity = Literal["error", "warning", "note"]
 
 ORDER: Final[tuple[Severity, ...]] = ("error", "warning", "note")
-_ANNOTATIONS: Final = frozenset({"id", *KNOWN_OBLIGATIONS})
 _OF_STEPS: Final = "delegate"  # the action of steps of a chain, which no tool has, and the attributes of their resource
 
 
@@ -88,8 +87,8 @@ def _twice(policy: SourcePolicy) -> Iterator[Finding]:
 
 def _annotations(policy: SourcePolicy, around: Around) -> Iterator[Finding]:
     for name, value in policy.annotations.items():
-        if name not in _ANNOTATIONS:
-            yield _about(policy, "warning", f"nothing reads the annotation `@{name}`")
+        if name not in ANNOTATIONS:
+            yield _about(policy, "error", f"there is no annotation `@{name}`")
         elif name == "approval" and around.approvals is not None and value not in around.approvals:
             there = ", ".join(sorted(around.approvals))
             text = f"there is no approval rule `{value}`, so whatever it is about is denied; add [approval.{value}]"

@@ -67,6 +67,21 @@ def test_an_unreadable_annotation_is_refused_at_load_with_its_place(kind: str, s
         load(f'@id("a") @{kind}{said} permit {ANY}')
 
 
+@pytest.mark.parametrize("said", ['@aproval("destructive")', "@redct", '@Redact("secrets")', '@rate_limits("10/m")'])
+@pytest.mark.parametrize("effect", ["permit", "forbid"])
+def test_an_annotation_that_there_is_not_is_refused_at_load_for_it_may_be_an_obligation_misspelt(
+    said: str, effect: str
+) -> None:
+    with pytest.raises(PolicyError, match=r"^a\.cedar:1: policy `a`: there is no annotation `@"):
+        load(f'@id("a") {said} {effect} {ANY}')
+
+
+async def test_a_description_asks_for_nothing() -> None:
+    answer = await ask(f'@id("a") @description("what it is for") permit {ANY}', document())
+    assert answer.permit
+    assert answer.obligations == ()
+
+
 @pytest.mark.parametrize("kind", ['rate_limit("10/m")', 'budget("money")', 'notify("ops")', 'redact("secrets")'])
 def test_an_obligation_stands_on_no_forbid(kind: str) -> None:
     with pytest.raises(PolicyError, match="stands on a permit"):

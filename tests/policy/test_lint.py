@@ -98,7 +98,7 @@ LIST = 'principal is Agent, action == Action::"pr.list", resource is Tool'
             "it never applies: two of its conditions",
         ),
         (policy(when="context has session && context has session"), "note", "stands there 2 times"),
-        (policy(more='@aproval("destructive")'), "warning", "nothing reads the annotation `@aproval`"),
+        (policy(more='@aproval("destructive")'), "error", "there is no annotation `@aproval`"),
         (policy(more='@approval("two-people")'), "error", "there is no approval rule `two-people`"),
         (policy(more='@budget("money")'), "error", "the configuration has no [budgets.money]"),
         (policy(when='resource has ref && resource.ref == "x"'), "warning", "no tool's entry gives `resource.ref`"),
