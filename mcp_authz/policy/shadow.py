@@ -204,7 +204,7 @@ def _fields(question: _Question, digest: str, decision: Decision, answer: Policy
     fields: dict[str, Any] = {
         "key": KEY,
         "actor": actor,
-        "tool": f"{document['resource']['server']}__{tool}",
+        "tool": tool,
         "action": document["action"],
         "decided": decided.outcome,
         "would": would.outcome,

@@ -88,6 +88,7 @@ async def test_a_call_that_only_the_second_policy_denies_runs_and_the_difference
     assert decision.fields["because"] == ["all"] and decision.fields["policy"] == difference["policy"]
     assert (difference["decided"], difference["would"], difference["because"]) == ("permit", "deny", ["none"])
     assert difference["call"] == decision.call and difference["shadow"] != difference["policy"]
+    assert difference["tool"] == decision.fields["tool"]
 
 
 async def test_a_call_that_only_the_second_policy_permits_does_not_run(tmp_path: Path) -> None:
