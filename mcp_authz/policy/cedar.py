@@ -78,6 +78,8 @@ class CedarEngine:
                 validation. The message names the file, and line and id of the policy where they are known.
         """
         files = {name: _parsed(name, text) for name, text in sorted(sources.items())}
+        if empty := [name for name, file in files.items() if not file]:  # cut off; what it forbade would be permitted
+            raise PolicyError(f"{empty[0]}: has no policy; write one, or take the file out of the configuration")
         policies: dict[str, _Policy] = {}
         for policy in (policy for file in files.values() for policy in file):
             if policy.id in policies:

@@ -47,9 +47,11 @@ def permit_when(condition: str) -> str:
 
 async def test_no_policy_denies() -> None:
     assert await CedarEngine.load({}).evaluate(document()) == PolicyAnswer(permit=False, because=())
-    assert await CedarEngine.load({"a.cedar": "// nothing"}).evaluate(document()) == PolicyAnswer(
-        permit=False, because=()
-    )
+
+
+@pytest.mark.parametrize("text", ["", "// nothing"])
+def test_a_file_without_a_policy_is_refused_for_what_it_forbade_would_be_permitted(text: str) -> None:
+    assert refusal(PERMIT, text) == ("1.cedar: has no policy; write one, or take the file out of the configuration")
 
 
 async def test_the_answer_names_the_policies_by_their_ids() -> None:
@@ -423,7 +425,10 @@ def test_the_digest_changes_with_every_text_and_only_with_it() -> None:
     one = CedarEngine.load({"a.cedar": PERMIT, "b.cedar": PERMIT_X})
 
     assert one.digest == CedarEngine.load({"b.cedar": PERMIT_X, "a.cedar": PERMIT}).digest
-    assert len({one.digest, *(CedarEngine.load({"a.cedar": text}).digest for text in ("", PERMIT, PERMIT + " "))}) == 4
+    assert (
+        len({one.digest, *(CedarEngine.load({"a.cedar": text}).digest for text in (PERMIT_X, PERMIT, PERMIT + " "))})
+        == 4
+    )
     assert len(bytes.fromhex(one.digest)) == 32
 
 

@@ -90,6 +90,8 @@ async def test_a_file_that_is_saved_decides_soon_and_its_record_names_both_diges
 WRONG: dict[str, Callable[[Path], object]] = {
     "nonsense": lambda file: file.write_text(BAD),
     "half of a file": lambda file: file.write_text(DENY[:-9]),
+    "empty": lambda file: file.write_text(""),
+    "a head without a policy": lambda file: file.write_text("// what nobody may do\n"),
     "no text": lambda file: file.write_bytes(b"\xff"),
     "gone": Path.unlink,
 }
