@@ -14,6 +14,7 @@ from mcp_authz.cli.options import Json
 from mcp_authz.cli.output import local, next_step, print_json, say, shortener, table
 from mcp_authz.policy.on_disk import shadow_trouble
 from mcp_authz.policy.shadow import KEY
+from mcp_authz.rules.display import visible
 from mcp_authz.rules.log import timestamp
 from mcp_authz.store.ports import Record
 
@@ -45,7 +46,7 @@ async def shadow(
         return
     _show(differences[-limit:], "nothing differs" if named else "no second policy is configured; set `shadow_policy`")
     if trouble:
-        say(f"`shadow_policy` cannot be loaded: {trouble}")
+        say(f"`shadow_policy` cannot be loaded: {visible(trouble)}")
     _sum_up(differences, left_out)
     if calls := [it["call"] for it in differences if it["call"] is not None]:
         next_step(command_line(ctx, "audit", "list", "--call", calls[-1]))

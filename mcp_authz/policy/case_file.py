@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -43,7 +44,13 @@ def read_table(name: str, text: str) -> Table:
     Raises:
         CaseFileError: it is no TOML, or names something that neither cases nor the input document have.
     """
-    return _Reader(name, text).table()
+    try:
+        table = _Reader(name, text).table()
+        for case in table.cases:
+            json.dumps(case.document(table.base), default=str)  # whoever is asked about it looks into it as deeply
+    except RecursionError:
+        raise CaseFileError(f"{name}: is nested too deeply") from None
+    return table
 
 
 class _Reader:

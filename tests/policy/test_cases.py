@@ -74,6 +74,18 @@ def test_the_line_is_that_of_the_case_and_not_of_an_earlier_one_with_the_same_wo
         read_table("t", INPUT + first + second)
 
 
+@pytest.mark.parametrize("value", ["[" * 5000, "[" * 5000 + "]" * 5000])
+def test_a_file_that_is_nested_without_end_is_refused(value: str) -> None:
+    with pytest.raises(CaseFileError, match=r"^t: is nested too deeply"):
+        read_table("t", f"[input]\nresource.a = {value}\n")
+
+
+def test_a_document_that_is_nested_without_end_is_refused() -> None:
+    path = ".".join("a" * 3000)
+    with pytest.raises(CaseFileError, match=r"^t: is nested too deeply"):
+        read_table("t", f"[input]\nresource.{path} = 1\n[[case]]\nname = 'x'\nexpect = 'deny'\n")
+
+
 def test_a_file_that_is_no_toml_is_refused_with_the_line() -> None:
     with pytest.raises(CaseFileError, match=r"not valid TOML: .*line 8"):
         read_table("t", INPUT + "\nname == 1")
