@@ -83,7 +83,7 @@ class Forwarding:
             await self._record("unknown", HoldState.UNKNOWN, hold, None)
             return self._broken(INTERNAL_ERROR, "the tool server's answer is no JSON", None, may_have_run=True)
         except DownstreamRefusal as error:
-            message, data = await self._said(error.message), await self._said(error.data)
+            message, data = await self._said(error.message), await self._told(error.data)
             await self._record("error", HoldState.FAILED, hold, None)
             return self._broken(error.rpc_code, message, data, may_have_run=False)
         except DownstreamError as error:
@@ -100,7 +100,8 @@ class Forwarding:
         """The result as the caller may see it; the server's own state stays, which travels sealed."""
         if self._redacting is None:
             return result
-        state = {"requestState": result["requestState"]} if "requestState" in result else {}
+        asks = result.get("resultType") == "input_required" and "requestState" in result
+        state = {"requestState": result["requestState"]} if asks else {}
         return {**await self._redacting.members(result), **state}
 
     async def _said(self, value: Any) -> Any:
@@ -111,6 +112,11 @@ class Forwarding:
             return await self._redacting.value(value)
         except Withheld:
             return REDACTED
+
+    async def _told(self, data: Any) -> Any:
+        """The data of a failure, as the caller may see it: a number in them is the tool's, whatever it is called."""
+        said = await self._said({"data": data})
+        return said["data"] if isinstance(said, Mapping) else said
 
     async def _result(self, hold: HoldId | None) -> Mapping[str, Any]:
         """The server's result; where the caller can be asked during the call, its questions are answered on the way."""

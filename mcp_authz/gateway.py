@@ -14,13 +14,13 @@ from mcp_authz.catalog import could_ever_use, known_to
 from mcp_authz.downstream import Offer
 from mcp_authz.errors import SignatureRefused
 from mcp_authz.evaluation import Evaluation, effective
-from mcp_authz.forwarding import Forwarding
+from mcp_authz.forwarding import INTERNAL_ERROR, Forwarding
 from mcp_authz.holding import Waiting, once
 from mcp_authz.ids import new_id
 from mcp_authz.inputs import kept
 from mcp_authz.model import Admitted, Approval, Deny, Hold, HoldState, Permit, RuleId, Tool, ToolCall
 from mcp_authz.obligations import unpaid, why_lost
-from mcp_authz.outcome import Held, Outcome, Refused, Replayed
+from mcp_authz.outcome import Broken, Held, Outcome, Refused, Replayed
 from mcp_authz.parts import Parts
 from mcp_authz.principals import Caller
 from mcp_authz.proving import Proofs
@@ -30,6 +30,7 @@ from mcp_authz.rules import session_request
 from mcp_authz.rules.delegation import uncovered
 from mcp_authz.rules.display import visible
 from mcp_authz.rules.message import Message, without_own_meta
+from mcp_authz.rules.redaction import Withheld
 from mcp_authz.rules.request_state import RequestState, open_state, split_retry
 from mcp_authz.rules.token import MINIMAL_SCOPE
 from mcp_authz.sessions import Sessions
@@ -198,9 +199,21 @@ class Ride:
                 return await self.refuse(call, deny, verdict)
             case Replayed(held=held):
                 await self._store.append(self._event(call, verdict, {"decision": "replay"}, hold=held.id))
+                return await self._given_again(answer, hold)
             case Held(held=held) if held.state is HoldState.CLAIMED:
                 await self._store.append(self._event(call, verdict, {"decision": "hold"}, hold=held.id))
         return answer
+
+    async def _given_again(self, answer: Replayed, hold: Hold) -> Outcome:
+        """What a call came to before, as policy lets its caller see it by now: its result may be of another policy."""
+        result, redacting = answer.held.result, self._parts.obligations.redacting(hold)
+        if result is None or redacting is None:
+            return answer
+        try:
+            return replace(answer, held=replace(answer.held, result=await redacting.members(result)))
+        except Withheld as error:
+            text = f"the result is withheld: {error}"
+            return Broken(call_id=self._call_id, rpc_code=INTERNAL_ERROR, message=text, data=None, may_have_run=True)
 
     async def _admit(
         self,

@@ -15,7 +15,7 @@ import anyio
 import anyio.to_thread
 
 from mcp_authz import limits
-from mcp_authz.model import Obligation, Permit, ToolCall
+from mcp_authz.model import Hold, Obligation, Permit, ToolCall
 from mcp_authz.principals import Caller
 from mcp_authz.rules.canonical import digest_b64url
 from mcp_authz.rules.display import visible
@@ -105,7 +105,7 @@ class Obligations:
             ]
         return Due(rates=tuple(rates.values()), budgets=tuple(spendings))
 
-    def redacting(self, permit: Permit) -> Redacting | None:
+    def redacting(self, permit: Permit | Hold) -> Redacting | None:
         """Return what redacts all that is said of the call; None where nothing is to be redacted."""
         names = named(permit.obligations, REDACT)
         return Redacting(tuple(self._means.redactions[name] for name in names), self._threads) if names else None

@@ -23,7 +23,7 @@ from mcp_authz.errors import ConfigError, InputError
 
 REDACTED: Final = "[redacted]"
 
-_NESTED: Final = 4  # JSON in text in JSON ... deeper text is searched as text
+_NESTED: Final = 5  # JSON in text in JSON ... deeper text is searched as text
 _CUT: Final = REDACTED.encode()
 _OPENS: Final = ("{", "[", '"')
 
@@ -46,6 +46,8 @@ _FRAME: Final = frozenset(_RESULTS.split())
 """Members without which a result is none; they cannot be redacted as a whole."""
 
 _NUMBERS: Final = frozenset({"priority", "progress", "size", "total", "ttlMs"})
+_ANYTHING: Final = frozenset({"_meta", "data", "structuredContent"})
+"""Members that hold what the protocol says nothing of: a number in them is the tool's, whatever it is called."""
 
 
 class Withheld(InputError):
@@ -128,9 +130,9 @@ class Redactor:
         if name.lower() in self._fields and value is not None:
             self.count += 1
             return name, REDACTED
-        if name in _NUMBERS and isinstance(value, int | float):
+        if name in _NUMBERS and isinstance(value, int | float) and depth == 0:
             return name, value
-        return self._text(name, _NESTED), self._value(value, depth)
+        return self._text(name, _NESTED), self._value(value, max(depth, 1) if name in _ANYTHING else depth)
 
     def _withheld(self, value: Mapping[str, Any]) -> dict[str, Any] | None:
         """What stands for an object that carries bytes, which nobody can search; None where it carries none."""

@@ -27,6 +27,7 @@ RESULTS: Mapping[str, Any] = {
     "structured content": {"content": [], "structuredContent": {"k": CANARY, "password": {"deep": CANARY[::-1]}}},
     "a member's name": {"content": [], "structuredContent": {CANARY: 1, "list": [{CANARY: None}]}},
     "_meta": {"content": [], "_meta": {"com.example/x": CANARY}},
+    "a state without a question": {"content": [], "requestState": CANARY},
     "an unknown member": {"content": [], "x-unknown": {"y": [CANARY]}},
     "an image": {"content": [{"type": "image", "data": BYTES, "mimeType": "image/png"}]},
     "audio": {"content": [{"type": "audio", "data": BYTES, "mimeType": "audio/wav"}]},

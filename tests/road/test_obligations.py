@@ -256,6 +256,29 @@ async def test_what_is_given_again_of_a_held_call_is_what_was_redacted(tmp_path:
     assert first.text == again.text == "the key is [redacted]"
 
 
+async def test_what_is_given_again_is_redacted_as_the_policy_of_now_asks_for(tmp_path: Path) -> None:
+    policy = permitting(tmp_path)
+    async with world(tmp_path, servers={"plain": plain(tools=DESTRUCTIVE)}, policy=policy, redact=SECRETS) as w:
+        coder = await w.ready("coder", "use")
+        await w.answer((await w.call(coder, "plain__say", result=SAID)).hold, by="alice")
+        first = await w.call(coder, "plain__say", result=SAID)
+        w.running.parts.evaluator.engine = Asks("redact", "secrets")
+        again = await w.call(coder, "plain__say", result=SAID)
+    assert KEY in first.text
+    assert (again.envelope["outcome"], again.text) == ("replayed", "the key is [redacted]")
+
+
+async def test_numbers_in_the_data_of_an_error_are_redacted_whatever_they_are_called(tmp_path: Path) -> None:
+    redact = {"cards": {"patterns": ["^4[0-9]{15}$"]}}
+    policy = permitting(tmp_path, '@redact("cards")')
+    async with world(tmp_path, servers={"plain": plain()}, policy=policy, redact=redact) as w:
+        coder = await w.ready("coder", "use")
+        async with wire(w, coder, MODERN, "use") as client:
+            error = {"code": -32000, "message": "bad", "data": {"total": 4000123412341234}}
+            failed = await client.call("plain__fail", {"error": error})
+    assert failed.messages[-1]["error"]["data"] == {"total": "[redacted]"}
+
+
 async def test_in_observe_mode_obligations_of_a_held_call_are_carried_out(tmp_path: Path) -> None:
     policy = permitting(tmp_path, '@redact("secrets")', '@rate_limit("1/h")')
     servers = {"plain": plain(mode="observe", tools={"*": {**READ["*"], "approval": "destructive"}})}

@@ -67,6 +67,20 @@ def test_members_and_their_names_and_numbers_are_looked_at() -> None:
     }
 
 
+def test_numbers_of_the_protocol_stand_and_those_of_a_tool_by_the_same_names_are_looked_at() -> None:
+    digits = read_redaction([r"[0-9]{4}"], [])
+    numbers = {"total": 4000, "size": 41.2345, "n": {"progress": 4000, "priority": 4000, "ttlMs": 4000}}
+    gone = {"total": REDACTED, "size": REDACTED, "n": dict.fromkeys(("progress", "priority", "ttlMs"), REDACTED)}
+    progress = {"method": "notifications/progress", "params": {"progress": 4000, "total": 8000}}
+    link = {"type": "resource_link", "uri": "x:y", "name": "n", "size": 4000, "annotations": {"priority": 0.1234}}
+    frame = {"content": [link], "ttlMs": 60000}
+    assert redactor(digits).value(progress) == progress
+    assert redactor(digits).value(frame) == frame
+    for where in ("structuredContent", "data", "_meta"):
+        assert redactor(digits).value({where: numbers}) == {where: gone}
+    assert json.loads(redactor(digits).value(json.dumps(numbers))) == gone
+
+
 def test_what_is_no_text_is_withheld() -> None:
     image = {"type": "image", "data": "c2stYWJjZGVm", "mimeType": "image/png"}
     unknown = {"type": "video", "data": "c2stYWJjZGVm", "mimeType": "video/mp4"}
