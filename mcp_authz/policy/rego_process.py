@@ -64,6 +64,7 @@ class RegoProcess:
         self._plan = plan
         self._turn = threading.Lock()
         self._child: subprocess.Popen[bytes] | None = None
+        self._end_child: Callable[[], object] = _nothing
 
     def ask(self, document: Any) -> str | None:
         """Return what the policy answers to the document, as the library writes it; None: it came to no answer.
@@ -78,7 +79,7 @@ class RegoProcess:
                 answer = _exchange(child, question, limits.REGO_SECONDS)
             except PolicyError:
                 self._child = None
-                _end(child)
+                self._end_child()
                 raise
         if "error" in answer:
             raise PolicyError("the policy could not be evaluated")  # what the library says may quote arguments
@@ -88,17 +89,21 @@ class RegoProcess:
     def _started(self) -> subprocess.Popen[bytes]:
         if self._child is None:
             child = _start()
-            weakref.finalize(self, _end, child)
+            end = weakref.finalize(self, _end, child)
             with tempfile.TemporaryDirectory(prefix="mcp-authz-rego-") as directory:
                 Path(directory, "plan.json").write_text(self._plan, "utf-8")
                 Path(directory, "data.json").write_text("{}", "utf-8")
                 try:
                     _expect(child, {"do": "load", "directory": directory})
                 except PolicyError:
-                    _end(child)
+                    end()
                     raise
-            self._child = child
+            self._child, self._end_child = child, end
         return self._child
+
+
+def _nothing() -> None:
+    """No child is there to be ended."""
 
 
 Compile = Callable[[Mapping[str, str], str], str]

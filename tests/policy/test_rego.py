@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -332,6 +333,21 @@ async def test_when_the_process_crashes_the_call_is_denied_and_the_next_one_deci
 
     assert (await engine.evaluate(document())).errors == ("the process that evaluates the policy ended",)
     assert (await engine.evaluate(document())).permit
+
+
+async def test_processes_that_crashed_are_forgotten_however_many() -> None:
+    engine = RegoEngine.load({"t.rego": "package t\nallow = true"})
+    children = set[weakref.ref[Any]]()
+    for _ in range(3):
+        child = engine.process._child
+        assert child is not None
+        children.add(weakref.ref(child))
+        os.kill(child.pid, signal.SIGSEGV)
+        del child
+        assert (await engine.evaluate(document())).errors
+        await engine.evaluate(document())
+    gc.collect()
+    assert [child for child in children if child() is not None] == []
 
 
 def test_a_policy_at_which_the_library_crashes_is_refused() -> None:
