@@ -23,7 +23,6 @@ unless_root = pytest.mark.skipif(os.geteuid() == 0, reason="root may read and wr
         ("[servers.UP]\ncommand = ['x']", "is no server name"),
         ("[servers.x]", "set either `command`"),
         ("= nothing", "not valid TOML"),
-        ("policy = ['missing.cedar']", "`missing.cedar` cannot be read"),
         ("data_dir = 'gateway.toml'", "cannot be used"),
     ],
 )
@@ -143,3 +142,9 @@ def test_a_reader_that_has_had_enough(desk: Desk) -> None:
     done = subprocess.run(command, check=False, stdout=writing, stderr=subprocess.PIPE, text=True, timeout=SOON)
     os.close(writing)
     assert done.returncode == 1 and done.stderr == ""
+
+
+def test_a_policy_that_is_missing_is_told_with_everything_else(desk: Desk) -> None:
+    desk.configure("policy = ['missing.cedar']")
+    assert "`missing.cedar` cannot be read" in desk.ok("status")
+    assert "`missing.cedar` cannot be read" in desk.refused("serve")

@@ -178,4 +178,4 @@ def test_times_are_local_for_people_and_utc_in_json(desk: Desk) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="paths")
 def test_the_next_command_can_be_pasted(desk: Desk) -> None:
     said = desk.ok("user", "add", "alice").splitlines()[-1]
-    assert said.startswith(f"next: mcp-authz --config {desk.config} agent add")
+    assert said.startswith(f"next: mcp-authz --config {desk.config} user passkey alice")
