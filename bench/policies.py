@@ -6,8 +6,11 @@ the last of them, and the input is the document of a real call. Rego is asked in
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any, Final
 
 from bench.house import House
@@ -20,7 +23,9 @@ from mcp_authz.model import Tool, ToolName
 from mcp_authz.policy.cedar import CedarEngine
 from mcp_authz.policy.document import policy_input
 from mcp_authz.policy.engine import PolicyEngine
+from mcp_authz.policy.opa import OpaEngine
 from mcp_authz.policy.rego import RegoEngine
+from mcp_authz.policy.remote import Pdp
 
 RULES: Final = (10, 200)
 LISTED: Final = (30, 1000)
@@ -52,6 +57,7 @@ async def policies(house: House, calls: int) -> list[tuple[str, float]]:
             await engine.evaluate(document)
 
         measured.append((f"{name}, {rules} rules", await timed(decide, calls)))
+    measured.append(("OPA adapter, a server that answers at once", await _elsewhere(document, calls)))
     caller = await house.caller()
     for length in LISTED:
         tools = _tools(house.tool, length)
@@ -62,6 +68,30 @@ async def policies(house: House, calls: int) -> list[tuple[str, float]]:
 
         measured.append((f"which of {length} tools one caller is shown", await timed(listed, max(9, calls // length))))
     return measured
+
+
+async def _elsewhere(document: dict[str, Any], calls: int) -> float:
+    """What the way to a decision point on this machine and back costs; the decision itself costs nothing there."""
+    answer = b'{"result": true}'
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(answer)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError):
+            while True:
+                asked = (await reader.readuntil(b"\r\n\r\n")).lower()
+                await reader.readexactly(int(asked.partition(b"content-length:")[2].split(b"\r\n")[0]))
+                writer.write(head + answer)
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        engine = OpaEngine(f"http://127.0.0.1:{port}/v1/data/bench/allow", Pdp(timeout=timedelta(seconds=1)))
+        try:
+            if not (await engine.evaluate(document)).permit:
+                raise AssertionError("the server permits everything")
+            return await timed(lambda: engine.evaluate(document), calls)
+        finally:
+            await engine.aclose()
 
 
 async def _document(house: House) -> dict[str, Any]:
