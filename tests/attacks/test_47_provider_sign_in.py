@@ -20,7 +20,7 @@ from tests.web.elsewhere import at_the_company, changed, come_back, house, leave
 from tests.web.lying_provider import SECRET, Liar, lying_provider
 from tests.world import World, world
 
-NOW = int(time.time())
+NOW = int(time.time())  # when the tests were collected: a long run comes to this one many minutes later
 
 
 @asynccontextmanager
@@ -107,8 +107,8 @@ LIES: list[dict[str, Any]] = [
     {"claims": {"nonce": None}},
     {"claims": {"exp": NOW - 120}},
     {"claims": {"exp": None}},
-    {"claims": {"iat": NOW + 600}},
-    {"claims": {"auth_time": NOW + 600}},
+    {"claims": {"iat": NOW + 86_400}},
+    {"claims": {"auth_time": NOW + 86_400}},
     {"claims": {"auth_time": "just now"}},
     {"claims": {"auth_time": -(10**18)}},
     {"claims": {"auth_time": None, "iat": -(10**18)}},
