@@ -11,7 +11,7 @@ import pytest
 
 from mcp_authz import limits
 from mcp_authz.model import HoldId, HoldState
-from mcp_authz.principals import AgentName, GrantId, LinkId, PersonName, SessionId, Thumbprint
+from mcp_authz.principals import AgentName, ClientId, GrantId, LinkId, PersonName, SessionId, Thumbprint
 from mcp_authz.store.ports import Admission, Lost, Once, Store
 from tests.store.conftest import Stores
 from tests.store.world import (
@@ -67,6 +67,16 @@ async def test_an_admitted_call_is_recorded_counted_and_remembered(stores: Store
         used = await store.session(SESSION)
         assert used is not None and used.last_used_at == START + MINUTE
         assert not await store.remember(once("proof of c_1"))
+
+
+async def test_a_call_without_a_key_is_admitted_of_a_client_agent_and_of_nobody_else(stores: Stores) -> None:
+    async with stores.open() as store:
+        await settle(store)
+        await assert_lost(store, admission(key=None), "revoked")
+        coder = await store.agent(CODER)
+        assert coder is not None
+        await store.update_agent(replace(coder, client=ClientId("https://cursor.example/client.json")), event("grant"))
+        assert isinstance(await store.admit(admission(key=None)), int)
 
 
 @pytest.mark.parametrize(
