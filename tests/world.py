@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -50,6 +49,7 @@ from mcp_authz.rules.token import ACCESS_TOKEN, MINIMAL_SCOPE, access_claims
 from mcp_authz.rules.verdict import make_statement
 from mcp_authz.store.ports import Event, Record
 from mcp_authz.wiring import Running
+from tests.servers import loaded
 
 ROOT = Path(__file__).parent.parent
 INCIDENT = ("python", "-m", "examples.incident.server")
@@ -418,7 +418,7 @@ def stock_auth(config: Config, actor: Actor, claims: Any = None) -> PrivateKeyJW
 
 def incident_server(directory: Path) -> dict[str, Any]:
     """The configuration of the incident's tool server, classified as the demo does."""
-    command = [sys.executable, "-m", "examples.incident.server", "--state", str(directory / "state")]
+    command = loaded.command("examples.incident.server", "--state", str(directory / "state"))
     repo = {"repo": "{owner}/{repo}"}
     return {
         "command": command,
