@@ -29,6 +29,7 @@ from mcp_authz.rules.keys import PrivateKey, seal_private
 from mcp_authz.rules.scope import parse_scopes
 from mcp_authz.sessions import Sessions
 from mcp_authz.store.ports import Event
+from tests.servers import loaded
 from tests.unasked import Unasked
 
 OPERATOR = "user:operator"
@@ -36,6 +37,7 @@ PASSPHRASE = "correct horse battery staple"
 ROOT = Path(__file__).parent.parent.parent
 CTRL_C = "\x03"
 COMMAND = (sys.executable, "-m", "mcp_authz.cli.main")
+LOADED = (("PYTHONWARNINGS", "error"),)
 SOON = 30.0  # seconds that a command may take on a busy machine
 
 # A process becomes the one that a terminal controls, and then the command.
@@ -93,7 +95,7 @@ class Desk:
         """The command has ended; it had no terminal."""
         options = ["--config", str(self.config)] if global_options is None else global_options
         done = subprocess.run(
-            [*COMMAND, *options, *map(str, words)],
+            loaded.command("mcp_authz.cli.main", *options, *map(str, words), surroundings=LOADED),
             check=False,
             input=stdin,
             capture_output=True,

@@ -14,5 +14,7 @@ with socket.socket(socket.AF_UNIX) as server:
     socket.send_fds(server, [json.dumps(words).encode()], [0, 1, 2])
     for pipe in (0, 1, 2):
         os.close(pipe)  # they are the fork's alone: who reads them sees them end when it ends
-    ended = server.recv(1)
-os._exit(ended[0] if ended else 1)
+    code = server.recv(1)
+    while server.recv(1):
+        pass  # it still ends
+os._exit(code[0] if code else 1)

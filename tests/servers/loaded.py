@@ -1,16 +1,14 @@
-"""A tool server that starts at once: a process of its own, forked from one that has its imports behind it.
+"""A program that starts at once: a process of its own, forked from one that has its imports behind it.
 
-What the gateway starts is `HAND_OVER`. It gives its pipes, words and surroundings to the process that is loaded, whose
-fork is the server; it ends as the server ends, and the server with it. So each test has a server that nobody used
-before, on the pipes that the gateway made, and no import of the SDK to wait for.
+What is started is `HAND_OVER`. It gives its pipes, words and surroundings to the process that is loaded, whose fork is
+the program; it ends as the program ends, and the program with it. So each test has a tool server that nobody used
+before, on the pipes that the gateway made, and no import of the SDK to wait for; and each command line likewise.
 """
 
 from __future__ import annotations
 
-import array
 import atexit
 import functools
-import gc
 import json
 import os
 import select
@@ -21,23 +19,32 @@ import subprocess
 import sys
 import tempfile
 import threading
-import traceback
+import time
 from importlib import import_module
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
 HAND_OVER = Path(__file__).parent / "hand_over.py"
 WORDS = 64 * 1024  # bytes that words and surroundings of a command may have
-LATE = ("anyio._backends._asyncio", "rich.logging")  # what a server would import as it starts to serve
+LATE = {  # what a program imports as it runs, and what is worth having loaded, too
+    "examples.incident.server": ("anyio._backends._asyncio", "rich.logging"),
+    "mcp_authz.cli.main": (
+        "anyio._backends._asyncio",
+        "mcp_authz.cli.invocation",
+        "mcp_authz.cli.output",
+        "mcp_authz.installation",
+        "mcp_authz.settings",
+    ),
+}
 
 
-def command(module: str, *words: str) -> list[str]:
-    """What is started instead of `python -m module words`."""
-    return [sys.executable, "-I", "-S", str(HAND_OVER), _loaded(module), *words]
+def command(module: str, *words: str, surroundings: tuple[tuple[str, str], ...] = ()) -> list[str]:
+    """What is started instead of `python -m module words`; `surroundings` are what Python reads before it runs."""
+    return [sys.executable, "-I", "-S", str(HAND_OVER), _loaded(module, surroundings), *words]
 
 
 @functools.cache
-def _loaded(module: str) -> str:
+def _loaded(module: str, surroundings: tuple[tuple[str, str], ...]) -> str:
     """The socket of the process that has this module loaded; it ends with ours."""
     path = Path(tempfile.mkdtemp(prefix="loaded-")) / "socket"
     with socket.socket(socket.AF_UNIX) as listener:
@@ -48,7 +55,7 @@ def _loaded(module: str) -> str:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             cwd=ROOT,
-            env={},
+            env=dict(surroundings),
             pass_fds=[listener.fileno()],
             start_new_session=True,
         )
@@ -56,25 +63,25 @@ def _loaded(module: str) -> str:
     return str(path)
 
 
-def _serve(module: str, listener: socket.socket) -> None:
-    """Fork for each connection, until our standard input ends."""
-    for name in (module, *LATE):
+def _serve(module: str, listener: socket.socket) -> int:
+    """Fork for each connection, until our standard input ends; the exit code, of a fork too."""
+    for name in (module, *LATE.get(module, ())):
         import_module(name)
-    gc.freeze()  # no collection of a fork has to look at it, and so to copy it
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for a fork but the one who asked for it
     while True:
         ready, _, _ = select.select([listener, sys.stdin], [], [])
         if sys.stdin in ready:
-            return shutil.rmtree(Path(listener.getsockname()).parent)
+            shutil.rmtree(Path(listener.getsockname()).parent)
+            return 0
         asked, _ = listener.accept()
         with asked:
             if os.fork() == 0:
-                listener.close()
-                os._exit(_become(module, asked))
+                listener.close()  # it is closed twice, which does nothing
+                return _become(module, asked)
 
 
 def _become(module: str, asked: socket.socket) -> int:
-    """Be the server of one connection; its exit code."""
+    """Be the process of one connection, until its interpreter ends as any does; its exit code."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     said, pipes, _, _ = socket.recv_fds(asked, WORDS, 3)
     folder, surroundings, *sys.argv[1:] = json.loads(said)
@@ -84,27 +91,27 @@ def _become(module: str, asked: socket.socket) -> int:
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(surroundings)
-    threading.Thread(target=_end_with, args=(asked,), daemon=True).start()
-    code: object = 0
+    time.tzset()
+    who = asked.detach()
+    threading.Thread(target=_end_with, args=(who,), daemon=True).start()
+    code = 1
     try:
         import_module(module).main()
+        code = 0
     except SystemExit as ended:
-        code = ended.code
-    except BaseException:  # noqa: BLE001 - it ends the process, as it would have
-        traceback.print_exc()
-        code = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
-    number = code if isinstance(code, int) else int(code is not None)
-    asked.sendall(array.array("B", [number & 0xFF]).tobytes())
-    return number
+        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        raise
+    finally:
+        os.write(who, bytes([code & 0xFF]))
+    return code
 
 
-def _end_with(asked: socket.socket) -> None:
+def _end_with(who: int) -> None:
     """Die as soon as the process is gone whose pipes we have."""
-    asked.recv(1)
+    os.read(who, 1)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":
-    _serve(sys.argv[1], socket.socket(fileno=int(sys.argv[2])))
+    with socket.socket(fileno=int(sys.argv[2])) as listening:
+        sys.exit(_serve(sys.argv[1], listening))
