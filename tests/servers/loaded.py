@@ -84,7 +84,9 @@ def _become(module: str, asked: socket.socket) -> int:
     """Be the process of one connection, until its interpreter ends as any does; its exit code."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     said, pipes, _, _ = socket.recv_fds(asked, WORDS, 3)
-    folder, surroundings, *sys.argv[1:] = json.loads(said)
+    folder, surroundings, *words = json.loads(said)
+    program = import_module(module)
+    sys.argv = [str(program.__file__), *words]
     for ours, theirs in enumerate(pipes):
         os.dup2(theirs, ours)
         os.close(theirs)
@@ -96,7 +98,7 @@ def _become(module: str, asked: socket.socket) -> int:
     threading.Thread(target=_end_with, args=(who,), daemon=True).start()
     code = 1
     try:
-        import_module(module).main()
+        program.main()
         code = 0
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)

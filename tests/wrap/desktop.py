@@ -17,7 +17,8 @@ from typing import Any
 
 from mcp_authz.config import Config, load_config
 from mcp_authz.installation import Installation, open_installation
-from tests.cli.desk import COMMAND, ROOT, SOON, Done
+from tests.cli.desk import COMMAND, LOADED, ROOT, SOON, Done
+from tests.servers import loaded
 
 SERVERS = ROOT / "tests" / "servers"
 SPY = SERVERS / "spy.py"
@@ -74,7 +75,7 @@ class Desktop:
     def run(self, *words: str | Path, options: Sequence[str] = ()) -> Done:
         """The command has ended; nobody could be asked."""
         done = subprocess.run(
-            [*COMMAND, *options, *map(str, words)],
+            loaded.command("mcp_authz.cli.main", *options, *map(str, words), surroundings=LOADED),
             check=False,
             stdin=subprocess.DEVNULL,
             capture_output=True,
