@@ -17,7 +17,7 @@ from mcp_authz.config import read_secret_file
 from tests.attacks.attacker import serving, spy, tool
 from tests.wrap.desktop import Desktop
 
-CANARY = "CANARY-7c1e0d9b4f"
+CANARY = f"CANARY-7c1e0d9b4f-{os.getpid()}"  # of this run alone: others may run beside it, and are seen in /proc
 TELLS = "import os, sys; sys.exit('cannot use ' + os.environ['TOKEN'])"
 
 
