@@ -66,6 +66,7 @@ class PageAnswer:
     reason: str
     terms: Mapping[str, Any]
     proof: PasskeyProof | SignInProof | None
+    sent_back: bool = False  # a denial that asks for another call, and says which
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +147,7 @@ class Approvals:
                 hold=hold,
                 person=person,
                 approve=read.approve,
+                sent_back=read.sent_back,
                 assurance=Assurance.SIGNED_IN,
                 statement=statement,
                 signed_by=read.signed_by,
@@ -220,11 +222,13 @@ class Approvals:
             key=self._gateway_key,
             terms=answer.terms,
             proof=None if proof is None else proof.to_json(),
+            sent_back=answer.sent_back,
         )
         verdict = Verdict(
             hold=hold,
             person=who.name,
             approve=answer.approve,
+            sent_back=answer.sent_back,
             assurance=assurance,
             statement=statement,
             signed_by=self._gateway_key.public.thumbprint,
@@ -245,6 +249,16 @@ class Approvals:
             same_ran=next(ran, None),
         )
 
+    async def stands(self, held: HeldCall) -> bool:
+        """Whether the verdicts meet every rule of an approved hold by what the people who gave them may do now."""
+        people = {v.person: p for v in held.verdicts if (p := await self._store.person(v.person)) is not None}
+        return after_verdicts(held, {str(name): who for name, who in people.items()}) is HoldState.APPROVED
+
+    async def asks_subject(self, held: HeldCall) -> bool:
+        """Whether the person that the call is for may answer it: only they are sent to its page by their client."""
+        who = await self._store.person(held.subject) if held.mode is Mode.DELEGATED else None
+        return who is not None and any(is_eligible(who, held, rule) for rule in held.rules)
+
     async def _hear(self, held: HeldCall, who: Person, verdict: Verdict) -> HeldCall:
         if held.state is not HoldState.PENDING:
             raise Conflict(f"hold `{held.id}` is {held.state.value}, it cannot be answered any more")
@@ -256,6 +270,8 @@ class Approvals:
             raise Conflict(f"hold `{held.id}` needs a stronger proof than `{verdict.assurance.label}`")
         if verdict.approve and any(r.reason for r in held.rules) and not verdict.reason.strip():
             raise Conflict(f"hold `{held.id}` needs a reason with the approval")
+        if verdict.sent_back and (verdict.approve or not verdict.reason.strip()):
+            raise Conflict(f"hold `{held.id}` is sent back with a reason: say what the call should be instead")
         if verdict.approve:
             terms_of(held, verdict.terms)
         after = replace(held, verdicts=(*held.verdicts, verdict))
@@ -332,7 +348,7 @@ def _event(held: HeldCall, verdict: Verdict, to: HoldState, at: datetime) -> Eve
         fields={
             "hold": held.id,
             "person": f"user:{verdict.person}",
-            "verdict": "approve" if verdict.approve else "deny",
+            "verdict": "send-back" if verdict.sent_back else "approve" if verdict.approve else "deny",
             "assurance": verdict.assurance.label,
             "signed_by": verdict.signed_by,
             "reason": verdict.reason,

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from mcp_authz.config_approval import ApprovalConfig, WaitingConfig
 from mcp_authz.config_obligations import (
     BudgetConfig,
     NoticeConfig,
@@ -104,33 +105,6 @@ class ProofConfig(_Strict):
     destructive: Literal["bearer", "dpop", "signed"] = "bearer"
 
 
-class ApprovalConfig(_Strict):
-    """Who must agree, and how surely they must be known."""
-
-    by: tuple[str, ...] = Field(default=("subject",), strict=False)
-    quorum: Annotated[int, Field(ge=1, le=10)] = 1
-    outside_chain: bool = False
-    assurance: Literal["client", "client-other", "signed-in", "passkey"] = "client"
-    expires_minutes: Annotated[int, Field(ge=1, le=720)] = 15
-    reason: bool = False
-
-    @field_validator("by")
-    @classmethod
-    def _known_approvers(cls, by: tuple[str, ...]) -> tuple[str, ...]:
-        if not by:
-            raise ValueError("`by` is empty; name at least one of subject, owner, group:NAME, user:NAME")
-        for who in by:
-            kind, _, name = who.partition(":")
-            if who not in {"subject", "owner"} and not (kind in {"group", "user"} and name):
-                raise ValueError(f"`{who}` is no approver; use subject, owner, group:NAME or user:NAME")
-        return by
-
-    @property
-    def expires(self) -> timedelta:
-        """How long a call waits under this rule."""
-        return timedelta(minutes=self.expires_minutes)
-
-
 class KeysConfig(_Strict):
     """How old the keys of agents become."""
 
@@ -167,6 +141,7 @@ class Config(_Strict):
     redact: dict[str, RedactConfig] = {}
     servers: dict[Name, ServerConfig] = {}
     approval: dict[str, ApprovalConfig] = {}
+    waiting: WaitingConfig = WaitingConfig()
     proof: ProofConfig = ProofConfig()
     roles: dict[str, Annotated[tuple[str, ...], Field(strict=False)]] = {}
     impersonation: tuple[ImpersonationConfig, ...] = Field(default=(), strict=False)

@@ -18,9 +18,9 @@ from mcp_authz.forwarding import INTERNAL_ERROR, Forwarding
 from mcp_authz.holding import Waiting, once
 from mcp_authz.ids import new_id
 from mcp_authz.inputs import kept
-from mcp_authz.model import Admitted, Approval, Deny, Hold, HoldState, Permit, RuleId, Tool, ToolCall
+from mcp_authz.model import Admitted, Approval, Deny, Hold, Permit, RuleId, Tool, ToolCall
 from mcp_authz.obligations import unpaid, why_lost
-from mcp_authz.outcome import Broken, Held, Outcome, Refused, Replayed
+from mcp_authz.outcome import Broken, Outcome, Refused, Replayed
 from mcp_authz.parts import Parts
 from mcp_authz.principals import Caller
 from mcp_authz.proving import Proofs
@@ -80,7 +80,7 @@ class Gateway:
     async def call(self, caller: Caller, message: Message, channel: Channel) -> Outcome:
         """Steps 7 to 16 for one request of an identified caller whose method reaches a tool server."""
         proofs = Proofs(self._parts.proving, self._parts.store, caller, message)
-        ride = Ride(self._parts, proofs, message, channel)
+        ride = Ride(self._parts, self._sessions, proofs, message, channel)
         if (deny := proofs.refuse_links()) is not None:  # 5, for links that come with the request
             return await ride.refuse_unseen(deny)
         if message.method == "tools/call" and message.params.get("name") == session_request.NAME:
@@ -107,8 +107,9 @@ class Gateway:
 class Ride:
     """One call on its way through steps 7 to 16."""
 
-    def __init__(self, parts: Parts, proofs: Proofs, message: Message, channel: Channel) -> None:
+    def __init__(self, parts: Parts, sessions: Sessions, proofs: Proofs, message: Message, channel: Channel) -> None:
         self._parts = parts
+        self._sessions = sessions
         self._store = parts.store
         self._proofs = proofs
         self._message = message
@@ -200,8 +201,8 @@ class Ride:
             case Replayed(held=held):
                 await self._store.append(self._event(call, verdict, {"decision": "replay"}, hold=held.id))
                 return await self._given_again(answer, hold)
-            case Held(held=held) if held.state is HoldState.CLAIMED:
-                await self._store.append(self._event(call, verdict, {"decision": "hold"}, hold=held.id))
+            case Approval() if (ended := await self._proofs.stand_again(self._sessions)) is not None:
+                return await self.refuse(call, ended, verdict)  # it may have waited for long
         return answer
 
     async def _given_again(self, answer: Replayed, hold: Hold) -> Outcome:

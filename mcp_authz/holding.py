@@ -1,11 +1,11 @@
-"""Step 13 in use: how a call that needs a person gets an answer, or is told to wait."""
+"""Step 13 in use: how a call that needs a person gets an answer, waits for it, or is told that it is held."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import anyio
@@ -14,30 +14,23 @@ from mcp_authz import limits
 from mcp_authz.approvals import Approvals, Asker, CannotBeShown, evidence
 from mcp_authz.errors import Conflict, DownstreamRefusal, InputError
 from mcp_authz.ids import new_id
-from mcp_authz.model import Approval, Deny, HeldCall, Hold, HoldId, HoldState, RuleId, ToolCall
-from mcp_authz.outcome import Asked, Held, Refused, Replayed
+from mcp_authz.model import Approval, Deny, HeldCall, Hold, HoldId, HoldState, RuleId, ToolCall, Verdict
+from mcp_authz.outcome import Asked, Held, Outcome, Refused, Replayed
 from mcp_authz.principals import Caller
 from mcp_authz.relay import Channel
-from mcp_authz.rules import session_request
-from mcp_authz.rules.display import displayed
+from mcp_authz.rules.approval_prompt import ANSWER, ELICIT, invitation, question, read_answer, read_terms
 from mcp_authz.rules.hold import prompt_may_answer
 from mcp_authz.rules.keys import Sealer
 from mcp_authz.rules.message import Message
-from mcp_authz.rules.request_state import RequestState, seal_state, split_retry
+from mcp_authz.rules.request_state import Kind, RequestState, seal_state, split_retry
 from mcp_authz.store.ports import Clock, Event, Once, Store
+from mcp_authz.waits import Waits
 
 log = logging.getLogger(__name__)
 
-ANSWER: Final = "approval"
-"""The key of our question among `inputRequests`."""
-
-_SCHEMA: Final = {
-    "type": "object",
-    "properties": {
-        "approve": {"type": "boolean", "title": "Run this call once", "description": "No means: it does not run."}
-    },
-    "required": ["approve"],
-}
+PROGRESS: Final = "notifications/progress"
+COMPLETE: Final = "notifications/elicitation/complete"
+_NOBODY: Final = timedelta()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,68 +47,68 @@ class Waiting:
     resume: RequestState | None
     record: Callable[[HoldId], Event]
 
+    def resumes(self, held: HeldCall, *kinds: Kind) -> RequestState | None:
+        """What this retry brings back about the hold, if it is of one of these kinds."""
+        resume = self.resume
+        return resume if resume is not None and resume.kind in kinds and resume.hold == held.id else None
+
 
 class Holding:
-    """Finds or opens the hold of a call and asks whoever may be asked through this request."""
+    """Finds or opens the hold of a call, asks whoever may be asked through this request, and waits for the answer.
+
+    `page` is the URL that holds have their page under; `patience` how long a call waits in all, where its caller can;
+    `on_held` hears of each call whose own client cannot answer.
+    """
 
     def __init__(
         self,
         *,
         store: Store,
         approvals: Approvals,
+        waits: Waits,
         sealer: Sealer,
         clock: Clock,
+        page: str,
+        patience: timedelta,
         on_held: Callable[[HeldCall], None] | None = None,
     ) -> None:
         self._store = store
         self._approvals = approvals
+        self._waits = waits
         self._sealer = sealer
         self._clock = clock
+        self._page = page
+        self._patience = patience
         self._on_held = on_held
         self._told: dict[
             HoldId, datetime
         ] = {}  # holds that `on_held` was called for, and until when they can be joined
         self._unanswered: dict[HoldId, datetime] = {}  # runs whose tool server asked something, and until when
+        self.as_task: Callable[[Waiting, HeldCall], Awaitable[Outcome]] | None = None
 
     def asks(self, hold: HoldId, *, until: datetime) -> None:
         """The run of this hold goes on when its caller answers the tool server's question, `until` at the latest."""
         self._unanswered[hold] = until
 
-    async def answer(
-        self, waiting: Waiting, *, too_little: Approval | None
-    ) -> Approval | Held | Replayed | Asked | Refused:
+    async def answer(self, waiting: Waiting, *, too_little: Approval | None) -> Approval | Outcome:
         """Return the evidence that the rules of this hold are met, or what the caller is told instead.
 
         `too_little` is an approval that met fewer rules than are asked for now: its hold is cancelled, another opens.
         """
         if too_little is not None:
             await self._cancel(too_little.hold, waiting, "more approval is needed than was given")
-        held = await self._standing(waiting)
-        match held:
-            case HeldCall(state=HoldState.APPROVED) if _says_no(waiting, held):
-                return await self._take_back(waiting, held)
-            case HeldCall(state=HoldState.APPROVED):
-                return evidence(held, waiting.hold)
-            case HeldCall(state=HoldState.CLAIMED) if _continues(waiting, held):
-                self._unanswered.pop(held.id, None)
-                return evidence(held, waiting.hold)
-            case HeldCall(state=HoldState.CLAIMED):
-                return Held(call_id=waiting.call_id, held=held)
-            case HeldCall(state=HoldState.DONE | HoldState.FAILED | HoldState.UNKNOWN):
-                return Replayed(call_id=waiting.call_id, held=held)
-            case HeldCall(state=HoldState.DENIED):
-                return self._refused(waiting, "approval_denied", held.id)
+        held = await self._joined(waiting)
+        if held is not None and (answer := await self._settled(waiting, held)) is not None:
+            return answer
         try:
             held = await self._approvals.open(waiting.call, waiting.asker, waiting.hold, waiting.record)
         except CannotBeShown:
             return self._refused(waiting, "cannot_be_shown", "display")
         except Conflict:
             return self._refused(waiting, "too_many_holds", "hold-caps")
-        if held.state is HoldState.APPROVED:  # a verdict came between the two reads
-            return evidence(held, waiting.hold)
         return await self._ask(waiting, held)
 
-    async def _standing(self, waiting: Waiting) -> HeldCall | None:
+    async def _joined(self, waiting: Waiting) -> HeldCall | None:
         """The hold that already answers for exactly this call, if its answer still counts."""
         held = await self._store.find_hold(
             digest=waiting.hold.call_digest, session=waiting.asker.session, actor=waiting.asker.agent.name
@@ -151,27 +144,116 @@ class Holding:
         await self._store.move_hold(held.id, come_from=HoldState.CLAIMED, to=HoldState.UNKNOWN, event=event)
         return await self._store.hold(held.id)
 
-    async def _ask(self, waiting: Waiting, held: HeldCall) -> Approval | Held | Asked | Refused:
-        """Ask the requesting client where its answer may count; everybody else is told to call again."""
-        if not prompt_may_answer(held) or "form" not in waiting.channel.can_elicit:
-            self._tell(held)
-            return Held(call_id=waiting.call_id, held=held)
-        if waiting.channel.can_be_asked:
-            return await self._ask_now(waiting, held)
-        if (resume := waiting.resume) is not None and resume.kind == "hold" and resume.hold == held.id:
-            return await self._hear_retry(waiting, held, resume)
-        return self._ask_by_result(waiting, held)
+    async def _settled(self, waiting: Waiting, held: HeldCall) -> Approval | Outcome | None:
+        """What a hold that is not pending means for this call; None when its approval counts no more."""
+        match held.state:
+            case HoldState.PENDING:
+                return Held(call_id=waiting.call_id, held=held)
+            case HoldState.APPROVED:
+                return await self._approved(waiting, held)
+            case HoldState.CLAIMED if waiting.resumes(held, "downstream"):
+                self._unanswered.pop(held.id, None)
+                return evidence(held, waiting.hold)
+            case HoldState.CLAIMED:
+                await self._store.append(waiting.record(held.id))
+                return await self._wait(waiting, held)
+            case HoldState.DONE | HoldState.FAILED | HoldState.UNKNOWN:
+                return Replayed(call_id=waiting.call_id, held=held)
+            case HoldState.DENIED:
+                return self._denied(waiting, held)
+            case HoldState.EXPIRED:
+                return self._refused(waiting, "approval_expired", held.id)
+            case HoldState.CANCELLED:
+                return self._refused(waiting, "approval_cancelled", held.id)
 
-    async def _ask_now(self, waiting: Waiting, held: HeldCall) -> Approval | Held | Refused:
+    async def _approved(self, waiting: Waiting, held: HeldCall) -> Approval | Refused | None:
+        """The evidence, if who approved still may, and the subject's own client does not say no: no beats yes."""
+        if waiting.resumes(held, "hold") and read_answer(_given(waiting)) is False:
+            return await self._take_back(waiting, held)
+        if await self._approvals.stands(held):
+            return evidence(held, waiting.hold)
+        await self._cancel(held.id, waiting, "who approved may not approve it any more")
+        return None
+
+    async def _ask(self, waiting: Waiting, held: HeldCall) -> Approval | Outcome:
+        """Ask the requesting client where its answer may count, or send its person to the page; else wait."""
+        channel = waiting.channel
+        if held.state is HoldState.PENDING and "form" in channel.can_elicit and prompt_may_answer(held):
+            if channel.can_be_asked:
+                return await self._ask_now(waiting, held)
+            if (resume := waiting.resumes(held, "hold")) is not None:
+                return await self._hear_retry(waiting, held, resume)
+            return self._ask_by_result(waiting, held, "hold", question(held))
+        self._tell(held)
+        if self.as_task is not None and channel.can_do_tasks and held.state is HoldState.PENDING:
+            return await self.as_task(waiting, held)
+        if held.state is HoldState.PENDING and "url" in channel.can_elicit and await self._approvals.asks_subject(held):
+            return await self._send_to_page(waiting, held)
+        return await self._wait(waiting, held)
+
+    async def _ask_now(self, waiting: Waiting, held: HeldCall) -> Approval | Outcome:
         await waiting.channel.decided()
         answer: Any = None
         with anyio.move_on_after((held.expires_at - self._clock()).total_seconds()):
             try:
-                answer = await waiting.channel.ask("elicitation/create", question(held))
+                answer = await waiting.channel.ask(ELICIT, question(held))
             except DownstreamRefusal:
                 self._tell(held)
                 return Held(call_id=waiting.call_id, held=held)
         return await self._hear(waiting, held, answer)
+
+    async def _send_to_page(self, waiting: Waiting, held: HeldCall) -> Approval | Outcome:
+        """The person is sent to the page of this call; what they do there is waited for."""
+        asked, channel = invitation(held, f"{self._page}/{held.id}/asked"), waiting.channel
+        if not channel.can_be_asked:
+            if (came_back := waiting.resumes(held, "url", "wait")) is None:
+                return self._ask_by_result(waiting, held, "url", asked)
+            if came_back.kind == "url" and not _opened(_given(waiting)):
+                return Held(call_id=waiting.call_id, held=held)
+            return await self._wait(waiting, held)
+        await channel.decided()
+        try:
+            opened = _opened(await channel.ask(ELICIT, asked))
+        except DownstreamRefusal:
+            opened = False
+        if not opened:
+            return Held(call_id=waiting.call_id, held=held)
+        try:
+            return await self._wait(waiting, held)
+        finally:
+            with anyio.CancelScope(shield=True), anyio.move_on_after(1):
+                await channel.notify(COMPLETE, {"elicitationId": held.id})
+
+    async def _wait(self, waiting: Waiting, held: HeldCall) -> Approval | Outcome:
+        """Wait for as long as this request may: for the verdict, or for the end of a run that is on its way."""
+        before = waiting.resumes(held, "wait")
+        waited = _NOBODY if before is None else timedelta(seconds=before.waited)
+        longest = min(waiting.channel.longest_wait, self._patience - waited)
+        if held.state is HoldState.PENDING:
+            longest = min(longest, held.expires_at - self._clock())
+        if longest <= _NOBODY or not self._waits.has_room(held.id):
+            return Held(call_id=waiting.call_id, held=held)
+        await waiting.channel.decided()
+        now = await self._until_settled(waiting, held, longest)
+        if now.state not in {HoldState.PENDING, HoldState.CLAIMED}:
+            settled = await self._settled(waiting, now)
+            return settled if settled is not None else Held(call_id=waiting.call_id, held=now)
+        if waiting.channel.can_return and waited + longest < self._patience:
+            state = self._state(waiting, now, "wait", waited=int((waited + longest).total_seconds()))
+            return Asked(call_id=waiting.call_id, result={"resultType": "input_required", "requestState": state})
+        return Held(call_id=waiting.call_id, held=now)
+
+    async def _until_settled(self, waiting: Waiting, held: HeldCall, longest: timedelta) -> HeldCall:
+        """The hold when it has settled, or when the time is up; who waits hears now and then that it still does."""
+        start, end, now = anyio.current_time(), longest.total_seconds(), held
+        while (left := end - (anyio.current_time() - start)) > 0:
+            now = await self._waits.until_moved(now, min(timedelta(seconds=left), limits.WAIT_PROGRESS))
+            if now.state not in {HoldState.PENDING, HoldState.CLAIMED}:
+                return now
+            said = "waits for a person" if now.state is HoldState.PENDING else "runs"
+            progress = {"progress": round(anyio.current_time() - start, 1), "message": f"hold {held.id} {said}"}
+            await waiting.channel.notify(PROGRESS, progress)
+        return now
 
     def _tell(self, held: HeldCall) -> None:
         """Whoever listens hears of this hold, the first time that its caller could not be asked by a prompt."""
@@ -181,13 +263,12 @@ class Holding:
         self._told = {hold: until for hold, until in self._told.items() if now < until} | {held.id: held.expires_at}
         self._on_held(held)
 
-    async def _hear_retry(self, waiting: Waiting, held: HeldCall, resume: RequestState) -> Approval | Held | Refused:
-        _, responses = split_retry(waiting.message.params)
+    async def _hear_retry(self, waiting: Waiting, held: HeldCall, resume: RequestState) -> Approval | Outcome:
         if not await self._store.remember(once(resume)):
             return self._refused(waiting, "replayed", "request-state")
-        return await self._hear(waiting, held, responses.get(ANSWER))
+        return await self._hear(waiting, held, _given(waiting))
 
-    async def _hear(self, waiting: Waiting, held: HeldCall, answer: Any) -> Approval | Held | Refused:
+    async def _hear(self, waiting: Waiting, held: HeldCall, answer: Any) -> Approval | Outcome:
         approve = read_answer(answer)
         try:
             if approve is not None:
@@ -200,37 +281,37 @@ class Holding:
         match held.state:
             case HoldState.APPROVED if approve is False:
                 return await self._take_back(waiting, held)
-            case HoldState.APPROVED:
-                return evidence(held, waiting.hold)
-            case HoldState.DENIED:
-                return self._refused(waiting, "approval_denied", held.id)
-            case HoldState.EXPIRED:
-                return self._refused(waiting, "approval_expired", held.id)
             case HoldState.PENDING | HoldState.CLAIMED:
                 return Held(call_id=waiting.call_id, held=held)
-            case _:
+            case HoldState.DONE | HoldState.FAILED | HoldState.UNKNOWN:
                 return self._refused(waiting, "approval_used", held.id)
+            case _:
+                return await self._settled(waiting, held) or Held(call_id=waiting.call_id, held=held)
 
     async def _take_back(self, waiting: Waiting, held: HeldCall) -> Refused:
         """The subject's own client says no to what was approved elsewhere and has not run: no beats yes."""
         await self._cancel(held.id, waiting, "the person's own client said no")
         return self._refused(waiting, "approval_denied", held.id)
 
-    def _ask_by_result(self, waiting: Waiting, held: HeldCall) -> Asked:
+    def _ask_by_result(self, waiting: Waiting, held: HeldCall, kind: Kind, asked: dict[str, Any]) -> Asked:
+        request = {"method": ELICIT, "params": {key: value for key, value in asked.items() if key != "elicitationId"}}
+        state = self._state(waiting, held, kind)
+        return Asked(
+            call_id=waiting.call_id,
+            result={"resultType": "input_required", "requestState": state, "inputRequests": {ANSWER: request}},
+        )
+
+    def _state(self, waiting: Waiting, held: HeldCall, kind: Kind, *, waited: int = 0) -> str:
         state = RequestState(
             id=new_id("q"),
-            kind="hold",
+            kind=kind,
             hold=held.id,
             downstream=None,
             expires_at=min(held.expires_at, self._clock() + limits.REQUEST_STATE_LIFETIME),
+            waited=waited,
         )
-        sealed = seal_state(
+        return seal_state(
             state, caller=waiting.caller, method=waiting.call.tool.method, call_digest=held.digest, sealer=self._sealer
-        )
-        request = {"method": "elicitation/create", "params": question(held)}
-        return Asked(
-            call_id=waiting.call_id,
-            result={"resultType": "input_required", "requestState": sealed, "inputRequests": {ANSWER: request}},
         )
 
     async def _cancel(self, hold: HoldId, waiting: Waiting, summary: str) -> None:
@@ -238,71 +319,28 @@ class Holding:
         event = Event(kind="approval", at=self._clock(), call=waiting.call_id, fields=fields)
         await self._store.move_hold(hold, come_from=HoldState.APPROVED, to=HoldState.CANCELLED, event=event)
 
+    def _denied(self, waiting: Waiting, held: HeldCall) -> Refused:
+        """The denial, with the reason that was given for it; who gave it is nobody's business there."""
+        last = next((verdict for verdict in reversed(held.verdicts) if not verdict.approve), None)
+        refused = self._refused(waiting, "sent_back" if last and last.sent_back else "approval_denied", held.id)
+        return replace(refused, deny=replace(refused.deny, said=_said(last)))
+
     def _refused(self, waiting: Waiting, code: str, rule: str) -> Refused:
         return Refused(call_id=waiting.call_id, deny=Deny(code=code, because=(RuleId(rule),)))
 
 
-def question(held: HeldCall) -> dict[str, Any]:
-    """The elicitation by which the subject's own client is asked (form mode)."""
-    if held.tool == session_request.NAME:
-        return {"mode": "form", "message": f"Give this session?\n\n{displayed(held)}", "requestedSchema": _terms(held)}
-    return {"mode": "form", "message": f"Approve this call?\n\n{displayed(held)}", "requestedSchema": _SCHEMA}
+def _said(verdict: Verdict | None) -> str:
+    return "" if verdict is None else verdict.reason[: limits.REASON].strip()
 
 
-def _terms(held: HeldCall) -> dict[str, Any]:
-    minutes = held.arguments["minutes"]
-    properties = {
-        "approve": {"type": "boolean", "title": "Give the session", "description": "No means: there is none."},
-        "minutes": {
-            "type": "integer",
-            "title": "For how many minutes",
-            "minimum": 1,
-            "maximum": minutes,
-            "default": minutes,
-        },
-        "only_reading": {"type": "boolean", "title": "Only the tools that read", "default": False},
-    }
-    return {"type": "object", "properties": properties, "required": ["approve"]}
-
-
-def read_terms(held: HeldCall, answer: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What the person narrowed in the prompt; nothing where there was nothing to narrow."""
-    content = answer.get("content")
-    if held.tool != session_request.NAME or not isinstance(content, dict):
-        return {}
-    terms = {"minutes": content["minutes"]} if "minutes" in content else {}
-    if content.get("only_reading"):
-        more = {*held.arguments["writes"], *held.arguments["held"]}
-        terms["tools"] = [tool for tool in held.arguments["tools"] if tool not in more]
-    return terms
-
-
-def read_answer(answer: Any) -> bool | None:
-    """Yes, no, or None when the person closed the question: only a plain accepted `true` is a yes."""
-    if not isinstance(answer, dict):
-        return None
-    content = answer.get("content")
-    match answer.get("action"):
-        case "accept":
-            return isinstance(content, dict) and content.get("approve") is True
-        case "decline":
-            return False
-        case _:
-            return None
-
-
-def _continues(waiting: Waiting, held: HeldCall) -> bool:
-    resume = waiting.resume
-    return resume is not None and resume.kind == "downstream" and resume.hold == held.id
-
-
-def _says_no(waiting: Waiting, held: HeldCall) -> bool:
-    """Whether this is the retry of a prompt about this hold, and the answer is no."""
-    resume = waiting.resume
-    if resume is None or resume.kind != "hold" or resume.hold != held.id:
-        return False
+def _given(waiting: Waiting) -> Any:
+    """What the client answers to our question, in a retry."""
     _, responses = split_retry(waiting.message.params)
-    return read_answer(responses.get(ANSWER)) is False
+    return responses.get(ANSWER)
+
+
+def _opened(answer: Any) -> bool:
+    return isinstance(answer, dict) and answer.get("action") == "accept"
 
 
 def once(resume: RequestState) -> Once:

@@ -154,6 +154,13 @@ ENROLMENTS_PER_SECOND: Final = 0.2
 # Holds.
 HOLDS_PER_SESSION: Final = 20  # pending at once; a flood is refused, not queued
 HOLDS_PER_AGENT: Final = 50
+WAIT_LONGEST: Final = timedelta(seconds=200)  # of one call for its verdict; stock clients give up after ten rounds
+WAIT_ROUND: Final = timedelta(seconds=25)  # of one request of 2026-07-28, which is then asked to come again
+WAIT_OLDER: Final = timedelta(seconds=45)  # of a request of an older client: many give up after a minute
+WAIT_PROGRESS: Final = timedelta(seconds=10)  # between two words of progress to somebody who waits
+WAITING_PER_HOLD: Final = 8  # requests that wait for one hold; others are told at once
+WAITING: Final = 4096  # requests that wait in one process
+WAIT_PAUSE: Final = timedelta(milliseconds=10)  # between two looks at which holds moved, however much is written
 
 # Policy.
 POLICY_LOOKED_AT: Final = timedelta(milliseconds=500)  # between two readings of its files; two alike, and they count

@@ -13,6 +13,7 @@ from mcp_authz.rules.scope import Scope, ScopeTemplate
 
 HoldId = NewType("HoldId", str)
 RuleId = NewType("RuleId", str)
+StandingId = NewType("StandingId", str)
 ToolName = NewType("ToolName", str)  # `server__tool`, as callers, scopes and policy know it
 
 
@@ -169,6 +170,7 @@ class Deny:
     missing: tuple[Scope, ...] = ()
     max_age: timedelta | None = None
     needs: ProofNeeded | None = None  # where the proof is what the call lacked
+    said: str = ""  # what a person wants the caller to know, in their words; no name but those that they wrote
 
 
 Decision = Permit | Hold | Deny
@@ -230,6 +232,8 @@ class Verdict:
     reason: str
     given_at: datetime
     terms: Mapping[str, Any] = field(default_factory=dict)  # what the person narrowed; signed in the statement
+    sent_back: bool = False  # no approval, but a denial that asks for another call, and says which in `reason`
+    standing: StandingId | None = None  # the standing approval that the statement is; None: it is of this hold alone
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ from mcp_authz.proving import Proving
 from mcp_authz.rules.keys import Sealer
 from mcp_authz.step_ups import StepUps
 from mcp_authz.store.ports import Clock, Store
+from mcp_authz.waits import Waits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +29,7 @@ class Parts:
     catalog: Catalog
     evaluator: Evaluator
     holding: Holding
+    waits: Waits
     obligations: Obligations
     offers: Offers
     proving: Proving

@@ -14,6 +14,7 @@ from mcp_authz.rules.call_proof import DELEGATION, INVOCATION, CallProof, Proved
 from mcp_authz.rules.keys import PublicKey
 from mcp_authz.rules.message import Message
 from mcp_authz.rules.signed_link import verify_links
+from mcp_authz.sessions import Sessions
 from mcp_authz.store.ports import Clock, Store
 
 log = logging.getLogger(__name__)
@@ -105,6 +106,19 @@ class Proofs:
         self._signed = (Once(kind="call-proof", id=f"{self.caller.key}.{proof.id}", expires_at=proof.expires_at),)
         self.id = proof.id
         self.caller = replace(self.caller, proof=Proof.SIGNED)
+        return None
+
+    async def stand_again(self, sessions: Sessions) -> Deny | None:
+        """Steps 5 and 6 once more, for a caller who may have waited for long: the denial when something has ended.
+
+        The token was good when the request came; what it stands on is read anew, and is what counts from here on.
+        """
+        try:
+            now = await sessions.identify(self.caller.token, self.caller.proof)
+        except TokenRefused as error:
+            log.info("the call of %s ended while it waited: %s", self.caller.agent.name, error)
+            return Deny(code="revoked", because=(RuleId("standing"),), detail=str(error))
+        self.caller = replace(now, once=self.caller.once)
         return None
 
     @property

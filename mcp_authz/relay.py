@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta
 from typing import Any, Final, Protocol
 
 from mcp_authz.errors import DownstreamRefusal
@@ -26,6 +27,18 @@ class Channel(Protocol):
     @property
     def can_be_asked(self) -> bool:
         """Whether the client can be asked during the call; if not, it is asked by the result and calls again."""
+
+    @property
+    def can_return(self) -> bool:
+        """Whether the client calls again by itself when a result without questions says so (2026-07-28)."""
+
+    @property
+    def can_do_tasks(self) -> bool:
+        """Whether the client declared that it looks after a call by polling (`io.modelcontextprotocol/tasks`)."""
+
+    @property
+    def longest_wait(self) -> timedelta:
+        """How long the request may go without an answer."""
 
     def disagreement(self, schema: Any, arguments: Mapping[str, Any]) -> str | None:
         """How the transport's own fields contradict the arguments (`Mcp-Param-*`); None when they agree."""

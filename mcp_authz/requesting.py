@@ -24,7 +24,6 @@ from mcp_authz.model import (
     ApprovalRule,
     Assurance,
     Deny,
-    HeldCall,
     Hold,
     HoldId,
     HoldState,
@@ -33,7 +32,7 @@ from mcp_authz.model import (
     Tool,
     ToolCall,
 )
-from mcp_authz.outcome import Forwarded, Held, Outcome, Refused, Replayed
+from mcp_authz.outcome import Forwarded, Outcome, Refused, Replayed
 from mcp_authz.parts import Parts
 from mcp_authz.principals import Caller, Grant, Link, Mode, PersonName, Session, SessionId
 from mcp_authz.proving import Proofs
@@ -113,6 +112,8 @@ class SessionRequest:
         answer = await self._hold(call, whose)  # 13
         if not isinstance(answer, Approval):
             return answer
+        if (deny := await self._proofs.stand_again(self._sessions)) is not None:
+            return await self._refused(call, deny)
         with anyio.CancelScope(shield=True):  # what is agreed happens as a whole, also when the caller goes away
             outcome = await self._open(ToolCall(tool=call.tool, arguments=answer.arguments), answer, whose)
         return outcome  # noqa: RET504 - the scope may end without an answer, says its type
@@ -179,11 +180,9 @@ class SessionRequest:
             case Approval() if not _meets(answer, hold):
                 return await self._refuse(call, "changed")
             case Refused(deny=deny):
-                return await self._refuse(call, deny.code)
+                return await self._refused(call, deny)
             case Replayed(held=held):
                 await self._parts.store.append(self._event(call, {"decision": "replay"}, hold=held.id))
-            case Held(held=HeldCall(state=HoldState.CLAIMED) as held):
-                await self._parts.store.append(self._event(call, {"decision": "hold"}, hold=held.id))
         return answer
 
     def _rules(self, whose: Whose) -> tuple[ApprovalRule, ...]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from mcp_authz.config import ApprovalConfig, Config, ServerConfig, ToolConfig, read_secret_file
+from mcp_authz.config import Config, ServerConfig, ToolConfig, read_secret_file
+from mcp_authz.config_approval import ApprovalConfig
 from mcp_authz.context import ContextAudience
 from mcp_authz.errors import ConfigError, ScopeError
 from mcp_authz.model import ApprovalRule, Assurance, Classification, Hazard

@@ -62,6 +62,7 @@ from mcp_authz.settings import (
 )
 from mcp_authz.step_ups import StepUps
 from mcp_authz.store.ports import Clock, Event
+from mcp_authz.waits import Waits
 
 log = logging.getLogger(__name__)
 
@@ -179,6 +180,7 @@ async def run_gateway(config: Config, *, clock: Clock = utc_now) -> AsyncIterato
         desktop = (
             Desktop(store=store, clock=clock, public_url=config.public_url) if config.notify == "desktop" else None
         )
+        waits = Waits(store)
         downstreams = {name: make_downstream(name, server, config) for name, server in config.servers.items()}
         parts = Parts(
             store=store,
@@ -188,10 +190,14 @@ async def run_gateway(config: Config, *, clock: Clock = utc_now) -> AsyncIterato
             holding=Holding(
                 store=store,
                 approvals=approvals,
+                waits=waits,
                 sealer=state_sealer,
                 clock=clock,
+                page=f"{config.public_url}/holds",
+                patience=config.waiting.patience,
                 on_held=desktop.tell if desktop is not None else None,
             ),
+            waits=waits,
             offers=Offers(catalog=catalog, downstreams=downstreams),
             proving=Proving(audience=config.resource, issuer=config.public_url, keys=issuer_keys.roots, clock=clock),
             downstreams=downstreams,

@@ -10,7 +10,6 @@ import pytest
 from pydantic import BaseModel
 
 from mcp_authz.config import (
-    ApprovalConfig,
     Config,
     ImpersonationConfig,
     KeysConfig,
@@ -19,6 +18,7 @@ from mcp_authz.config import (
     ToolConfig,
     parse_config,
 )
+from mcp_authz.config_approval import ApprovalConfig, WaitingConfig
 from mcp_authz.config_obligations import BudgetConfig, NoticeConfig, RedactConfig
 from mcp_authz.config_people import (
     ClientsConfig,
@@ -44,6 +44,7 @@ SECTIONS = {
     "## `[proof]`": ProofConfig,
     "## `[keys]`": KeysConfig,
     "## `[approval.RULE]`": ApprovalConfig,
+    "## `[waiting]`": WaitingConfig,
     "## `[[impersonation]]`": ImpersonationConfig,
     "## `[sign_in]`": SignInConfig,
     "## `[sign_in.provider]`": ProviderConfig,

@@ -92,6 +92,7 @@ async def open_app(config: Config, *, clock: Clock = utc_now) -> AsyncIterator[t
         async with anyio.create_task_group() as group:
             group.start_soon(running.follow_changes, app.front.tools_changed)
             group.start_soon(running.follow_policy)
+            group.start_soon(running.parts.waits.run)
             group.start_soon(keep_telling, config)
             group.start_soon(follow, store, signing.live, contexts.keys)
             if running.desktop is not None:

@@ -11,6 +11,7 @@ from mcp_authz.outcome import Asked, Broken, Forwarded, Held, Outcome, Refused, 
 from mcp_authz.principals import AccessToken, Proof
 from mcp_authz.rules.call_proof import INVOCATION, TYP
 from mcp_authz.rules.decision import DPOP_REQUIRED, REASONS
+from mcp_authz.rules.display import visible
 from mcp_authz.rules.dpop import ALGORITHMS
 from mcp_authz.rules.message import OWN_META, Message
 from mcp_authz.rules.token import MINIMAL_SCOPE
@@ -101,7 +102,8 @@ def _answer(outcome: Outcome, message: Message, places: Places) -> Answer:
             more = {"proof": "signed", "sign": _to_sign(message, link, places)}
             return _said(f"Denied: {_reason(deny)}", _denied(call_id, deny) | more)
         case Refused(call_id=call_id, deny=deny):
-            return _said(f"Denied: {_reason(deny)}", _denied(call_id, deny))
+            more = {"said": visible(deny.said)} if deny.said else {}
+            return _said(f"Denied: {_reason(deny)}", _denied(call_id, deny) | more)
 
 
 def _step_up(refused: Refused, token: AccessToken, places: Places) -> Error:
@@ -219,6 +221,8 @@ def _unknown(message: Message) -> str:
 def _reason(deny: Deny) -> str:
     # What is wrong with arguments or proof, and how long to wait, are the details that a caller needs; the others are
     # the operator's. They name members and rules, never values.
+    if deny.said:  # by the person who was asked: it is for the caller to read
+        return f"{REASONS[deny.code]} They say: {visible(deny.said)}"
     told = deny.code in {"arguments", "proof_invalid", "rate_limited"} and deny.detail
     return f"{REASONS[deny.code]} ({deny.detail})" if told else REASONS[deny.code]
 

@@ -11,11 +11,13 @@ from mcp.server.context import ServerRequestContext
 from mcp.shared.dispatcher import DispatchContext
 from mcp.shared.exceptions import MCPError, NoBackChannelError
 
+from mcp_authz import limits
 from mcp_authz.errors import DownstreamRefusal
 from mcp_authz.protocol.reading import Read, parameter_headers
 
 LOG: Final = "notifications/message"
 PROGRESS: Final = "notifications/progress"
+TASKS: Final = "io.modelcontextprotocol/tasks"
 _LOG_LEVEL_KEY: Final = "io.modelcontextprotocol/logLevel"
 
 _LINE_ENDS: Final = tuple((end.encode(), f"\\u{ord(end):04x}".encode()) for end in "\x85\u2028\u2029")
@@ -31,15 +33,24 @@ def elicitation_modes(capabilities: Mapping[str, Any] | None) -> frozenset[str]:
     return frozenset({"form", "url"} & declared.keys()) or frozenset({"form"})
 
 
+def declares_tasks(capabilities: Mapping[str, Any] | None) -> bool:
+    """Whether a client declared the tasks extension, which it does with each request (SEP-2663)."""
+    extensions = (capabilities or {}).get("extensions")
+    return isinstance(extensions, dict) and isinstance(extensions.get(TASKS), dict)
+
+
 class ModernChannel:
     """2026-07-28: notifications ride the response stream; nobody can be asked during a call."""
 
     can_be_asked = False
+    can_return = True
+    longest_wait = limits.WAIT_ROUND
 
     def __init__(self, read: Read, *, emit: Emit, commit: Callable[[], Awaitable[None]]) -> None:
         message = read.message
         self._headers = read.headers
         self.can_elicit = elicitation_modes(read.capabilities)
+        self.can_do_tasks = declares_tasks(read.capabilities)
         self._token = message.meta.get("progressToken")
         self._levels = _levels(message.meta.get(_LOG_LEVEL_KEY))
         self._emit = emit
@@ -70,6 +81,10 @@ class ModernChannel:
 
 class LegacyChannel:
     """2025-11-25 and before: notifications and questions ride the stream of the request they belong to."""
+
+    can_return = False
+    can_do_tasks = False
+    longest_wait = limits.WAIT_OLDER
 
     def __init__(
         self, ctx: ServerRequestContext[Any, Any], *, commit: Callable[[], Awaitable[None]], level: Any = None

@@ -79,6 +79,8 @@ REASONS: Final[dict[str, str]] = {
     "policy_error": "The policy could not be decided, so the call is denied. An operator has to look at it.",
     "obligation": "Policy asks for something that this gateway cannot do, so the call is denied.",
     "approval_denied": "A person was asked and said no. Do not ask again for the same call.",
+    "sent_back": "A person was asked and sent this call back. Change it as they say, and make that call instead.",
+    "approval_cancelled": "This call was called off while it waited. Do not repeat it unless you are asked to.",
     "approval_expired": "Nobody approved this call in time. Call again if it is still needed.",
     "approval_used": "This approval has been used; it was good for one run. A new call needs a new approval.",
     "too_many_holds": "Too many of your calls wait for approval. Wait until some are answered.",

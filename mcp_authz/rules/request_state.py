@@ -14,12 +14,16 @@ from mcp_authz.rules.keys import Sealer, b64url, equal, unb64url
 
 _CONTEXT: Final = b"mcp-authz request state 1"
 
-Kind = Literal["hold", "downstream"]
+Kind = Literal["hold", "url", "wait", "downstream"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestState:
-    """What a retry brings back. `kind` says whose question was answered: ours about a hold, or the tool server's."""
+    """What a retry brings back.
+
+    `kind` says what it answers: our question about a hold, the page that we sent the person to, nothing but that it
+    waits for its hold, or the tool server's question.
+    """
 
     id: str
     kind: Kind
@@ -27,6 +31,7 @@ class RequestState:
     downstream: str | None  # the tool server's own `requestState`
     expires_at: datetime
     paid: tuple[str, ...] = ()  # what the run that asked was counted as and took, so that its answer is no new call
+    waited: int = 0  # seconds that earlier rounds of this call have waited for its hold
 
 
 def seal_state(state: RequestState, *, caller: Caller, method: str, call_digest: bytes, sealer: Sealer) -> str:
@@ -38,6 +43,7 @@ def seal_state(state: RequestState, *, caller: Caller, method: str, call_digest:
         "downstream": state.downstream,
         "exp": int(state.expires_at.timestamp()),
         "paid": list(state.paid),
+        "waited": state.waited,
         "bound": b64url(_binding(caller, method, call_digest)),
     }
     return b64url(sealer.seal(strict_json.dump(body), _CONTEXT))
@@ -70,6 +76,7 @@ def open_state(
         downstream=body["downstream"],
         expires_at=expires_at,
         paid=tuple(body.get("paid", ())),  # a state of an earlier version has none
+        waited=body.get("waited", 0),
     )
 
 

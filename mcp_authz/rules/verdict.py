@@ -18,6 +18,7 @@ from mcp_authz.rules.display import displayed_digest
 from mcp_authz.rules.keys import PrivateKey, PublicKey, b64url, equal
 
 TYP: Final = "approval+jwt"
+SEND_BACK: Final = "send-back"
 _CHALLENGE: Final = b"mcp-authz approval challenge 1\x00"  # so that no other signature of a passkey passes for this
 
 
@@ -29,6 +30,7 @@ class ReadVerdict:
     reason: str
     signed_by: str
     terms: Mapping[str, Any]
+    sent_back: bool = False
 
 
 def make_statement(
@@ -42,17 +44,19 @@ def make_statement(
     key: PrivateKey,
     terms: Mapping[str, Any] | None = None,
     proof: Mapping[str, Any] | None = None,
+    sent_back: bool = False,
 ) -> str:
     """Return the compact JWS, `typ` `approval+jwt`, by which `key` says what `person` answered to this hold.
 
     `terms` is what the person narrowed; `proof` is how the gateway knows that it was them, where it is who signs.
+    What is `sent_back` is no approval.
     """
     claims = {
         "sub": f"user:{person}",
         "hold": held.id,
         "act_s256": b64url(held.digest),
         "shown_s256": b64url(displayed_digest(held)),
-        "verdict": "approve" if approve else "deny",
+        "verdict": SEND_BACK if sent_back else "approve" if approve else "deny",
         "assurance": assurance.label,
         "reason": reason,
         "iat": int(at.timestamp()),
@@ -91,9 +95,16 @@ def read_statement(
         raise SignatureRefused("verdict has a claim of the wrong type")
     if abs(now.timestamp() - issued) > limits.CLOCK_SKEW.total_seconds():
         raise SignatureRefused("verdict was not signed just now; check the clock and sign again")
-    if claims.get("verdict") not in {"approve", "deny"}:
-        raise SignatureRefused("verdict is neither approve nor deny")
-    return ReadVerdict(approve=claims["verdict"] == "approve", reason=reason, signed_by=key.thumbprint, terms=terms)
+    given = claims.get("verdict")
+    if given not in {"approve", "deny", SEND_BACK}:
+        raise SignatureRefused(f"verdict is neither approve nor deny nor {SEND_BACK}")
+    return ReadVerdict(
+        approve=given == "approve",
+        sent_back=given == SEND_BACK,
+        reason=reason,
+        signed_by=key.thumbprint,
+        terms=terms,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

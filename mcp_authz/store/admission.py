@@ -144,6 +144,8 @@ def _claim(tx: Transaction, admission: Admission) -> None:
     claimed = tx.db.execute(
         """UPDATE holds SET state = ?, claimed_by = ?
         WHERE id = ? AND state = ? AND expires_at > ?
+            AND NOT EXISTS (SELECT 1 FROM verdicts JOIN people ON people.name = person
+                WHERE hold_id = holds.id AND approve = 1 AND people.status != 'active')
             AND session_id = ? AND actor = ? AND ? IN (subject, '') AND server = ?""",
         (
             HoldState.CLAIMED, tx.instance, admission.claim, HoldState.APPROVED, tx.now,

@@ -37,6 +37,8 @@ _VERDICT: Final = (
     "reason",
     "given_at",
     "terms",
+    "sent_back",
+    "standing",
 )
 
 _SELECT: Final = f"SELECT {columns(_COLUMNS)} FROM holds"  # noqa: S608 - constants
@@ -74,6 +76,13 @@ def latest_holds(tx: Transaction, limit: int) -> tuple[HeldCall, ...]:
     """The holds that were asked for last, newest first."""
     rows = tx.db.execute(f"{_SELECT} ORDER BY position DESC LIMIT ?", (limit,)).fetchall()
     return tuple(_held(tx, row) for row in rows)
+
+
+def moved_holds(tx: Transaction, after: int) -> tuple[int, tuple[HoldId, ...]]:
+    """The number of the newest move, and the holds that made one after `after`."""
+    (newest,) = tx.db.execute("SELECT ifnull(max(moved), 0) FROM holds").fetchone()
+    rows = tx.db.execute("SELECT id FROM holds WHERE moved > ?", (after,)).fetchall()
+    return newest, tuple(HoldId(id_) for (id_,) in rows)
 
 
 def approved_like(tx: Transaction, held: HeldCall, limit: int) -> tuple[HeldCall, ...]:
@@ -142,6 +151,7 @@ def give_verdict(tx: Transaction, verdict: Verdict, *, after: int, to: HoldState
     row = (
         verdict.hold, after, verdict.person, int(verdict.approve), int(verdict.assurance),
         verdict.statement, verdict.signed_by, verdict.reason, micros(verdict.given_at), text(dict(verdict.terms)),
+        int(verdict.sent_back), verdict.standing,
     )  # fmt: skip
     tx.db.execute(insert("verdicts", _VERDICT), row)
     if to is not HoldState.PENDING:
@@ -307,6 +317,10 @@ def _verdicts(tx: Transaction, hold_id: HoldId) -> tuple[Verdict, ...]:
             reason=reason,
             given_at=when(given_at),
             terms=json.loads(terms),
+            sent_back=bool(sent_back),
+            standing=standing,
         )
-        for hold, _, person, approve, assurance, statement, signed_by, reason, given_at, terms in rows
-    )
+        for (
+            hold, _, person, approve, assurance, statement, signed_by, reason, given_at, terms, sent_back, standing
+        ) in rows
+    )  # fmt: skip

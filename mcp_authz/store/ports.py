@@ -171,6 +171,12 @@ class Holds(Protocol):
     async def latest_holds(self, limit: int) -> tuple[HeldCall, ...]:
         """The `limit` holds that were asked for last, in whatever state, newest first."""
 
+    async def moved_holds(self, after: int) -> tuple[int, tuple[HoldId, ...]]:
+        """The number of the newest move of any hold, and the holds that moved after move `after`.
+
+        A hold moves when it opens, when somebody answers it, and when its state changes.
+        """
+
     async def approved_like(self, held: HeldCall, limit: int) -> tuple[HeldCall, ...]:
         """Other holds of the same tool, actor, subject and mode that were approved, newest first."""
 

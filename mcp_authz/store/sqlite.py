@@ -247,6 +247,9 @@ class SqliteStore(PeopleInSqlite):
     async def latest_holds(self, limit: int) -> tuple[HeldCall, ...]:
         return self._ask(lambda tx: holds.latest_holds(tx, limit))
 
+    async def moved_holds(self, after: int) -> tuple[int, tuple[HoldId, ...]]:
+        return self._ask(lambda tx: holds.moved_holds(tx, after))
+
     async def approved_like(self, held: HeldCall, limit: int) -> tuple[HeldCall, ...]:
         return self._ask(lambda tx: holds.approved_like(tx, held, limit))
 

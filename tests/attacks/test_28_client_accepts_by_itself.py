@@ -24,7 +24,7 @@ class Accepting:
         self.asked = 0
 
     async def __call__(self, context: Any, params: Any) -> ElicitResult:
-        self.asked += 1
+        self.asked += params.mode == "form"  # that an address was opened is no answer
         return ElicitResult(action="accept", content={"approve": True, "minutes": 720, "assurance": "passkey"})
 
 

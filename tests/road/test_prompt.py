@@ -33,7 +33,8 @@ class Person:
         self._answer = ElicitResult(action=action, content=content)  # type: ignore[arg-type]
 
     async def __call__(self, context: Any, params: Any) -> ElicitResult:
-        self.asked.append(params.message)
+        if params.mode == "form":  # that an address was opened is no answer
+            self.asked.append(params.message)
         if self._after is not None:
             await self._after()
         return self._answer
