@@ -8,18 +8,17 @@ from datetime import datetime, timedelta
 from functools import reduce
 from typing import Any
 
-from mcp_authz import limits
+from mcp_authz import hearing, limits
 from mcp_authz.errors import Conflict, InputError, NotFound
+from mcp_authz.hearing import Answered, PageAnswer
 from mcp_authz.ids import new_id
-from mcp_authz.model import Approval, Assurance, EndsWith, HeldCall, Hold, HoldId, HoldState, ToolCall, Verdict
+from mcp_authz.model import Approval, EndsWith, HeldCall, Hold, HoldId, HoldState, ToolCall, Verdict
 from mcp_authz.principals import Agent, AgentName, Caller, Key, Mode, Person, PersonName, SessionId
 from mcp_authz.rules import session_request
-from mcp_authz.rules import verdict as verdicts
 from mcp_authz.rules.difference import Difference, differences
 from mcp_authz.rules.display import shown_arguments
-from mcp_authz.rules.hold import after_verdicts, evidence_assurance, is_eligible, prompt_may_answer
+from mcp_authz.rules.hold import after_verdicts, evidence_assurance, is_eligible
 from mcp_authz.rules.keys import PrivateKey, PublicKey
-from mcp_authz.rules.verdict import PasskeyProof, SignInProof
 from mcp_authz.store.ports import Clock, Event, Store
 
 
@@ -55,18 +54,6 @@ def asker_of(caller: Caller) -> Asker:
         bounds=((caller.session.expires_at, "session"), (caller.chain.leaf.expires_at, "delegation")),
         mode=caller.session.mode,
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PageAnswer:
-    """What a person who is signed in answers on the page; an approval brings the proof that it is them just now."""
-
-    person: PersonName
-    approve: bool
-    reason: str
-    terms: Mapping[str, Any]
-    proof: PasskeyProof | SignInProof | None
-    sent_back: bool = False  # a denial that asks for another call, and says which
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,23 +126,8 @@ class Approvals:
             for key in await self._store.keys_of(f"user:{person}")
             if _is_usable(key, self._clock())
         }
-        read = verdicts.read_statement(statement, held=held, person=person, keys=keys, now=self._clock())
-        return await self._hear(
-            held,
-            who,
-            Verdict(
-                hold=hold,
-                person=person,
-                approve=read.approve,
-                sent_back=read.sent_back,
-                assurance=Assurance.SIGNED_IN,
-                statement=statement,
-                signed_by=read.signed_by,
-                reason=read.reason,
-                terms=read.terms,
-                given_at=self._clock(),
-            ),
-        )
+        verdict = hearing.by_own_key(held, statement, person=person, keys=keys, at=self._clock())
+        return await self._hear(held, who, verdict)
 
     async def hear_client(self, hold: HoldId, *, approve: bool, terms: Mapping[str, Any] | None = None) -> HeldCall:
         """The answer that the subject's own client gave to the prompt is heard; signed by the gateway, as such.
@@ -164,34 +136,7 @@ class Approvals:
             NotFound, Conflict: as `hear_signed`; and where a client's prompt may not answer at all.
         """
         held = await self._hold(hold)
-        if not prompt_may_answer(held):
-            raise Conflict(f"hold `{hold}` cannot be answered by the requesting client's own prompt")
-        who = await self._person(held.subject)
-        statement = verdicts.make_statement(
-            held,
-            person=held.subject,
-            approve=approve,
-            assurance=Assurance.CLIENT,
-            reason="",
-            at=self._clock(),
-            key=self._gateway_key,
-            terms=terms,
-        )
-        return await self._hear(
-            held,
-            who,
-            Verdict(
-                hold=hold,
-                person=held.subject,
-                approve=approve,
-                assurance=Assurance.CLIENT,
-                statement=statement,
-                signed_by=self._gateway_key.public.thumbprint,
-                reason="",
-                terms=terms or {},
-                given_at=self._clock(),
-            ),
-        )
+        return await self._hear_answered(held, hearing.by_own_prompt(held, approve=approve, terms=terms))
 
     async def hear_page(self, hold: HoldId, answer: PageAnswer) -> HeldCall:
         """The answer that a person gave on the page is heard; signed by the gateway, with the proof that it was them.
@@ -201,42 +146,8 @@ class Approvals:
                 sign-in of too long ago.
             SignatureRefused: the proof is about something else.
         """
-        held, who, proof = await self._hold(hold), await self._person(answer.person), answer.proof
-        if answer.approve and proof is None:
-            raise Conflict("an approval on the page takes a passkey, or a sign-in of just now")
-        if isinstance(proof, PasskeyProof):
-            challenge = verdicts.approval_challenge(
-                held, person=who.name, reason=answer.reason, terms=answer.terms, nonce=proof.nonce
-            )
-            verdicts.require_challenge(proof, challenge)
-        if isinstance(proof, SignInProof) and self._clock() - proof.at > limits.APPROVAL_SIGN_IN:
-            raise Conflict("sign in again first: you approve with a sign-in of just now")
-        assurance = Assurance.PASSKEY if isinstance(proof, PasskeyProof) else Assurance.SIGNED_IN
-        statement = verdicts.make_statement(
-            held,
-            person=who.name,
-            approve=answer.approve,
-            assurance=assurance,
-            reason=answer.reason,
-            at=self._clock(),
-            key=self._gateway_key,
-            terms=answer.terms,
-            proof=None if proof is None else proof.to_json(),
-            sent_back=answer.sent_back,
-        )
-        verdict = Verdict(
-            hold=hold,
-            person=who.name,
-            approve=answer.approve,
-            sent_back=answer.sent_back,
-            assurance=assurance,
-            statement=statement,
-            signed_by=self._gateway_key.public.thumbprint,
-            reason=answer.reason,
-            terms=answer.terms,
-            given_at=self._clock(),
-        )
-        return await self._hear(held, who, verdict)
+        held = await self._hold(hold)
+        return await self._hear_answered(held, hearing.by_page(held, answer, at=self._clock()))
 
     async def context(self, held: HeldCall) -> Context:
         """What was approved before of this kind: the same tool, by the same actor, for the same person."""
@@ -258,6 +169,10 @@ class Approvals:
         """Whether the person that the call is for may answer it: only they are sent to its page by their client."""
         who = await self._store.person(held.subject) if held.mode is Mode.DELEGATED else None
         return who is not None and any(is_eligible(who, held, rule) for rule in held.rules)
+
+    async def _hear_answered(self, held: HeldCall, answered: Answered) -> HeldCall:
+        who = await self._person(answered.person)
+        return await self._hear(held, who, hearing.by_gateway(held, answered, key=self._gateway_key, at=self._clock()))
 
     async def _hear(self, held: HeldCall, who: Person, verdict: Verdict) -> HeldCall:
         if held.state is not HoldState.PENDING:

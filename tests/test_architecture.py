@@ -69,6 +69,7 @@ LAYERS = [
         "mcp_authz.signatures",
         "mcp_authz.catalog",
         "mcp_authz.approvals",
+        "mcp_authz.hearing",
         "mcp_authz.revocation",
         "mcp_authz.outcome",
         "mcp_authz.obligations",

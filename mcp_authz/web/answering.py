@@ -12,8 +12,9 @@ from starlette.routing import Route
 
 from mcp_authz import limits
 from mcp_authz.accounts import Accounts
-from mcp_authz.approvals import Approvals, PageAnswer, terms_of
+from mcp_authz.approvals import Approvals, terms_of
 from mcp_authz.errors import Conflict, NotFound
+from mcp_authz.hearing import PageAnswer
 from mcp_authz.model import HeldCall, HoldId, HoldState
 from mcp_authz.principals import Person, PersonName
 from mcp_authz.rules.display import shown_arguments

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from mcp_authz import limits
-from mcp_authz.approvals import PageAnswer
 from mcp_authz.config import parse_config
 from mcp_authz.errors import Conflict
+from mcp_authz.hearing import PageAnswer
 from mcp_authz.model import Assurance, HoldId, HoldState
 from mcp_authz.principals import PersonName
 from mcp_authz.rules import jose

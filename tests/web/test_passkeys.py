@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from mcp_authz import limits
 from mcp_authz.accounts import Accounts
 from mcp_authz.agents import People
-from mcp_authz.approvals import PageAnswer
 from mcp_authz.errors import Conflict, SignatureRefused
+from mcp_authz.hearing import PageAnswer
 from mcp_authz.model import Assurance, HoldState
 from mcp_authz.principals import PersonName
 from mcp_authz.rules import jose
