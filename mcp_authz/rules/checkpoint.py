@@ -1,0 +1,146 @@
+"""A checkpoint: the gateway's signature over where the log ends, for a place where whoever can write the log cannot.
+
+Each names the one before it by digest, so that a checkpoint that was left out shows, too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from mcp_authz.errors import SignatureRefused
+from mcp_authz.rules import jose
+from mcp_authz.rules.keys import PrivateKey, PublicKey
+from mcp_authz.rules.log import GENESIS, Break
+
+TYP: Final = "audit-checkpoint+jwt"
+FIRST: Final = bytes(32)
+"""What the first checkpoint names as its predecessor."""
+
+_HASH_HEX: Final = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """Where one chain ends; a chain is known by the hash of its first record."""
+
+    chain: bytes
+    sequence: int
+    hash: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """What is signed: the heads of all chains at one moment, and which checkpoint this follows."""
+
+    number: int  # 1, 2, 3 ... without a gap
+    previous: bytes  # `checkpoint_digest` of the one before; 32 zero bytes for the first
+    issuer: str
+    at: datetime
+    heads: tuple[Head, ...]
+
+
+def sign_checkpoint(checkpoint: Checkpoint, key: PrivateKey) -> str:
+    """Return the compact JWS of the checkpoint, its payload in canonical form."""
+    claims = {
+        "iss": checkpoint.issuer,
+        "iat": int(checkpoint.at.timestamp()),
+        "n": checkpoint.number,
+        "prev": checkpoint.previous.hex(),
+        "heads": [
+            {"chain": head.chain.hex(), "seq": head.sequence, "hash": head.hash.hex()} for head in checkpoint.heads
+        ],
+    }
+    return jose.sign(claims, typ=TYP, key=key, kid=key.public.thumbprint)
+
+
+def checkpoint_digest(text: str) -> bytes:
+    """SHA-256 over the compact JWS as it stands, 32 bytes: what the next checkpoint names."""
+    return hashlib.sha256(text.encode()).digest()
+
+
+def read_checkpoint(text: str, keys: Mapping[str, PublicKey]) -> Checkpoint:
+    """Return what the checkpoint says, once one of `keys` (by thumbprint) is known to have signed it.
+
+    Raises:
+        SignatureRefused: it is no checkpoint, or not by a key that is known.
+    """
+    unverified = jose.read(text)
+    key = keys.get(str(unverified.kid))
+    if key is None:
+        raise SignatureRefused("the checkpoint is signed by a key that is not among those given")
+    claims = unverified.verify(key, typ=TYP)
+    heads = claims.get("heads")
+    if not isinstance(heads, list) or not heads:
+        raise SignatureRefused("the checkpoint names no chain")
+    return Checkpoint(
+        number=_number(claims, "n"),
+        previous=_hash(claims, "prev"),
+        issuer=jose.require_text(claims, "iss"),
+        at=datetime.fromtimestamp(_number(claims, "iat"), UTC),
+        heads=tuple(_head(head) for head in heads),
+    )
+
+
+def first_gap(texts: Sequence[str], checkpoints: Sequence[Checkpoint]) -> str | None:
+    """Why these checkpoints do not follow from one another, in the order in which they were kept; None when they do.
+
+    The first may follow one that was not kept: what was before it is not covered.
+    """
+    for text, before, after in zip(texts, checkpoints, checkpoints[1:], strict=False):
+        if after.number != before.number + 1:
+            return f"checkpoint {after.number} comes after checkpoint {before.number}"
+        if after.previous != checkpoint_digest(text):
+            return f"checkpoint {after.number} follows another checkpoint {before.number} than the one that was kept"
+    if checkpoints and checkpoints[0].number == 1 and checkpoints[0].previous != FIRST:
+        return "checkpoint 1 names one before it"
+    return None
+
+
+def first_disagreement(
+    checkpoints: Sequence[Checkpoint], *, chain: bytes, hash_at: Callable[[int], bytes | None]
+) -> Break | None:
+    """Where the log is another than a checkpoint says, or None; `hash_at` gives the hash of a record, None: not there.
+
+    `chain` is the hash of the log's first record, which must be in every checkpoint.
+    """
+    for checkpoint in checkpoints:
+        head = next((head for head in checkpoint.heads if head.chain == chain), None)
+        if head is None:
+            return Break(sequence=1, why=f"checkpoint {checkpoint.number} is of another log: the first record differs")
+        found = GENESIS if head.sequence == 0 else hash_at(head.sequence)
+        if found is None:
+            why = f"the log was cut: checkpoint {checkpoint.number} says that there was a record {head.sequence}"
+            return Break(sequence=head.sequence, why=why)
+        if found != head.hash:
+            why = (
+                f"the log was written anew: checkpoint {checkpoint.number} says another hash of record {head.sequence}"
+            )
+            return Break(sequence=head.sequence, why=why)
+    return None
+
+
+def _head(value: Any) -> Head:
+    if not isinstance(value, dict):
+        raise SignatureRefused("the checkpoint names no chain")
+    return Head(chain=_hash(value, "chain"), sequence=_number(value, "seq"), hash=_hash(value, "hash"))
+
+
+def _number(claims: Mapping[str, Any], name: str) -> int:
+    value = claims.get(name)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise SignatureRefused(f"claim `{name}` of the checkpoint is no number")
+    return value
+
+
+def _hash(claims: Mapping[str, Any], name: str) -> bytes:
+    value = claims.get(name)
+    if not isinstance(value, str) or len(value) != _HASH_HEX or value != value.lower():
+        raise SignatureRefused(f"claim `{name}` of the checkpoint is no SHA-256 in hexadecimal")
+    try:
+        return bytes.fromhex(value)
+    except ValueError:
+        raise SignatureRefused(f"claim `{name}` of the checkpoint is no SHA-256 in hexadecimal") from None
