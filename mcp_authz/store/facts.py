@@ -38,6 +38,7 @@ EventKind = Literal[
     "configuration",
     "sign-in",
     "administration",
+    "checkpoint",
     "refusals",
 ]
 

@@ -226,6 +226,9 @@ class Log(Protocol):
     async def records(
         self, *, after: int = 0, limit: int = 1000, call: str | None = None, kind: str | None = None
     ) -> tuple[Record, ...]: ...
+    async def last_of(self, kind: EventKind) -> Record | None:
+        """The newest record of this kind."""
+
     async def head(self) -> tuple[int, bytes]:
         """The sequence number and hash of the last record; (0, 32 zero bytes) when there is none."""
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from mcp_authz.errors import StoreError
 from mcp_authz.rules.log import record_bytes, record_hash
 from mcp_authz.store.inputs import keep
-from mcp_authz.store.ports import Event, Record
+from mcp_authz.store.ports import Event, EventKind, Record
 from mcp_authz.store.transaction import Transaction
 
 
@@ -55,6 +55,14 @@ def records(tx: Transaction, *, after: int, limit: int, call: str | None, kind: 
         {"after": after, "limit": limit, **named},
     )
     return tuple(record(*row) for row in rows)
+
+
+def last_of(tx: Transaction, kind: EventKind) -> Record | None:
+    """The newest record of this kind."""
+    row = tx.db.execute(
+        "SELECT sequence, body, hash FROM log WHERE kind = ? ORDER BY sequence DESC LIMIT 1", (kind,)
+    ).fetchone()
+    return None if row is None else record(*row)
 
 
 def record(sequence: int, body: bytes, hash_: bytes) -> Record:

@@ -1,0 +1,67 @@
+"""Where checkpoints are kept: a file that only grows, or standard output for whoever collects logs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+
+from mcp_authz.errors import AuthzError
+
+
+class SinkRefused(AuthzError):
+    """The checkpoint could not be kept there."""
+
+    code = "sink_refused"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileSink:
+    """A file, one checkpoint in each line; best on a disk that only somebody else can write, or only append to."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """What it is called in records and errors."""
+        return f"file:{self.path}"
+
+    async def keep(self, text: str) -> None:
+        """The checkpoint is the last line of the file, on the disk.
+
+        Raises:
+            SinkRefused: it cannot be written.
+        """
+        await anyio.to_thread.run_sync(self._append, text)
+
+    def _append(self, text: str) -> None:
+        try:
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.write(descriptor, f"{text}\n".encode())
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise SinkRefused(f"`{self.path}` cannot be written: {error.strerror}") from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StandardOutputSink:
+    """Standard output, one checkpoint in each line: who collects it keeps it elsewhere."""
+
+    name: str = "stdout"
+
+    async def keep(self, text: str) -> None:
+        """The checkpoint was written.
+
+        Raises:
+            SinkRefused: nobody reads.
+        """
+        try:
+            print(text, file=sys.stdout, flush=True)
+        except (OSError, ValueError) as error:
+            raise SinkRefused(f"standard output cannot be written: {error}") from None
