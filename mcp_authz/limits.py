@@ -222,7 +222,9 @@ RESTART_FORGIVEN: Final = timedelta(minutes=1)  # a connection that lived longer
 STORE_QUEUE: Final = 1024  # writes that wait for the disk; beyond it a call is refused at once instead of queued
 STORE_BATCH: Final = 128  # jobs in one flush; a lost power supply undoes at most these, none of them answered
 STORE_LOCKED: Final = timedelta(seconds=5)  # how long a write waits for another process
-CHANGES_LOOKED_FOR: Final = timedelta(milliseconds=250)  # while somebody waits for what another process writes
+CHANGES_LOOKED_FOR: Final = timedelta(seconds=1)  # while somebody waits for what another process writes, and is told
+CHANGES_LOOKED_FOR_ALONE: Final = timedelta(milliseconds=250)  # the same where nobody can tell
+STORES_TOLD: Final = 64  # other open stores that one write wakes; whoever is not among them looks unasked
 INPUTS_LIFETIME: Final = timedelta(days=7)  # of what calls were decided upon, where the configuration says nothing
 INPUTS_KEPT: Final = 100_000  # calls whose policy input is kept, for replaying; about 200 MB, the oldest goes first
 INPUT_BYTES: Final = 64 * 1024  # of one; calls with larger arguments cannot be replayed

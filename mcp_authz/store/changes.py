@@ -1,4 +1,4 @@
-"""Waiting for what is written to a database: by this process at once, by another within a fraction of a second."""
+"""Waiting for what is written to a database, by this process or by another: whoever waits is told, and looks."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ from contextlib import suppress
 from typing import Final
 
 from mcp_authz import limits
+from mcp_authz.store.bell import Bell
 
-_PAUSE: Final = limits.CHANGES_LOOKED_FOR.total_seconds()
+_TOLD: Final = limits.CHANGES_LOOKED_FOR.total_seconds()
+_UNTOLD: Final = limits.CHANGES_LOOKED_FOR_ALONE.total_seconds()
 
 
 class Changes:
     """Numbers what is seen of a database, one number for each time that it is seen to have changed."""
 
-    def __init__(self, version: Callable[[], object]) -> None:
-        """`version` returns another value than before when anything was written since."""
+    def __init__(self, version: Callable[[], object], bell: Bell) -> None:
+        """`version` returns another value than before when anything was written since; `bell` tells of others."""
         self._version = version
+        self._bell = bell
         self._seen: object = None
         self._number = 0
         self._waiting: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
@@ -40,10 +43,11 @@ class Changes:
         waiting = (asyncio.get_running_loop(), asyncio.Event())
         with self._lock:  # before the first look, so that nothing written after it goes unheard
             self._waiting.add(waiting)
+        pause = _TOLD if self._bell.listen(self.tell) else _UNTOLD
         try:
             while (number := self._look()) == since:
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(_PAUSE):
+                    async with asyncio.timeout(pause):
                         await waiting[1].wait()
                 waiting[1].clear()
             return number

@@ -71,6 +71,11 @@ class Reader:
         self._transactions = transactions
         self._closed = False
 
+    @property
+    def path(self) -> Path:
+        """Where the database is."""
+        return self._transactions.file.path
+
     def ask(self, question: Callable[[Transaction], T]) -> T:
         """What the question found.
 

@@ -47,6 +47,7 @@ from mcp_authz.store import (
     signed,
     signing_keys,
 )
+from mcp_authz.store.bell import Bell
 from mcp_authz.store.changes import Changes
 from mcp_authz.store.connections import FilePen, Reader, Synchronous, Transactions, connect, connect_reader
 from mcp_authz.store.faults import store_error
@@ -57,6 +58,7 @@ from mcp_authz.store.ports import (
     Decided,
     Enrolment,
     Event,
+    EventKind,
     Lost,
     Once,
     Pin,
@@ -86,8 +88,9 @@ class SqliteStore(PeopleInSqlite):
         self._reader = reader
         self._pen = pen
         self._instance = instance
-        self._changes = Changes(lambda: reader.ask(_version))
-        self._writer = Writer(pen, first=partial(_tidy, inputs_kept=inputs_kept), then=self._changes.tell)
+        self._bell = Bell(reader.path, instance.name)
+        self._changes = Changes(lambda: reader.ask(_version), self._bell)
+        self._writer = Writer(pen, first=partial(_tidy, inputs_kept=inputs_kept), then=self._tell)
         super().__init__(reader, self._writer)
 
     @classmethod
@@ -131,8 +134,14 @@ class SqliteStore(PeopleInSqlite):
         await self._writer.aclose()
         self._reader.close()
         self._changes.tell()  # whoever waits learns that the store is closed
+        self._bell.close()
         self._pen.close()
         self._instance.close()
+
+    def _tell(self) -> None:
+        """Whoever waits for what was written looks now, in this process and in others."""
+        self._changes.tell()
+        self._bell.ring()
 
     # Registry
 
@@ -290,6 +299,9 @@ class SqliteStore(PeopleInSqlite):
         self, *, after: int = 0, limit: int = 1000, call: str | None = None, kind: str | None = None
     ) -> tuple[Record, ...]:
         return self._ask(lambda tx: records.records(tx, after=after, limit=limit, call=call, kind=kind))
+
+    async def last_of(self, kind: EventKind) -> Record | None:
+        return self._ask(lambda tx: records.last_of(tx, kind))
 
     async def head(self) -> tuple[int, bytes]:
         return self._ask(records.head)

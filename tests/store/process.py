@@ -70,12 +70,19 @@ async def claim(store: SqliteStore, name: str, count: int) -> None:
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
 
 
+async def wait(store: SqliteStore, name: str, count: int) -> None:
+    """Wait for what others write, each time it is another number."""
+    since = 0
+    for _ in range(count + 1):
+        since = await store.changed(since)
+        print(since, flush=True)
+
+
 async def main(what: str, path: str, name: str, count: str) -> None:
     store = SqliteStore.open(Path(path), sealer=SEALER, clock=Time())
     try:
-        await {"append": append, "keep": keep, "admit": admit, "spend": spend, "claim": claim}[what](
-            store, name, int(count)
-        )
+        works = {"append": append, "keep": keep, "admit": admit, "spend": spend, "claim": claim, "wait": wait}
+        await works[what](store, name, int(count))
     finally:
         await store.aclose()
 
