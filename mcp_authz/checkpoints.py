@@ -16,6 +16,7 @@ import anyio
 from mcp_authz.errors import AuthzError, StoreError
 from mcp_authz.rules.checkpoint import FIRST, Checkpoint, Head, checkpoint_digest, sign_checkpoint
 from mcp_authz.rules.keys import PrivateKey
+from mcp_authz.rules.merkle import root
 from mcp_authz.store.ports import Clock, Event, Record, Store
 
 log = logging.getLogger(__name__)
@@ -81,7 +82,7 @@ class Checkpoints:
             previous=bytes.fromhex(str(said.get("digest", FIRST.hex()))),
             issuer=self._issuer,
             at=self._clock(),
-            heads=(Head(chain=first.hash, sequence=sequence, hash=hash_),),
+            heads=(await self._head(first.hash, int(said.get("sequence", 0)), sequence, hash_),),
         )
         return await self._keep(checkpoint, sign_checkpoint(checkpoint, key), key)
 
@@ -94,6 +95,10 @@ class Checkpoints:
                 log.error("no checkpoint was written: %s", error)
             with anyio.move_on_after(every.total_seconds()):
                 await while_waiting()
+
+    async def _head(self, chain: bytes, after: int, sequence: int, hash_: bytes) -> Head:
+        hashes = await self._store.record_hashes(after=after, until=sequence)
+        return Head(chain=chain, sequence=sequence, hash=hash_, after=after, root=root(hashes))
 
     async def _keep(self, checkpoint: Checkpoint, text: str, key: PrivateKey) -> Written:
         kept, failed = [], []
@@ -113,6 +118,7 @@ class Checkpoints:
             + (f"; {', '.join(failed)} could not be reached" if failed else ""),
             "n": checkpoint.number,
             "digest": checkpoint_digest(text).hex(),
+            "text": text,
             "sequence": head.sequence,
             "kid": key.public.thumbprint,
             "kept": kept,
@@ -130,6 +136,7 @@ class Checkpoints:
             "jwk": key.public.jwk,
             "n": int(before.get("n", 0)),
             "digest": str(before.get("digest", FIRST.hex())),
+            "sequence": int(before.get("sequence", 0)),
         }
         return Event(kind="checkpoint", at=self._clock(), fields=fields)
 

@@ -25,11 +25,17 @@ _HASH_HEX: Final = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
-    """Where one chain ends; a chain is known by the hash of its first record."""
+    """Where one chain ends; a chain is known by the hash of its first record.
+
+    `root` is that of the tree (`rules.merkle`) over the hashes of the records behind `after`, up to `sequence`: by it
+    one record is shown to be in the log without the others.
+    """
 
     chain: bytes
     sequence: int
     hash: bytes
+    after: int
+    root: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +57,14 @@ def sign_checkpoint(checkpoint: Checkpoint, key: PrivateKey) -> str:
         "n": checkpoint.number,
         "prev": checkpoint.previous.hex(),
         "heads": [
-            {"chain": head.chain.hex(), "seq": head.sequence, "hash": head.hash.hex()} for head in checkpoint.heads
+            {
+                "chain": head.chain.hex(),
+                "seq": head.sequence,
+                "hash": head.hash.hex(),
+                "after": head.after,
+                "root": head.root.hex(),
+            }
+            for head in checkpoint.heads
         ],
     }
     return jose.sign(claims, typ=TYP, key=key, kid=key.public.thumbprint)
@@ -126,7 +139,13 @@ def first_disagreement(
 def _head(value: Any) -> Head:
     if not isinstance(value, dict):
         raise SignatureRefused("the checkpoint names no chain")
-    return Head(chain=_hash(value, "chain"), sequence=_number(value, "seq"), hash=_hash(value, "hash"))
+    return Head(
+        chain=_hash(value, "chain"),
+        sequence=_number(value, "seq"),
+        hash=_hash(value, "hash"),
+        after=_number(value, "after"),
+        root=_hash(value, "root"),
+    )
 
 
 def _number(claims: Mapping[str, Any], name: str) -> int:

@@ -12,6 +12,7 @@ from examples import verify_audit
 from mcp_authz.rules.checkpoint import FIRST, Checkpoint, Head, sign_checkpoint
 from mcp_authz.rules.keys import PrivateKey
 from mcp_authz.rules.log import GENESIS, record_bytes, record_hash
+from mcp_authz.rules.merkle import root
 from mcp_authz.store.facts import EventKind
 
 ROOT = Path(__file__).parent.parent.parent
@@ -39,7 +40,8 @@ def test_the_records_and_the_checkpoint_of_the_example_are_what_the_gateway_writ
     second = record_bytes(sequence=2, previous=record_hash(first), kind="decision", at=AT, call="c_1", fields=DECIDED)
     assert records.encode() == first + b"\n" + second + b"\n"
     assert hashes.split() == [record_hash(first).hex(), record_hash(second).hex()]
-    head = Head(chain=record_hash(first), sequence=2, hash=record_hash(second))
+    leaves = [record_hash(first), record_hash(second)]
+    head = Head(chain=leaves[0], sequence=2, hash=leaves[1], after=0, root=root(leaves))
     made = Checkpoint(number=1, previous=FIRST, issuer="https://authz.example.com", at=AT, heads=(head,))
     assert checkpoint.strip() == sign_checkpoint(made, PrivateKey.from_seed(bytes(range(32))))
 
