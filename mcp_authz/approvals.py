@@ -13,11 +13,14 @@ from mcp_authz.errors import Conflict, InputError, NotFound
 from mcp_authz.hearing import Answered, PageAnswer
 from mcp_authz.ids import new_id
 from mcp_authz.model import Approval, EndsWith, HeldCall, Hold, HoldId, HoldState, ToolCall, Verdict
+from mcp_authz.other_client import in_the_chain
 from mcp_authz.principals import Agent, AgentName, Caller, Key, Mode, Person, PersonName, SessionId
 from mcp_authz.rules import session_request
+from mcp_authz.rules.binding import action_statement
+from mcp_authz.rules.deciding import Decision
 from mcp_authz.rules.difference import Difference, differences
 from mcp_authz.rules.display import shown_arguments
-from mcp_authz.rules.hold import after_verdicts, evidence_assurance, is_eligible
+from mcp_authz.rules.hold import after_verdicts, evidence_assurance, is_eligible, may_speak, wants_reason
 from mcp_authz.rules.keys import PrivateKey, PublicKey
 from mcp_authz.store.ports import Clock, Event, Store
 
@@ -82,29 +85,7 @@ class Approvals:
         """
         if shown_arguments(call.arguments) is None:
             raise CannotBeShown("arguments are too large to be shown whole")
-        now = self._clock()
-        expires_at, ends_with = _end(decision, asker, now)
-        held = HeldCall(
-            id=HoldId(new_id("h")),
-            state=HoldState.PENDING,
-            digest=decision.call_digest,
-            tool=call.tool.name,
-            server=call.tool.server,
-            arguments=call.arguments,
-            hazard=call.tool.classification.hazard,
-            session=asker.session,
-            purpose=asker.purpose,
-            subject=asker.subject,
-            owner=asker.agent.owner,
-            actor=asker.agent.name,
-            chain=asker.chain,
-            interactive=asker.agent.interactive,
-            rules=decision.rules,
-            asked_at=now,
-            expires_at=expires_at,
-            ends_with=ends_with,
-            mode=asker.mode,
-        )
+        held = held_now(call, asker, decision, self._clock())
         opened = await self._store.open_hold(
             held, record(held.id), per_session=limits.HOLDS_PER_SESSION, per_agent=limits.HOLDS_PER_AGENT
         )
@@ -175,15 +156,24 @@ class Approvals:
         return await self._hear(held, who, hearing.by_gateway(held, answered, key=self._gateway_key, at=self._clock()))
 
     async def _hear(self, held: HeldCall, who: Person, verdict: Verdict) -> HeldCall:
-        if held.state is not HoldState.PENDING:
-            raise Conflict(f"hold `{held.id}` is {held.state.value}, it cannot be answered any more")
+        to, event = await self.judged(held, who, verdict)
+        return await self._store.give_verdict(verdict, after=len(held.verdicts), to=to, event=event)
+
+    async def judged(self, held: HeldCall, who: Person, verdict: Verdict) -> tuple[HoldState, Event]:
+        """The state that this verdict leads to, and its record.
+
+        Raises:
+            Conflict, InputError: it may not be given.
+        """
+        if not may_speak(held, verdict):
+            raise Conflict(_too_late(held, verdict))
         if not any(is_eligible(who, held, rule) for rule in held.rules):
             raise Conflict(f"`{who.name}` may not answer hold `{held.id}`: no rule of it names them")
         if verdict.approve and not any(
             verdict.assurance >= r.assurance for r in held.rules if is_eligible(who, held, r)
         ):
             raise Conflict(f"hold `{held.id}` needs a stronger proof than `{verdict.assurance.label}`")
-        if verdict.approve and any(r.reason for r in held.rules) and not verdict.reason.strip():
+        if verdict.approve and wants_reason(who, held) and not verdict.reason.strip():
             raise Conflict(f"hold `{held.id}` needs a reason with the approval")
         if verdict.sent_back and (verdict.approve or not verdict.reason.strip()):
             raise Conflict(f"hold `{held.id}` is sent back with a reason: say what the call should be instead")
@@ -192,9 +182,7 @@ class Approvals:
         after = replace(held, verdicts=(*held.verdicts, verdict))
         people = {str(v.person): await self._person(v.person) for v in after.verdicts}
         to = after_verdicts(after, people)
-        return await self._store.give_verdict(
-            verdict, after=len(held.verdicts), to=to, event=_event(held, verdict, to, self._clock())
-        )
+        return to, event_of(held, verdict, to, self._clock())
 
     async def _hold(self, hold: HoldId) -> HeldCall:
         held = await self._store.hold(hold)
@@ -255,7 +243,8 @@ def _is_usable(key: Key, at: datetime) -> bool:
     return key.status == "active" and (key.retires_at is None or at < key.retires_at)
 
 
-def _event(held: HeldCall, verdict: Verdict, to: HoldState, at: datetime) -> Event:
+def event_of(held: HeldCall, verdict: Verdict, to: HoldState, at: datetime) -> Event:
+    """The record of a verdict that leads to this state."""
     return Event(
         kind="approval",
         at=at,
@@ -263,14 +252,61 @@ def _event(held: HeldCall, verdict: Verdict, to: HoldState, at: datetime) -> Eve
         fields={
             "hold": held.id,
             "person": f"user:{verdict.person}",
+def _too_late(held: HeldCall, verdict: Verdict) -> str:
+    if held.state is HoldState.PENDING:
+        return f"`{verdict.person}` has answered hold `{held.id}` already"
+    return f"hold `{held.id}` is {held.state.value}, it cannot be answered any more"
+
+
             "verdict": "send-back" if verdict.sent_back else "approve" if verdict.approve else "deny",
             "assurance": verdict.assurance.label,
             "signed_by": verdict.signed_by,
             "reason": verdict.reason,
             "statement": verdict.statement,
+def _bound(call: ToolCall, asker: Asker) -> Mapping[str, Any]:
+    """What the action digest was made of beside the arguments, so that anybody can make it again."""
+    chain, own = asker.chain, asker.mode is Mode.OWN
+    statement = action_statement(
+        call,
+        session=asker.session,
+        subject=f"agent:{chain[0]}" if own else f"user:{asker.subject}",
+        actor=asker.agent.name,
+        chain=chain,
+    )
+    return {name: value for name, value in statement.items() if name != "arguments"}
+
+
+def held_now(call: ToolCall, asker: Asker, decision: Hold, now: datetime) -> HeldCall:
+    """The call as it is held from now on, under a new id."""
+    expires_at, ends_with = _end(decision, asker, now)
+    return HeldCall(
+        id=HoldId(new_id("h")),
+        state=HoldState.PENDING,
+        digest=decision.call_digest,
+        tool=call.tool.name,
+        server=call.tool.server,
+        arguments=call.arguments,
+        hazard=call.tool.classification.hazard,
+        session=asker.session,
+        purpose=asker.purpose,
+        subject=asker.subject,
+        owner=asker.agent.owner,
+        actor=asker.agent.name,
+        chain=asker.chain,
+        interactive=asker.agent.interactive,
+        rules=decision.rules,
+        asked_at=now,
+        expires_at=expires_at,
+        ends_with=ends_with,
+        mode=asker.mode,
+        bound=_bound(call, asker),
+    )
+
+
             "actor": f"agent:{held.actor}",
             "tool": held.tool,
             "state": to.value,
             **({"terms": dict(verdict.terms)} if verdict.terms else {}),
         },
     )
+            **({"standing": verdict.standing} if verdict.standing else {}),

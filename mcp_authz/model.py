@@ -262,3 +262,4 @@ class HeldCall:
     result: Mapping[str, Any] | None = None  # the recorded outcome of a call that ran
     ends_with: EndsWith = "rule"  # which of its bounds ends first
     mode: Mode = Mode.DELEGATED
+    bound: Mapping[str, Any] = field(default_factory=dict)  # the action statement without its arguments; empty: unknown

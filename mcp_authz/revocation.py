@@ -136,13 +136,18 @@ class Revocation:
                 agent = await self._store.agent(held.actor)
                 return agent is not None and agent.client == name
             case "person":
-                return name == held.subject
+                approved = held.state is HoldState.APPROVED
+                return name == held.subject or (approved and name in {v.person for v in held.verdicts if v.approve})
             case "session":
                 return name == held.session
             case "grant":
                 session = await self._store.session(held.session)
                 return session is not None and session.grant == name
-            case "key" | "link":
+            case "key":
+                return name in {v.signed_by for v in held.verdicts if v.approve}
+            case "approval":
+                return name in {v.standing for v in held.verdicts}
+            case "link":
                 return False
 
 

@@ -183,12 +183,13 @@ def _preset(name: str) -> Mapping[str, Classified]:
             ),
             digests=tool.definitions,
         )
+                approval=tool.approval,
         for tool in preset.tools.values()
     }
 
 
 def require_rules(rules: Mapping[str, ServerRules], floor: ApprovalFloor) -> None:
-    """Every approval rule that a tool names exists.
+    """Every approval rule that a tool names exists, and every one that a preset names for a tool it decides about.
 
     Raises:
         ConfigError: naming the tool and the rule.
@@ -199,4 +200,11 @@ def require_rules(rules: Mapping[str, ServerRules], floor: ApprovalFloor) -> Non
                 raise ConfigError(
                     f"`servers.{server}.tools.{tool}.approval`: there is no rule `{entry.approval}`; "
                     f"add [approval.{entry.approval}]"
+                )
+        for tool, known in of.preset.items():
+            name = known.classification.approval
+            if name is not None and name not in floor.rules and tool not in of.exact:
+                raise ConfigError(
+                    f"`servers.{server}.preset`: it holds `{tool}` by rule `{name}`, and there is none; "
+                    f"add [approval.{name}], or classify `{tool}` under [servers.{server}.tools]"
                 )

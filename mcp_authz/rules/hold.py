@@ -10,7 +10,7 @@ from mcp_authz.principals import Mode, Person
 
 EDGES: Final[dict[HoldState, frozenset[HoldState]]] = {
     HoldState.PENDING: frozenset({HoldState.APPROVED, HoldState.DENIED, HoldState.EXPIRED, HoldState.CANCELLED}),
-    HoldState.APPROVED: frozenset({HoldState.CLAIMED, HoldState.EXPIRED, HoldState.CANCELLED}),
+    HoldState.APPROVED: frozenset({HoldState.CLAIMED, HoldState.DENIED, HoldState.EXPIRED, HoldState.CANCELLED}),
     HoldState.CLAIMED: frozenset({HoldState.DONE, HoldState.FAILED, HoldState.UNKNOWN}),
     HoldState.DENIED: frozenset(),
     HoldState.EXPIRED: frozenset(),
@@ -70,8 +70,24 @@ def met(held: HeldCall, rule: ApprovalRule, people: dict[str, Person]) -> bool:
     return len(counted) >= rule.quorum
 
 
+def wants_reason(person: Person, held: HeldCall) -> bool:
+    """Whether an approval of this person has to say why: a rule that they may answer asks for it."""
+    return any(rule.reason and is_eligible(person, held, rule) for rule in held.rules)
+
+
+def may_speak(held: HeldCall, verdict: Verdict) -> bool:
+    """Whether the hold takes this verdict from its person: one answer each, but a no may follow their own yes.
+
+    No beats yes for as long as nothing has run: a denial is heard until the call is claimed.
+    """
+    if held.state is not HoldState.PENDING and (verdict.approve or held.state is not HoldState.APPROVED):
+        return False
+    own = [given for given in held.verdicts if given.person == verdict.person]
+    return not own or (not verdict.approve and all(given.approve for given in own))
+
+
 def after_verdicts(held: HeldCall, people: dict[str, Person]) -> HoldState:
-    """The state of a pending hold, given all its verdicts: one eligible denial ends it, every rule must be met."""
+    """The state of a hold that has not run, by its verdicts: one eligible denial ends it, every rule must be met."""
     for verdict in held.verdicts:
         person = people.get(verdict.person)
         if person is None or verdict.approve:

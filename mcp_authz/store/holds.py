@@ -15,7 +15,7 @@ from mcp_authz.errors import Conflict, NotFound
 from mcp_authz.model import Assurance, Hazard, HeldCall, HoldId, HoldState, ToolName, Verdict
 from mcp_authz.principals import AgentName, Mode, PersonName, SessionId
 from mcp_authz.rules import strict_json
-from mcp_authz.rules.hold import EDGES, may_follow
+from mcp_authz.rules.hold import EDGES, may_follow, may_speak
 from mcp_authz.store.ports import Event
 from mcp_authz.store.records import append
 from mcp_authz.store.rows import Row, approval_rules, columns, insert, micros, rules_text, text, when
@@ -24,7 +24,7 @@ from mcp_authz.store.transaction import Transaction
 _COLUMNS: Final = (
     "id", "state", "digest", "tool", "server", "arguments", "hazard", "session_id", "purpose", "subject", "owner",
     "actor", "chain", "interactive", "rules", "asked_at", "expires_at", "ended_at", "result",
-    "ends_with", "mode",
+    "ends_with", "mode", "bound",
 )  # fmt: skip
 _VERDICT: Final = (
     "hold_id",
@@ -142,19 +142,19 @@ def open_hold(tx: Transaction, held: HeldCall, event: Event, room: Room) -> Held
 def give_verdict(tx: Transaction, verdict: Verdict, *, after: int, to: HoldState, event: Event) -> HeldCall:
     """The verdict counts as the one after the first `after`, and the hold has moved on with it."""
     held = _known(tx, verdict.hold)
-    if held.state is not HoldState.PENDING:
-        raise Conflict(f"hold `{held.id}` is {held.state}; nothing can be decided any more")
-    if len(held.verdicts) != after or any(given.person == verdict.person for given in held.verdicts):
+    if len(held.verdicts) != after:
         raise Conflict(f"somebody has answered hold `{held.id}` meanwhile; look at it again")
-    if to is not HoldState.PENDING and not may_follow(HoldState.PENDING, to):
-        raise Conflict(f"a pending hold does not become {to}")
+    if not may_speak(held, verdict):
+        raise Conflict(f"hold `{held.id}` is {held.state}; it takes no such answer of {verdict.person} any more")
+    if to is not held.state and not may_follow(held.state, to):
+        raise Conflict(f"a hold that is {held.state} does not become {to}")
     row = (
         verdict.hold, after, verdict.person, int(verdict.approve), int(verdict.assurance),
         verdict.statement, verdict.signed_by, verdict.reason, micros(verdict.given_at), text(dict(verdict.terms)),
         int(verdict.sent_back), verdict.standing,
     )  # fmt: skip
     tx.db.execute(insert("verdicts", _VERDICT), row)
-    if to is not HoldState.PENDING:
+    if to is not held.state:
         _set_state(tx, held.id, to, ended_at=None if EDGES[to] else tx.now)
     append(tx, event)
     return _known(tx, held.id)
@@ -263,7 +263,7 @@ def _row(tx: Transaction, held: HeldCall) -> Row:
         _seal(tx, held.id, "arguments", held.arguments), held.hazard, held.session,
         held.purpose, held.subject, held.owner, held.actor, text(list(held.chain)), int(held.interactive),
         rules_text(held.rules), micros(held.asked_at), micros(held.expires_at), None, None, held.ends_with,
-        held.mode,
+        held.mode, text(dict(held.bound)),
     )  # fmt: skip
 
 
@@ -271,7 +271,7 @@ def _held(tx: Transaction, row: Row) -> HeldCall:
     (
         id_, state, digest, tool, server, arguments, hazard, session_id, purpose, subject, owner,
         actor, chain, interactive, rules, asked_at, expires_at, ended_at, result,
-        ends_with, mode,
+        ends_with, mode, bound,
     ) = row  # fmt: skip
     if state in WAITING and tx.now >= expires_at:
         state, ended_at = HoldState.EXPIRED, expires_at
@@ -298,6 +298,7 @@ def _held(tx: Transaction, row: Row) -> HeldCall:
         result=None if result is None else _unseal(tx, id_, "result", result),
         ends_with=ends_with,
         mode=Mode(mode),
+        bound=json.loads(bound),
     )
 
 

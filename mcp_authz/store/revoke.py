@@ -97,6 +97,8 @@ def _has_live_link(tx: Transaction, session: str, holder: str) -> bool:
 
 
 _HOLDS_OF: Final[dict[RevocableKind, Callable[[Transaction, str], tuple[HoldId, ...]]]] = {
+_APPROVED_BY: Final = "EXISTS (SELECT 1 FROM verdicts WHERE hold_id = holds.id AND approve = 1"
+
     "link": _of_link,
     "session": lambda tx, name: cancel(tx, "session_id = ?", name),
     "grant": lambda tx, name: cancel(tx, "session_id IN (SELECT id FROM sessions WHERE grant_id = ?)", name),
@@ -104,6 +106,10 @@ _HOLDS_OF: Final[dict[RevocableKind, Callable[[Transaction, str], tuple[HoldId, 
         tx, "actor = ? OR EXISTS (SELECT 1 FROM json_each(chain) WHERE value = ?)", name, name
     ),
     "client": _of_client,
-    "key": lambda tx, name: (),
-    "person": lambda tx, name: cancel(tx, "subject = ?", name),
+    "key": lambda tx, name: cancel(tx, f"{_APPROVED_BY} AND signed_by = ?)", name),
+    # A pending call goes on without their approval, which counts no more; one that was approved rested on it.
+    "person": lambda tx, name: cancel(
+        tx, f"subject = ? OR (state = 'approved' AND {_APPROVED_BY} AND person = ?))", name, name
+    ),
+    "approval": lambda tx, name: cancel(tx, f"{_APPROVED_BY} AND standing = ?)", name),
 }

@@ -139,10 +139,31 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             BEGIN UPDATE holds SET moved = (SELECT max(moved) + 1 FROM holds) WHERE position = new.position; END""",
         """CREATE TRIGGER a_hold_moves AFTER UPDATE OF state ON holds
             BEGIN UPDATE holds SET moved = (SELECT max(moved) + 1 FROM holds) WHERE position = new.position; END""",
+        # Who approved may deny afterwards: the table is made anew, with one answer of each kind for each person.
+        "ALTER TABLE verdicts RENAME TO verdicts_one_each",
+        """CREATE TABLE verdicts (
+            hold_id TEXT NOT NULL REFERENCES holds (id),
+            position INTEGER NOT NULL,
+            person TEXT NOT NULL,
+            approve INTEGER NOT NULL CHECK (approve IN (0, 1)),
+            assurance INTEGER NOT NULL,
+            statement TEXT NOT NULL,
+            signed_by TEXT NOT NULL,
+            reason TEXT NOT NULL,
+            given_at INTEGER NOT NULL,
+            terms TEXT NOT NULL DEFAULT '{}',
+            sent_back INTEGER NOT NULL DEFAULT 0 CHECK (sent_back IN (0, 1)),
+            standing TEXT,
+            PRIMARY KEY (hold_id, position),
+            UNIQUE (hold_id, person, approve)
+        ) STRICT, WITHOUT ROWID""",
+        """INSERT INTO verdicts
+            SELECT hold_id, position, person, approve, assurance, statement, signed_by, reason, given_at, terms, 0, NULL
+            FROM verdicts_one_each""",
+        "DROP TABLE verdicts_one_each",
+        "ALTER TABLE holds ADD COLUMN bound TEXT NOT NULL DEFAULT '{}'",
         """CREATE TRIGGER a_verdict_moves_its_hold AFTER INSERT ON verdicts
             BEGIN UPDATE holds SET moved = (SELECT max(moved) + 1 FROM holds) WHERE id = new.hold_id; END""",
-        "ALTER TABLE verdicts ADD COLUMN sent_back INTEGER NOT NULL DEFAULT 0 CHECK (sent_back IN (0, 1))",
-        "ALTER TABLE verdicts ADD COLUMN standing TEXT",
         # What a person approved before it is asked for; constraints may hold argument values, so that they are sealed.
         """CREATE TABLE standing_approvals (
             id TEXT PRIMARY KEY,
@@ -151,6 +172,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             session_id TEXT NOT NULL,
             actor TEXT NOT NULL,
             tool TEXT NOT NULL,
+            rules TEXT NOT NULL,
             pattern BLOB NOT NULL,
             assurance INTEGER NOT NULL,
             statement TEXT NOT NULL,

@@ -268,6 +268,11 @@ def test_a_preset_holds_what_its_file_says() -> None:
     assert tool.definitions == {bytes(32)}
 
 
+def test_a_preset_may_name_the_approval_rule_of_a_tool() -> None:
+    named = parse_preset("one", ONE_TOOL.replace('hazard = "read"', 'hazard = "read"\napproval = "release"'))
+    assert (named.tools["look"].approval, parse_preset("one", ONE_TOOL).tools["look"].approval) == ("release", None)
+
+
 @pytest.mark.parametrize(
     ("right", "wrong", "reason"),
     [
@@ -277,7 +282,7 @@ def test_a_preset_holds_what_its_file_says() -> None:
         ('preset = "one"', 'preset = "two"', "calls itself `two`"),
         ('preset = "one"', "preset = one", "is not TOML"),
         ('checked_with = ["1.0"]', "checked_with = []", "`checked_with` must be a list of at least one text"),
-        ('action = "one.look"', 'action = "one.look"\napproval = "x"', r"tool `look` has unknown keys \['approval'\]"),
+        ('action = "one.look"', 'action = "one.look"\nproof = "x"', r"tool `look` has unknown keys \['proof'\]"),
         ('action = "one.look"', 'action = "look"', "`action`: `look` is no text"),
         ('hazard = "read"', 'hazard = "harmless"', "`hazard` must be one of read, write, destructive"),
         ('hazard = "read"', "hazard = []", "`hazard` must be one of"),

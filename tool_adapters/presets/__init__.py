@@ -22,7 +22,7 @@ from mcp_authz.rules.scope import ScopeTemplate
 
 PRESET_KEYS: Final = frozenset({"preset", "server", "checked_with", "tools"})
 TOOL_KEYS: Final = frozenset({"action", "hazard", "scopes", "definitions"})
-OPTIONAL_TOOL_KEYS: Final = frozenset({"resource"})
+OPTIONAL_TOOL_KEYS: Final = frozenset({"resource", "approval"})
 
 ACTION: Final = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)+")
 WORD: Final = re.compile(r"\S+")
@@ -40,6 +40,7 @@ class PresetTool:
     scopes: tuple[ScopeTemplate, ...]
     resource: Mapping[str, str]  # attribute -> template over arguments
     definitions: frozenset[bytes]  # SHA-256 (`rules.definition`), 32 bytes each
+    approval: str | None = None  # the approval rule that the tool needs whatever its hazard; the configuration has it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +114,7 @@ def _tool(where: str, name: str, entry: object) -> PresetTool:
         definitions=frozenset(
             bytes.fromhex(text) for text in _texts(f"{where}: `definitions`", table["definitions"], DIGEST)
         ),
+        approval=_text(f"{where}: `approval`", table["approval"], WORD) if "approval" in table else None,
     )
 
 
