@@ -13,7 +13,6 @@ from mcp_authz.errors import Conflict, InputError, NotFound
 from mcp_authz.hearing import Answered, PageAnswer
 from mcp_authz.ids import new_id
 from mcp_authz.model import Approval, EndsWith, HeldCall, Hold, HoldId, HoldState, ToolCall, Verdict
-from mcp_authz.other_client import in_the_chain
 from mcp_authz.principals import Agent, AgentName, Caller, Key, Mode, Person, PersonName, SessionId
 from mcp_authz.rules import session_request
 from mcp_authz.rules.binding import action_statement
@@ -228,41 +227,17 @@ def terms_of(held: HeldCall, more: Mapping[str, Any] | None = None) -> Mapping[s
     return held.arguments
 
 
-def shortest(decision: Hold) -> timedelta:
-    """How long a call waits: as long as the least patient rule."""
-    return min(rule.expires for rule in decision.rules)
-
-
-def _end(decision: Hold, asker: Asker, now: datetime) -> tuple[datetime, EndsWith]:
-    """When a call that is held now stops waiting, and which bound that is."""
-    rule: tuple[datetime, EndsWith] = (now + shortest(decision), "rule")
-    return min((*asker.bounds, rule), key=lambda bound: bound[0])
-
-
-def _is_usable(key: Key, at: datetime) -> bool:
-    return key.status == "active" and (key.retires_at is None or at < key.retires_at)
-
-
-def event_of(held: HeldCall, verdict: Verdict, to: HoldState, at: datetime) -> Event:
-    """The record of a verdict that leads to this state."""
-    return Event(
-        kind="approval",
-        at=at,
-        call=held.id,
-        fields={
-            "hold": held.id,
-            "person": f"user:{verdict.person}",
 def _too_late(held: HeldCall, verdict: Verdict) -> str:
     if held.state is HoldState.PENDING:
         return f"`{verdict.person}` has answered hold `{held.id}` already"
     return f"hold `{held.id}` is {held.state.value}, it cannot be answered any more"
 
 
-            "verdict": "send-back" if verdict.sent_back else "approve" if verdict.approve else "deny",
-            "assurance": verdict.assurance.label,
-            "signed_by": verdict.signed_by,
-            "reason": verdict.reason,
-            "statement": verdict.statement,
+def shortest(decision: Hold) -> timedelta:
+    """How long a call waits: as long as the least patient rule."""
+    return min(rule.expires for rule in decision.rules)
+
+
 def _bound(call: ToolCall, asker: Asker) -> Mapping[str, Any]:
     """What the action digest was made of beside the arguments, so that anybody can make it again."""
     chain, own = asker.chain, asker.mode is Mode.OWN
@@ -303,10 +278,34 @@ def held_now(call: ToolCall, asker: Asker, decision: Hold, now: datetime) -> Hel
     )
 
 
+def _end(decision: Hold, asker: Asker, now: datetime) -> tuple[datetime, EndsWith]:
+    """When a call that is held now stops waiting, and which bound that is."""
+    rule: tuple[datetime, EndsWith] = (now + shortest(decision), "rule")
+    return min((*asker.bounds, rule), key=lambda bound: bound[0])
+
+
+def _is_usable(key: Key, at: datetime) -> bool:
+    return key.status == "active" and (key.retires_at is None or at < key.retires_at)
+
+
+def event_of(held: HeldCall, verdict: Verdict, to: HoldState, at: datetime) -> Event:
+    """The record of a verdict that leads to this state."""
+    return Event(
+        kind="approval",
+        at=at,
+        call=held.id,
+        fields={
+            "hold": held.id,
+            "person": f"user:{verdict.person}",
+            "verdict": "send-back" if verdict.sent_back else "approve" if verdict.approve else "deny",
+            "assurance": verdict.assurance.label,
+            "signed_by": verdict.signed_by,
+            "reason": verdict.reason,
+            "statement": verdict.statement,
             "actor": f"agent:{held.actor}",
             "tool": held.tool,
             "state": to.value,
             **({"terms": dict(verdict.terms)} if verdict.terms else {}),
+            **({"standing": verdict.standing} if verdict.standing else {}),
         },
     )
-            **({"standing": verdict.standing} if verdict.standing else {}),

@@ -179,11 +179,11 @@ def _preset(name: str) -> Mapping[str, Classified]:
                 hazard=tool.hazard,
                 scopes=tool.scopes,
                 resource=tool.resource,
+                approval=tool.approval,
                 by=f"preset:{name}",
             ),
             digests=tool.definitions,
         )
-                approval=tool.approval,
         for tool in preset.tools.values()
     }
 

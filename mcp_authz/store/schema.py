@@ -171,8 +171,6 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             hold_id TEXT NOT NULL REFERENCES holds (id),
             session_id TEXT NOT NULL,
             actor TEXT NOT NULL,
-            tool TEXT NOT NULL,
-            rules TEXT NOT NULL,
             pattern BLOB NOT NULL,
             assurance INTEGER NOT NULL,
             statement TEXT NOT NULL,
