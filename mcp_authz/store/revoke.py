@@ -96,9 +96,9 @@ def _has_live_link(tx: Transaction, session: str, holder: str) -> bool:
     return any(chain is not None and chain.ended is None for chain in chains)
 
 
-_HOLDS_OF: Final[dict[RevocableKind, Callable[[Transaction, str], tuple[HoldId, ...]]]] = {
 _APPROVED_BY: Final = "EXISTS (SELECT 1 FROM verdicts WHERE hold_id = holds.id AND approve = 1"
 
+_HOLDS_OF: Final[dict[RevocableKind, Callable[[Transaction, str], tuple[HoldId, ...]]]] = {
     "link": _of_link,
     "session": lambda tx, name: cancel(tx, "session_id = ?", name),
     "grant": lambda tx, name: cancel(tx, "session_id IN (SELECT id FROM sessions WHERE grant_id = ?)", name),
