@@ -13,6 +13,7 @@ from mcp_authz.errors import Conflict, InputError, NotFound
 from mcp_authz.hearing import Answered, PageAnswer
 from mcp_authz.ids import new_id
 from mcp_authz.model import Approval, EndsWith, HeldCall, Hold, HoldId, HoldState, ToolCall, Verdict
+from mcp_authz.other_client import in_the_chain
 from mcp_authz.principals import Agent, AgentName, Caller, Key, Mode, Person, PersonName, SessionId
 from mcp_authz.rules import session_request
 from mcp_authz.rules.binding import action_statement
@@ -128,6 +129,18 @@ class Approvals:
         """
         held = await self._hold(hold)
         return await self._hear_answered(held, hearing.by_page(held, answer, at=self._clock()))
+
+    async def hear_other_client(self, hold: HoldId, caller: Caller, decision: Decision) -> HeldCall:
+        """The answer that a person gave in another MCP client of theirs is heard; signed by the gateway, as such.
+
+        Raises:
+            NotFound, Conflict, InputError: as `hear_signed`; and where the client may not answer for anybody, or is one
+                that the call came through.
+        """
+        held = await self._hold(hold)
+        if (why := await in_the_chain(self._store, held, caller)) is not None:
+            raise Conflict(why)
+        return await self._hear_answered(held, hearing.by_other_client(caller, decision))
 
     async def context(self, held: HeldCall) -> Context:
         """What was approved before of this kind: the same tool, by the same actor, for the same person."""

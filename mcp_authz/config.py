@@ -29,7 +29,7 @@ from mcp_authz.errors import ConfigError
 from mcp_authz.rules.obligation import Means
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,19}$")]
-RESERVED_SERVERS = frozenset({"authz", "mcp", "dev"})
+RESERVED_SERVERS = frozenset({"authz", "mcp", "dev", "holds"})
 _SOCKET_PATH: Final = 100  # bytes; the kernel takes 104 to 108
 
 

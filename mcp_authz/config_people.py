@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from mcp_authz.errors import AuthzError
 from mcp_authz.rules.redirect_uri import SCHEMES, require_scheme
-from mcp_authz.rules.scope import parse_scope
+from mcp_authz.rules.scope import Scope, parse_scope, without_deciding
 
 WORDS: Final = 80  # characters that say on the page what a scope means
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -85,7 +85,7 @@ class ClientsConfig(_Strict):
     @field_validator("ceiling")
     @classmethod
     def _scopes(cls, ceiling: tuple[str, ...]) -> tuple[str, ...]:
-        return _each(parse_scope, ceiling)
+        return _each(_scope_to_have, ceiling)
 
 
 class EnterpriseClientConfig(_Strict):
@@ -97,7 +97,7 @@ class EnterpriseClientConfig(_Strict):
     @field_validator("scopes")
     @classmethod
     def _scopes(cls, scopes: tuple[str, ...]) -> tuple[str, ...]:
-        return _each(parse_scope, scopes)
+        return _each(_scope_to_have, scopes)
 
 
 class EnterpriseConfig(_Strict):
@@ -154,6 +154,12 @@ def require_words(scopes: dict[str, str]) -> dict[str, str]:
         if not 1 <= len(words) <= WORDS or not words.isprintable():
             raise ValueError(f"say what `{scope}` means in 1 to {WORDS} characters, on one line")
     return scopes
+
+
+def _scope_to_have(text: str) -> Scope:
+    """A scope that an operator may say somebody has; leave to answer held calls is for a person to give."""
+    (scope,) = without_deciding(frozenset([parse_scope(text)]))
+    return scope
 
 
 def _each(read: Callable[[str], str], texts: Iterable[str]) -> tuple[str, ...]:

@@ -13,8 +13,9 @@ from typing import Any
 from mcp_authz import limits
 from mcp_authz.errors import Conflict
 from mcp_authz.model import Assurance, HeldCall, Verdict
-from mcp_authz.principals import PersonName
+from mcp_authz.principals import Caller, PersonName
 from mcp_authz.rules import verdict as verdicts
+from mcp_authz.rules.deciding import Decision, may_decide
 from mcp_authz.rules.hold import prompt_may_answer
 from mcp_authz.rules.keys import PrivateKey, PublicKey
 from mcp_authz.rules.verdict import PasskeyProof, SignInProof
@@ -105,6 +106,31 @@ def by_own_prompt(held: HeldCall, *, approve: bool, terms: Mapping[str, Any] | N
     if not prompt_may_answer(held):
         raise Conflict(f"hold `{held.id}` cannot be answered by the requesting client's own prompt")
     return Answered(person=held.subject, approve=approve, assurance=Assurance.CLIENT, terms=terms or {})
+
+
+def by_other_client(caller: Caller, decision: Decision) -> Answered:
+    """What a person answered in a client of theirs that is none of those that ask, and which client that is.
+
+    Raises:
+        Conflict: the person did not let this client answer held calls, or it is nobody's own.
+    """
+    if not may_decide(caller) or caller.person is None:
+        raise Conflict("this client may not answer held calls; its person agrees to that on the consent page")
+    return Answered(
+        person=caller.person.name,
+        approve=decision.approve,
+        sent_back=decision.sent_back,
+        assurance=Assurance.CLIENT_OTHER,
+        reason=decision.reason,
+        terms=decision.terms,
+        proof={
+            "type": "client",
+            "client": caller.agent.client,
+            "agent": f"agent:{caller.agent.name}",
+            "token": caller.token.id,
+            "proof": caller.proof.name.lower(),
+        },
+    )
 
 
 def by_page(held: HeldCall, answer: PageAnswer, *, at: datetime) -> Answered:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from mcp_authz.audit import Evidence
 from mcp_authz.catalog import Catalog
 from mcp_authz.context import Contexts
+from mcp_authz.deciding import Deciding
 from mcp_authz.downstream import Downstream
 from mcp_authz.evaluation import Evaluator
 from mcp_authz.holding import Holding
@@ -30,6 +31,7 @@ class Parts:
     evaluator: Evaluator
     holding: Holding
     waits: Waits
+    deciding: Deciding
     obligations: Obligations
     offers: Offers
     proving: Proving

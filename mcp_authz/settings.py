@@ -17,7 +17,7 @@ from mcp_authz.rules.classify import Classified, ServerRules
 from mcp_authz.rules.decision import ApprovalFloor
 from mcp_authz.rules.impersonation import Impersonation
 from mcp_authz.rules.observe import Observing
-from mcp_authz.rules.scope import Scope, ScopeTemplate, parse_scopes
+from mcp_authz.rules.scope import Scope, ScopeTemplate, parse_scopes, without_deciding
 from mcp_authz.web.ways_in import WaysIn
 from tool_adapters.presets import load_preset
 
@@ -75,7 +75,7 @@ def role_scopes(config: Config) -> dict[str, frozenset[Scope]]:
     found = {}
     for role, scopes in config.roles.items():
         try:
-            found[role] = parse_scopes(scopes)
+            found[role] = without_deciding(parse_scopes(scopes))
         except ScopeError as error:
             raise ConfigError(f"`roles.{role}`: {error}") from None
     return found
@@ -89,7 +89,11 @@ def impersonations(config: Config) -> tuple[Impersonation, ...]:
     """
     try:
         return tuple(
-            Impersonation(agent=AgentName(one.agent), person=PersonName(one.person), scope=parse_scopes(one.scopes))
+            Impersonation(
+                agent=AgentName(one.agent),
+                person=PersonName(one.person),
+                scope=without_deciding(parse_scopes(one.scopes)),
+            )
             for one in config.impersonation
         )
     except ScopeError as error:

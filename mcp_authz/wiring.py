@@ -23,6 +23,7 @@ from mcp_authz.changing import bound_client_agents
 from mcp_authz.clients import Clients
 from mcp_authz.config import Config
 from mcp_authz.context import Contexts
+from mcp_authz.deciding import Deciding
 from mcp_authz.delegating import Delegations
 from mcp_authz.desktop import Desktop
 from mcp_authz.downstream import Downstream
@@ -198,6 +199,15 @@ async def run_gateway(config: Config, *, clock: Clock = utc_now) -> AsyncIterato
                 on_held=desktop.tell if desktop is not None else None,
             ),
             waits=waits,
+            deciding=Deciding(
+                store=store,
+                approvals=approvals,
+                waits=waits,
+                sealer=state_sealer,
+                clock=clock,
+                page=f"{config.public_url}/holds",
+                patience=config.waiting.patience,
+            ),
             offers=Offers(catalog=catalog, downstreams=downstreams),
             proving=Proving(audience=config.resource, issuer=config.public_url, keys=issuer_keys.roots, clock=clock),
             downstreams=downstreams,

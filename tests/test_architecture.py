@@ -70,6 +70,8 @@ LAYERS = [
         "mcp_authz.catalog",
         "mcp_authz.approvals",
         "mcp_authz.hearing",
+        "mcp_authz.other_client",
+        "mcp_authz.deciding",
         "mcp_authz.revocation",
         "mcp_authz.outcome",
         "mcp_authz.obligations",

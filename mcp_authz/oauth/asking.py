@@ -14,7 +14,7 @@ from mcp_authz.principals import AgentName
 from mcp_authz.rules import strict_json
 from mcp_authz.rules.constraint import ToolsMap, parse_tools, to_json
 from mcp_authz.rules.delegation import uncovered
-from mcp_authz.rules.scope import Scope, common, parse_scopes
+from mcp_authz.rules.scope import DECIDE, DECIDE_REFUSED, Scope, common, parse_scopes
 from mcp_authz.rules.token import MINIMAL_SCOPE
 
 DETAILS_TYPE: Final = "attenuating_agent_token"
@@ -64,6 +64,18 @@ def asked_scope(text: str | None) -> frozenset[Scope] | None:
         return None if text is None else parse_scopes(text)
     except ScopeError as error:
         raise Refusal("invalid_scope", "the requested scope is malformed", reason=str(error)) from None
+
+
+def delegated_scope(text: str | None) -> frozenset[Scope] | None:
+    """Return what `asked_scope` returns, for one agent to have from another or from an identity provider.
+
+    Raises:
+        Refusal: as `asked_scope`; or leave to answer held calls is asked for, which only a person gives.
+    """
+    asked = asked_scope(text)
+    if asked is not None and DECIDE in asked:
+        raise Refusal("invalid_scope", DECIDE_REFUSED.replace("`", ""), reason="asked for leave to answer held calls")
+    return asked
 
 
 def asked_out_of(text: str | None, held: frozenset[Scope]) -> frozenset[Scope]:

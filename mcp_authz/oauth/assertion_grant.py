@@ -14,7 +14,7 @@ from authlib.oauth2.rfc6749.grants import BaseGrant, TokenEndpointMixin  # type:
 
 from mcp_authz.enterprise import Enterprise, NothingGiven, NotTrusted
 from mcp_authz.errors import Conflict, InputError, SignatureRefused
-from mcp_authz.oauth.asking import asked_scope
+from mcp_authz.oauth.asking import delegated_scope
 from mcp_authz.oauth.core import Core, Posted
 from mcp_authz.oauth.form import Form
 from mcp_authz.oauth.grants import require_resource
@@ -63,7 +63,7 @@ async def _answer(core: Core, client: Software, posted: Posted, shown: Thumbprin
     enterprise = core.enterprise
     if enterprise is None:
         raise UnauthorizedClientError()
-    asked = asked_scope(posted.form.get("scope"))
+    asked = delegated_scope(posted.form.get("scope"))
     assertion = await _read(enterprise, client, posted.form["assertion"], shown)
     try:
         got = await enterprise.open(client.client, assertion, asked)

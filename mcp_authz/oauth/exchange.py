@@ -7,7 +7,7 @@ from typing import Final
 from authlib.oauth2.rfc6749.grants import BaseGrant, TokenEndpointMixin  # type: ignore[import-untyped]
 
 from mcp_authz.oauth import exchanging
-from mcp_authz.oauth.asking import asked_scope, refuse_bounds, requested_actor
+from mcp_authz.oauth.asking import delegated_scope, refuse_bounds, requested_actor
 from mcp_authz.oauth.client import METHOD, Client
 from mcp_authz.oauth.core import Core
 from mcp_authz.oauth.form import Form
@@ -40,7 +40,7 @@ class TokenExchange(BaseGrant, TokenEndpointMixin):  # type: ignore[misc]
             raise Refusal("invalid_request", "send actor_token and actor_token_type together")
         if form.get("actor_token_type", ACCESS_TOKEN_TYPE) != ACCESS_TOKEN_TYPE:
             raise Refusal("invalid_request", "an actor_token is an access token")
-        asked_scope(form.get("scope"))
+        delegated_scope(form.get("scope"))
 
     def create_token_response(self) -> tuple[int, Answer, list[tuple[str, str]]]:
         """The token response for the kind of subject token that was sent, and the kind that was asked for."""

@@ -26,6 +26,7 @@ ENVELOPE: Final = f"{OWN_META}outcome"
 _DPOP: Final = f'DPoP algs="{" ".join(ALGORITHMS)}"'
 
 
+_TOLD: Final = frozenset({"arguments", "proof_invalid", "rate_limited", "cannot_decide"})
 _STEP_UP: Final = frozenset({"insufficient_scope", "insufficient_user_authentication"})
 
 
@@ -89,6 +90,8 @@ def _answer(outcome: Outcome, message: Message, places: Places) -> Answer:
             return Error(code=code, message=text, data=data)
         case Refused(deny=Deny(code="unknown_tool")):
             return Error(code=INVALID_PARAMS, message=_unknown(message), status=400)
+        case Refused(call_id=call_id, deny=Deny(code="unknown_hold") as deny):
+            return Error(code=INVALID_PARAMS, message=_reason(deny), data=_denied(call_id, deny), status=400)
         case Refused(deny=Deny(code="header_mismatch", detail=detail)):
             return Error(code=HEADER_MISMATCH, message=detail, status=400)
         case Refused(call_id=call_id, deny=Deny(code="request_state") as deny):
@@ -223,7 +226,7 @@ def _reason(deny: Deny) -> str:
     # the operator's. They name members and rules, never values.
     if deny.said:  # by the person who was asked: it is for the caller to read
         return f"{REASONS[deny.code]} They say: {visible(deny.said)}"
-    told = deny.code in {"arguments", "proof_invalid", "rate_limited"} and deny.detail
+    told = deny.code in _TOLD and deny.detail
     return f"{REASONS[deny.code]} ({deny.detail})" if told else REASONS[deny.code]
 
 

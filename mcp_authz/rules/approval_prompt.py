@@ -38,9 +38,16 @@ def invitation(held: HeldCall, url: str) -> dict[str, Any]:
 
 
 def _terms(held: HeldCall) -> dict[str, Any]:
+    approve = {"type": "boolean", "title": "Give the session", "description": "No means: there is none."}
+    return {"type": "object", "properties": {"approve": approve, **narrowing(held)}, "required": ["approve"]}
+
+
+def narrowing(held: HeldCall) -> dict[str, Any]:
+    """The fields by which a person may give less than was asked for; none where there is nothing to narrow."""
+    if held.tool != session_request.NAME:
+        return {}
     minutes = held.arguments["minutes"]
-    properties = {
-        "approve": {"type": "boolean", "title": "Give the session", "description": "No means: there is none."},
+    return {
         "minutes": {
             "type": "integer",
             "title": "For how many minutes",
@@ -50,7 +57,6 @@ def _terms(held: HeldCall) -> dict[str, Any]:
         },
         "only_reading": {"type": "boolean", "title": "Only the tools that read", "default": False},
     }
-    return {"type": "object", "properties": properties, "required": ["approve"]}
 
 
 def read_terms(held: HeldCall, answer: Mapping[str, Any]) -> Mapping[str, Any]:

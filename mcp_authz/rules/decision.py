@@ -91,6 +91,8 @@ REASONS: Final[dict[str, str]] = {
     "changed": "The rules changed while this call was decided. Call again.",
     "replayed": "This proof, or this requestState, has been used before; each counts once. Nothing was run.",
     "header_mismatch": "A header of the request contradicts an argument of the call.",
+    "unknown_hold": "No held call that waits for your answer has this id, or only one whose id begins like this.",
+    "cannot_decide": "This held call cannot be answered from here.",
     "request_state": "The requestState is not valid for you and this call. Call again without it.",
 }
 """Reason codes and the fixed text that a caller sees for each; a model must be able to act on it."""

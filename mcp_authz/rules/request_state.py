@@ -14,7 +14,7 @@ from mcp_authz.rules.keys import Sealer, b64url, equal, unb64url
 
 _CONTEXT: Final = b"mcp-authz request state 1"
 
-Kind = Literal["hold", "url", "wait", "downstream"]
+Kind = Literal["hold", "url", "wait", "downstream", "decide", "decide-page"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +22,7 @@ class RequestState:
     """What a retry brings back.
 
     `kind` says what it answers: our question about a hold, the page that we sent the person to, nothing but that it
-    waits for its hold, or the tool server's question.
+    waits for its hold, the tool server's question, or what an approver was asked, or sent to, in a client of their own.
     """
 
     id: str
@@ -32,6 +32,7 @@ class RequestState:
     expires_at: datetime
     paid: tuple[str, ...] = ()  # what the run that asked was counted as and took, so that its answer is no new call
     waited: int = 0  # seconds that earlier rounds of this call have waited for its hold
+    shown: str = ""  # base64url; the digest of what an approver was shown
 
 
 def seal_state(state: RequestState, *, caller: Caller, method: str, call_digest: bytes, sealer: Sealer) -> str:
@@ -44,6 +45,7 @@ def seal_state(state: RequestState, *, caller: Caller, method: str, call_digest:
         "exp": int(state.expires_at.timestamp()),
         "paid": list(state.paid),
         "waited": state.waited,
+        "shown": state.shown,
         "bound": b64url(_binding(caller, method, call_digest)),
     }
     return b64url(sealer.seal(strict_json.dump(body), _CONTEXT))
@@ -77,6 +79,7 @@ def open_state(
         expires_at=expires_at,
         paid=tuple(body.get("paid", ())),  # a state of an earlier version has none
         waited=body.get("waited", 0),
+        shown=body.get("shown", ""),
     )
 
 

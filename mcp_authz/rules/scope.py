@@ -16,6 +16,17 @@ from mcp_authz.errors import DelegationError, ScopeError
 
 Scope = NewType("Scope", str)
 
+DECIDE: Final = Scope("holds:decide")
+"""Leave to answer held calls from a client: a person agrees to it by name, for that client, and nothing implies it.
+
+It is no leave to call anything, so that no ceiling has it, no link hands it on, and no tool can need it.
+"""
+
+DECIDE_REFUSED: Final = (
+    f"`{DECIDE}` is not given like this: a person agrees to it on the consent page, for a client of theirs"
+)
+_OURS: Final = DECIDE.partition(":")[0]  # what scopes of tools do not begin with
+
 _TOKEN: Final = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]+")  # RFC 6749 section 3.3
 _VARIABLE: Final = re.compile(r"\{([A-Za-z0-9_.$-]{1,128})\}")
 _VALUE: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -54,7 +65,12 @@ def parse_scopes(text: str | Iterable[str]) -> frozenset[Scope]:
 
 
 def covers(held: Scope, needed: Scope) -> bool:
-    """Whether who holds `held` has all that `needed` stands for; `needed` may itself be a held scope with `*`."""
+    """Whether who holds `held` has all that `needed` stands for; `needed` may itself be a held scope with `*`.
+
+    Leave to answer held calls is covered by itself alone, and covers nothing else.
+    """
+    if DECIDE in (held, needed):
+        return held == needed
     have, need = held.split(":"), needed.split(":")
     return len(have) <= len(need) and all(h in ("*", n) for h, n in zip(have, need, strict=False))
 
@@ -71,6 +87,8 @@ def narrow(granted: frozenset[Scope], asked: frozenset[Scope]) -> frozenset[Scop
         DelegationError: something in `asked` is not covered by `granted`.
     """
     extra = {scope for scope in asked if not covered(scope, granted)}
+    if DECIDE in extra:
+        raise DelegationError(DECIDE_REFUSED)
     if extra:
         raise DelegationError(f"link asks for more than it was given: {sorted(extra)}")
     return asked
@@ -79,6 +97,17 @@ def narrow(granted: frozenset[Scope], asked: frozenset[Scope]) -> frozenset[Scop
 def common(a: frozenset[Scope], b: frozenset[Scope]) -> frozenset[Scope]:
     """Return what both sides hold: the scopes of `a` that `b` covers, and those of `b` that `a` covers."""
     return frozenset(scope for scope in a if covered(scope, b)) | frozenset(scope for scope in b if covered(scope, a))
+
+
+def without_deciding(scopes: frozenset[Scope]) -> frozenset[Scope]:
+    """Return `scopes`, once leave to answer held calls is known not to be among them.
+
+    Raises:
+        ScopeError: it is.
+    """
+    if DECIDE in scopes:
+        raise ScopeError(DECIDE_REFUSED)
+    return scopes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +123,7 @@ class ScopeTemplate:
         """Return the template, once it is known that every filling of it is a scope without `*`.
 
         Raises:
-            ScopeError: a segment is empty, has a brace inside, or is `*`.
+            ScopeError: a segment is empty, has a brace inside, or is `*`; or the first one is the gateway's own.
         """
         parse_scope(text)
         segments = text.split(":")
@@ -104,6 +133,8 @@ class ScopeTemplate:
                 raise ScopeError(f"scope template `{text}`: a variable is a whole segment, `{{argument}}`")
             if segment == "*":
                 raise ScopeError(f"scope template `{text}`: what a call needs has no `*`")
+        if segments[0] == _OURS:
+            raise ScopeError(f"scope template `{text}`: `{_OURS}` is the gateway's own word; begin with another")
         return cls(
             text=text,
             segments=tuple(name[1] if name else s for s, name in zip(segments, names, strict=True)),
@@ -129,11 +160,13 @@ class ScopeTemplate:
             raise ScopeError(
                 f"scope template `{self.text}` is filled to more than {limits.SCOPE_CHARACTERS} characters"
             )
+        if filled.partition(":")[0] == _OURS:
+            raise ScopeError(f"scope template `{self.text}`: `{_OURS}` is the gateway's own word")
         return Scope(filled)
 
     def could_match(self, held: Iterable[Scope]) -> bool:
         """Whether some filling is covered by one of `held`, so that the tool is worth listing."""
-        return any(self._could_be_under(scope.split(":")) for scope in held)
+        return any(self._could_be_under(scope.split(":")) for scope in held if scope != DECIDE)
 
     def _could_be_under(self, held: list[str]) -> bool:
         if len(held) > len(self.segments):
