@@ -12,9 +12,10 @@ import anyio
 
 from mcp_authz import limits
 from mcp_authz.approvals import Approvals, Asker, CannotBeShown, evidence
-from mcp_authz.errors import Conflict, DownstreamRefusal, InputError
+from mcp_authz.errors import Conflict, InputError
 from mcp_authz.ids import new_id
 from mcp_authz.model import Approval, Deny, HeldCall, Hold, HoldId, HoldState, RuleId, ToolCall, Verdict
+from mcp_authz.open_request import REFUSED, OpenRequest
 from mcp_authz.outcome import Asked, Held, Outcome, Refused, Replayed
 from mcp_authz.principals import Caller
 from mcp_authz.relay import Channel
@@ -24,13 +25,11 @@ from mcp_authz.rules.keys import Sealer
 from mcp_authz.rules.message import Message
 from mcp_authz.rules.request_state import Kind, RequestState, seal_state, split_retry
 from mcp_authz.store.ports import Clock, Event, Once, Store
-from mcp_authz.waits import Waits
+from mcp_authz.waits import UNSETTLED, Waits
 
 log = logging.getLogger(__name__)
 
-PROGRESS: Final = "notifications/progress"
-COMPLETE: Final = "notifications/elicitation/complete"
-_NOBODY: Final = timedelta()
+_NOTHING: Final = timedelta()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +99,8 @@ class Holding:
         held = await self._joined(waiting)
         if held is not None and (answer := await self._settled(waiting, held)) is not None:
             return answer
+        if held is None and (ended := await self._ended(waiting)) is not None:
+            return ended
         try:
             held = await self._approvals.open(waiting.call, waiting.asker, waiting.hold, waiting.record)
         except CannotBeShown:
@@ -126,6 +127,24 @@ class Holding:
                 return await self._still_running(held, now)
             case HoldState.APPROVED:
                 return held
+            case _:
+                return None
+
+    async def _ended(self, waiting: Waiting) -> Outcome | None:
+        """What became of the hold that this request has waited for, if it is over: no other is opened for it."""
+        resume = waiting.resume
+        if resume is None or resume.kind not in {"url", "wait"} or resume.hold is None:
+            return None
+        held = await self._store.hold(HoldId(resume.hold))
+        match None if held is None else held.state:
+            case HoldState.DONE | HoldState.FAILED | HoldState.UNKNOWN:
+                return self._refused(waiting, "approval_used", resume.hold)
+            case HoldState.EXPIRED:
+                return self._refused(waiting, "approval_expired", resume.hold)
+            case HoldState.CANCELLED:
+                return self._refused(waiting, "approval_cancelled", resume.hold)
+            case HoldState.DENIED if held is not None:
+                return self._denied(waiting, held)
             case _:
                 return None
 
@@ -177,29 +196,27 @@ class Holding:
 
     async def _ask(self, waiting: Waiting, held: HeldCall) -> Approval | Outcome:
         """Ask the requesting client where its answer may count, or send its person to the page; else wait."""
-        channel = waiting.channel
-        if held.state is HoldState.PENDING and "form" in channel.can_elicit and prompt_may_answer(held):
+        channel, is_pending = waiting.channel, held.state is HoldState.PENDING
+        if is_pending and "form" in channel.can_elicit and prompt_may_answer(held):
             if channel.can_be_asked:
                 return await self._ask_now(waiting, held)
             if (resume := waiting.resumes(held, "hold")) is not None:
                 return await self._hear_retry(waiting, held, resume)
             return self._ask_by_result(waiting, held, "hold", question(held))
         self._tell(held)
-        if self.as_task is not None and channel.can_do_tasks and held.state is HoldState.PENDING:
+        if is_pending and self.as_task is not None and channel.can_do_tasks:
             return await self.as_task(waiting, held)
-        if held.state is HoldState.PENDING and "url" in channel.can_elicit and await self._approvals.asks_subject(held):
+        if is_pending and "url" in channel.can_elicit and await self._approvals.asks_subject(held):
             return await self._send_to_page(waiting, held)
         return await self._wait(waiting, held)
 
     async def _ask_now(self, waiting: Waiting, held: HeldCall) -> Approval | Outcome:
-        await waiting.channel.decided()
-        answer: Any = None
-        with anyio.move_on_after((held.expires_at - self._clock()).total_seconds()):
-            try:
-                answer = await waiting.channel.ask(ELICIT, question(held))
-            except DownstreamRefusal:
-                self._tell(held)
-                return Held(call_id=waiting.call_id, held=held)
+        # What was approved elsewhere waits for the prompt's answer: a no of the same person beats it.
+        over = frozenset(HoldState) - UNSETTLED - {HoldState.APPROVED}
+        answer = await self._open(waiting, held).ask(question(held), until=over)
+        if answer is REFUSED:
+            self._tell(held)
+            return await self._wait(waiting, held)
         return await self._hear(waiting, held, answer)
 
     async def _send_to_page(self, waiting: Waiting, held: HeldCall) -> Approval | Outcome:
@@ -211,49 +228,36 @@ class Holding:
             if came_back.kind == "url" and not _opened(_given(waiting)):
                 return Held(call_id=waiting.call_id, held=held)
             return await self._wait(waiting, held)
-        await channel.decided()
-        try:
-            opened = _opened(await channel.ask(ELICIT, asked))
-        except DownstreamRefusal:
-            opened = False
-        if not opened:
-            return Held(call_id=waiting.call_id, held=held)
-        try:
-            return await self._wait(waiting, held)
-        finally:
-            with anyio.CancelScope(shield=True), anyio.move_on_after(1):
-                await channel.notify(COMPLETE, {"elicitationId": held.id})
+        start = anyio.current_time()
+        request = self._open(waiting, held)
+        answer = await request.ask(asked, until=frozenset(HoldState) - UNSETTLED)
+        now = await self._store.hold(held.id) or held
+        if now.state in UNSETTLED and not _opened(answer):
+            return Held(call_id=waiting.call_id, held=now)
+        gone_by = timedelta(seconds=anyio.current_time() - start)
+        said = await self._wait(waiting, now, gone_by=gone_by)
+        if not isinstance(said, Held):
+            await request.close_page()
+        return said
 
-    async def _wait(self, waiting: Waiting, held: HeldCall) -> Approval | Outcome:
+    async def _wait(self, waiting: Waiting, held: HeldCall, *, gone_by: timedelta = _NOTHING) -> Approval | Outcome:
         """Wait for as long as this request may: for the verdict, or for the end of a run that is on its way."""
-        before = waiting.resumes(held, "wait")
-        waited = _NOBODY if before is None else timedelta(seconds=before.waited)
-        longest = min(waiting.channel.longest_wait, self._patience - waited)
-        if held.state is HoldState.PENDING:
-            longest = min(longest, held.expires_at - self._clock())
-        if longest <= _NOBODY or not self._waits.has_room(held.id):
-            return Held(call_id=waiting.call_id, held=held)
-        await waiting.channel.decided()
-        now = await self._until_settled(waiting, held, longest)
-        if now.state not in {HoldState.PENDING, HoldState.CLAIMED}:
-            settled = await self._settled(waiting, now)
-            return settled if settled is not None else Held(call_id=waiting.call_id, held=now)
-        if waiting.channel.can_return and waited + longest < self._patience:
-            state = self._state(waiting, now, "wait", waited=int((waited + longest).total_seconds()))
+        before, channel = waiting.resumes(held, "wait"), waiting.channel
+        waited = _NOTHING if before is None else timedelta(seconds=before.waited)
+        longest = min(channel.longest_wait, self._patience - waited) - gone_by
+        with self._waits.place(held.id) as placed:
+            if placed and longest > _NOTHING and held.state in UNSETTLED:
+                held = await self._open(waiting, held).wait(longest, f"{self._page}/{held.id}")
+        if held.state not in UNSETTLED:
+            settled = await self._settled(waiting, held)
+            return settled if settled is not None else self._refused(waiting, "approval_cancelled", held.id)
+        if placed and channel.can_return and _NOTHING < longest < self._patience - waited:
+            state = self._state(waiting, held, "wait", waited=int((waited + longest).total_seconds()))
             return Asked(call_id=waiting.call_id, result={"resultType": "input_required", "requestState": state})
-        return Held(call_id=waiting.call_id, held=now)
+        return Held(call_id=waiting.call_id, held=held)
 
-    async def _until_settled(self, waiting: Waiting, held: HeldCall, longest: timedelta) -> HeldCall:
-        """The hold when it has settled, or when the time is up; who waits hears now and then that it still does."""
-        start, end, now = anyio.current_time(), longest.total_seconds(), held
-        while (left := end - (anyio.current_time() - start)) > 0:
-            now = await self._waits.until_moved(now, min(timedelta(seconds=left), limits.WAIT_PROGRESS))
-            if now.state not in {HoldState.PENDING, HoldState.CLAIMED}:
-                return now
-            said = "waits for a person" if now.state is HoldState.PENDING else "runs"
-            progress = {"progress": round(anyio.current_time() - start, 1), "message": f"hold {held.id} {said}"}
-            await waiting.channel.notify(PROGRESS, progress)
-        return now
+    def _open(self, waiting: Waiting, held: HeldCall) -> OpenRequest:
+        return OpenRequest(channel=waiting.channel, held=held, waits=self._waits, clock=self._clock)
 
     def _tell(self, held: HeldCall) -> None:
         """Whoever listens hears of this hold, the first time that its caller could not be asked by a prompt."""
@@ -302,12 +306,14 @@ class Holding:
         )
 
     def _state(self, waiting: Waiting, held: HeldCall, kind: Kind, *, waited: int = 0) -> str:
+        # Waiting gives nothing away, and who comes back too late is to be told what became of the hold.
+        end = self._clock() + limits.REQUEST_STATE_LIFETIME
         state = RequestState(
             id=new_id("q"),
             kind=kind,
             hold=held.id,
             downstream=None,
-            expires_at=min(held.expires_at, self._clock() + limits.REQUEST_STATE_LIFETIME),
+            expires_at=min(held.expires_at, end) if kind == "hold" else end,
             waited=waited,
         )
         return seal_state(

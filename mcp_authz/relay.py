@@ -46,6 +46,9 @@ class Channel(Protocol):
     async def decided(self) -> None:
         """Called once the decision stands: the edge may commit its status and headers from here on."""
 
+    def when_gone(self, do: Callable[[], None]) -> None:
+        """Have this done once the caller has gone away, where that does not end the request's own task anyway."""
+
     async def notify(self, method: str, params: Mapping[str, Any]) -> None:
         """Send a notification that belongs to this request."""
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import timedelta
 from typing import Final
 
@@ -13,12 +13,16 @@ import anyio
 
 from mcp_authz import limits
 from mcp_authz.errors import StoreError
-from mcp_authz.model import HeldCall, HoldId
+from mcp_authz.model import HeldCall, HoldId, HoldState
 from mcp_authz.store.ports import Store
 
 log = logging.getLogger(__name__)
 
+UNSETTLED: Final = frozenset({HoldState.PENDING, HoldState.CLAIMED})
+"""While a hold is in one of these, whoever waits for it goes on waiting: for the verdict, or for the end of its run."""
+
 _PAUSE: Final = limits.WAIT_PAUSE.total_seconds()
+_NEWEST: Final = 2**62  # a number that no move has
 _TROUBLE: Final = 0.25  # seconds between two looks at a store that cannot be read
 
 
@@ -28,13 +32,37 @@ class Waits:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._waiting: dict[HoldId, set[anyio.Event]] = defaultdict(set)
-        self._count = 0
+        self._places: Counter[HoldId] = Counter()
         self._somebody = anyio.Event()
 
-    def has_room(self, hold: HoldId) -> bool:
-        """Whether one more request may wait for this hold."""
-        of_this = len(self._waiting[hold]) if hold in self._waiting else 0
-        return of_this < limits.WAITING_PER_HOLD and self._count < limits.WAITING
+    @contextmanager
+    def place(self, hold: HoldId) -> Iterator[bool]:
+        """Whether there was a place for one more request that waits for this hold; it is taken until the end."""
+        free = self._places[hold] < limits.WAITING_PER_HOLD and self._places.total() < limits.WAITING
+        self._places[hold] += free
+        try:
+            yield free
+        finally:
+            self._places[hold] -= free
+            if not self._places[hold]:
+                del self._places[hold]
+
+    async def until_settled(
+        self, held: HeldCall, longest: timedelta, say: Callable[[HeldCall, float], Awaitable[None]]
+    ) -> HeldCall:
+        """Return the hold as soon as it has settled, or as it is after `longest`.
+
+        `say` is told at once, and now and then, that it is still waited for, and for how many seconds by now.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        start, end, now = anyio.current_time(), longest.total_seconds(), held
+        while now.state in UNSETTLED and (waited := anyio.current_time() - start) < end:
+            await say(now, waited)
+            left = timedelta(seconds=end - waited)
+            now = await self.until_moved(now, min(left, limits.WAIT_PROGRESS))
+        return now
 
     async def until_moved(self, held: HeldCall, longest: timedelta) -> HeldCall:
         """Return the hold as it is now, once it is another than `held`, or after `longest`.
@@ -53,8 +81,10 @@ class Waits:
     async def run(self) -> None:
         """Whoever waits is woken when their hold moved; without end."""
         seen = changed = 0
+        with suppress(StoreError):
+            seen, _ = await self._store.moved_holds(_NEWEST)  # nobody waits yet: what moved until now is no news
         while True:
-            if not self._count:
+            if not self._waiting:
                 self._somebody = anyio.Event()
                 await self._somebody.wait()
             try:
@@ -69,17 +99,19 @@ class Waits:
                     event.set()
             await anyio.sleep(_PAUSE)
 
+    def watched(self, hold: HoldId) -> AbstractContextManager[anyio.Event]:
+        """An event that is set when the hold moves, or a task of it, for whoever looks at more than the hold."""
+        return self._told(hold)
+
     @contextmanager
     def _told(self, hold: HoldId) -> Iterator[anyio.Event]:
         """An event that is set when the hold moves."""
         event = anyio.Event()
         self._waiting[hold].add(event)
-        self._count += 1
         self._somebody.set()
         try:
             yield event
         finally:
-            self._count -= 1
             self._waiting[hold].discard(event)
             if not self._waiting[hold]:
                 del self._waiting[hold]

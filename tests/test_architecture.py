@@ -70,8 +70,6 @@ LAYERS = [
         "mcp_authz.catalog",
         "mcp_authz.approvals",
         "mcp_authz.hearing",
-        "mcp_authz.other_client",
-        "mcp_authz.deciding",
         "mcp_authz.revocation",
         "mcp_authz.outcome",
         "mcp_authz.obligations",
@@ -86,6 +84,8 @@ LAYERS = [
         "mcp_authz.policy.live",
         "mcp_authz.policy.shadow",
         "mcp_authz.holding",
+        "mcp_authz.open_request",
+        "mcp_authz.waits",
         "mcp_authz.requesting",
         "mcp_authz.parts",
         "mcp_authz.proving",
@@ -116,6 +116,7 @@ LAYERS = [
     },
     {
         "mcp_authz.config",
+        "mcp_authz.config_approval",
         "mcp_authz.config_file",
         "mcp_authz.config_obligations",
         "mcp_authz.config_people",
@@ -182,6 +183,7 @@ DOORS = {
     "pydantic_core": {"mcp_authz.rules.schema", "tool_adapters.direct"},
     "pydantic": {
         "mcp_authz.config",
+        "mcp_authz.config_approval",
         "mcp_authz.config_obligations",
         "mcp_authz.config_people",
         "mcp_authz.config_policy",

@@ -18,11 +18,15 @@ from mcp_authz.protocol.reading import Read, parameter_headers
 LOG: Final = "notifications/message"
 PROGRESS: Final = "notifications/progress"
 TASKS: Final = "io.modelcontextprotocol/tasks"
+MISSING_CAPABILITY: Final = -32021
+NO_TASKS: Final = f"declare the extension {TASKS} in the client capabilities of this request"
+TASKS_NEEDED: Final = {"requiredCapabilities": {"extensions": {TASKS: {}}}}
 _LOG_LEVEL_KEY: Final = "io.modelcontextprotocol/logLevel"
 
 _LINE_ENDS: Final = tuple((end.encode(), f"\\u{ord(end):04x}".encode()) for end in "\x85\u2028\u2029")
 
 Emit = Callable[[Mapping[str, Any]], Awaitable[None]]
+WhenGone = Callable[[Callable[[], None]], None]
 
 
 def elicitation_modes(capabilities: Mapping[str, Any] | None) -> frozenset[str]:
@@ -64,6 +68,9 @@ class ModernChannel:
         """Commit the response's status and headers."""
         await self._commit()
 
+    def when_gone(self, do: Callable[[], None]) -> None:
+        """Nothing to do: a request of this era ends with its connection."""
+
     async def notify(self, method: str, params: Mapping[str, Any]) -> None:
         """Send a notification on the response stream: progress if a token was given, log entries if asked for."""
         if method == PROGRESS:
@@ -87,7 +94,12 @@ class LegacyChannel:
     longest_wait = limits.WAIT_OLDER
 
     def __init__(
-        self, ctx: ServerRequestContext[Any, Any], *, commit: Callable[[], Awaitable[None]], level: Any = None
+        self,
+        ctx: ServerRequestContext[Any, Any],
+        *,
+        commit: Callable[[], Awaitable[None]],
+        when_gone: WhenGone,
+        level: Any = None,
     ) -> None:
         capabilities = ctx.session.client_capabilities
         declared = capabilities.model_dump(by_alias=True, mode="json", exclude_none=True) if capabilities else {}
@@ -95,6 +107,7 @@ class LegacyChannel:
         self.can_elicit = elicitation_modes(declared) if self.can_be_asked else frozenset()
         self._outbound = request_outbound(ctx)
         self._commit = commit
+        self._when_gone = when_gone
         self._levels = _levels(level) if level is not None else None  # None: the server decides what it sends
         meta = (ctx.params or {}).get("_meta")
         self._token = meta.get("progressToken") if isinstance(meta, Mapping) else None
@@ -106,6 +119,10 @@ class LegacyChannel:
     async def decided(self) -> None:
         """Let the response's status and headers go out."""
         await self._commit()
+
+    def when_gone(self, do: Callable[[], None]) -> None:
+        """Done when nobody reads the response any more: the SDK lets a request of this era run on."""
+        self._when_gone(do)
 
     async def notify(self, method: str, params: Mapping[str, Any]) -> None:
         """Send a notification on the request's stream: progress if a token was given, log entries of the level set."""

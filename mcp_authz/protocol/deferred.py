@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import anyio
@@ -19,6 +20,20 @@ class Deferred:
         self._decided = anyio.Event()
         self._refusal: tuple[Error, Any] | None = None
         self._replaced = False
+        self._gone = False
+        self._when_gone: list[Callable[[], None]] = []
+
+    def over(self) -> None:
+        """Nobody reads the response any more: its client has it, or has gone away."""
+        self._gone = True
+        for do in self._when_gone:
+            do()
+
+    def when_gone(self, do: Callable[[], None]) -> None:
+        """Have this done when the response is over; at once, if it is."""
+        self._when_gone.append(do)
+        if self._gone:
+            do()
 
     async def release(self) -> None:
         """Let the SDK's response through from here on."""

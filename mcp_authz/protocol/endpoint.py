@@ -21,13 +21,13 @@ from mcp_authz.gateway import Gateway
 from mcp_authz.identity import Identifier, Unidentified
 from mcp_authz.principals import Caller, Once
 from mcp_authz.protocol.answers import UNAUTHENTICATED, Places, dpop_challenge, unauthorized_challenge
-from mcp_authz.protocol.channel import dump
+from mcp_authz.protocol.channel import MISSING_CAPABILITY, NO_TASKS, TASKS_NEEDED, declares_tasks, dump
 from mcp_authz.protocol.deferred import Deferred
 from mcp_authz.protocol.modern import Exchange, serve_call
 from mcp_authz.protocol.reading import INVALID_REQUEST, Read, Request, Unreadable, check_headers, read
 from mcp_authz.protocol.server import CALLER, DEFERRED
 from mcp_authz.protocol.throttle import Refusals, Throttle, source
-from mcp_authz.rules.message import GOVERNED
+from mcp_authz.rules.message import GOVERNED, TASKS
 
 log = logging.getLogger(__name__)
 
@@ -146,19 +146,26 @@ class Endpoint:
             await self._manager.handle_request(_identified(visit.scope, caller), visit.receive, send)
 
     async def _lead(self, visit: Visit, caller: Caller, message: Read) -> None:
-        governed = message.message.method in GOVERNED and message.message.is_request
+        method, capabilities = message.message.method, message.capabilities
+        governed = method in GOVERNED and message.message.is_request and (capabilities is not None or method not in TASKS)
         if not governed:
             if await self._spend(visit, caller, message.message.id):
                 await self._pass_on(visit, caller, message, visit.send)
         elif message.capabilities is not None and not _accepts(message.headers):
             if await self._spend(visit, caller, message.message.id):
                 await _write(visit.send, 406, INVALID_REQUEST, "accept application/json", message.message.id)
+        elif method in TASKS and not declares_tasks(capabilities):
+            if await self._spend(visit, caller, message.message.id):
+                await _write(visit.send, 400, MISSING_CAPABILITY, NO_TASKS, message.message.id, data=TASKS_NEEDED)
         elif message.capabilities is not None:
             exchange = Exchange(message, visit.send, server_info=self._server_info)
             await serve_call(self._gateway, caller, exchange, visit.receive, places=self._places)
         else:
             deferred = Deferred(visit.send)
-            await self._pass_on(visit, caller, message, deferred)
+            try:
+                await self._pass_on(visit, caller, message, deferred)
+            finally:
+                deferred.over()
             for once in caller.once:  # the SDK may have answered before the call reached the road
                 await self._remember(once)
 

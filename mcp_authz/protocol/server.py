@@ -22,10 +22,11 @@ from mcp_authz.gateway import Gateway
 from mcp_authz.model import Tool
 from mcp_authz.principals import Caller
 from mcp_authz.protocol.answers import BROKEN, UNAVAILABLE, Answer, Error, Places, Result, answer, in_stream
-from mcp_authz.protocol.channel import LegacyChannel
+from mcp_authz.protocol.channel import TASKS, LegacyChannel
 from mcp_authz.protocol.deferred import Deferred
 from mcp_authz.relay import clean
 from mcp_authz.rules.message import CLOSED_TABLE, GOVERNED, Message
+from mcp_authz.rules.message import TASKS as TASK_METHODS
 from mcp_authz.rules.session_request import SERVER as OWN_SERVER
 
 log = logging.getLogger(__name__)
@@ -102,7 +103,7 @@ class FrontServer(Server[Any]):
     async def _lead(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
         if ctx.request_id is None:  # notifications end here; the SDK's own bookkeeping is behind `call_next`
             return await call_next(ctx)
-        if ctx.method not in CLOSED_TABLE:
+        if ctx.method not in CLOSED_TABLE - TASK_METHODS:  # those are of the newer era alone, which answers them itself
             raise MCPError(code=METHOD_NOT_FOUND, message="Method not found", data=ctx.method)
         match ctx.method:
             case "tools/list":
@@ -125,7 +126,11 @@ class FrontServer(Server[Any]):
         caller = _caller(ctx)
         some = any(tool.server != OWN_SERVER for tool in await self._gateway.list_tools(caller))
         nothing = "" if some else f" No tool is listed for you: {self._gateway.why_nothing(caller)}"
-        return {**result, "instructions": INSTRUCTIONS + nothing}
+        introduced = {**result, "instructions": INSTRUCTIONS + nothing}
+        if ctx.method == "server/discover":
+            able = result.get("capabilities") or {}
+            introduced["capabilities"] = {**able, "extensions": {**(able.get("extensions") or {}), TASKS: {}}}
+        return introduced
 
     def _listed(self, ctx: ServerRequestContext[Any, Any], member: str, items: Sequence[Any]) -> dict[str, Any]:
         if (ctx.params or {}).get("cursor") is not None:
@@ -165,7 +170,8 @@ class FrontServer(Server[Any]):
 
     async def _said(self, ctx: ServerRequestContext[Any, Any], message: Message, deferred: Deferred) -> Answer:
         try:
-            channel = LegacyChannel(ctx, commit=deferred.release, level=message.meta.get(types.LOG_LEVEL_META_KEY))
+            level = message.meta.get(types.LOG_LEVEL_META_KEY)
+            channel = LegacyChannel(ctx, commit=deferred.release, when_gone=deferred.when_gone, level=level)
             caller = _caller(ctx)
             outcome = await self._gateway.call(caller, message, channel)
             return answer(outcome, message, caller.token, places=self._places)

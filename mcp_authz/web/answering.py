@@ -18,6 +18,7 @@ from mcp_authz.hearing import PageAnswer
 from mcp_authz.model import HeldCall, HoldId, HoldState
 from mcp_authz.principals import Person, PersonName
 from mcp_authz.rules.display import shown_arguments
+from mcp_authz.rules.hold import wants_reason
 from mcp_authz.rules.keys import b64url, unb64url
 from mcp_authz.rules.verdict import SignInProof, approval_challenge
 from mcp_authz.store.ports import Clock, Store
@@ -70,10 +71,12 @@ class Answering:
             Route("/", self.home),
             Route("/holds", self.waiting),
             Route("/holds/{hold}", self.hold),
+            Route("/holds/{hold}/asked", self.asked),
             Route("/holds/{hold}/question", self.question, methods=["POST"]),
             Route("/holds/{hold}/approve", self.approve, methods=["POST"]),
             Route("/holds/{hold}/approve-signed-in", self.approve_signed_in, methods=["POST"]),
             Route("/holds/{hold}/deny", self.deny, methods=["POST"]),
+            Route("/holds/{hold}/send-back", self.send_back, methods=["POST"]),
         ]
 
     async def home(self, _: Request) -> Response:
@@ -116,12 +119,25 @@ class Answering:
             replaced_at=await self._accounts.replaced_lately(visitor.person.name),
         )
 
+    async def asked(self, request: Request) -> Response:
+        """The person whom the call is for goes on to it: their own client sent them here (URL elicitation).
+
+        Whoever else may answer finds it in their own list: a link that an agent hands around leads them nowhere.
+        """
+        visitor = await self._cookies.visitor(request)
+        held = await self._store.hold(HoldId(request.path_params["hold"]))
+        if held is None or held.subject != visitor.person.name or not await self._approvals.asks_subject(held):
+            raise NotFound(
+                "this link is for the person whose client gave it out; what waits for you is in your own list"
+            )
+        return RedirectResponse(f"/holds/{held.id}", 303)
+
     async def question(self, request: Request) -> Response:
         """What to show a passkey with in order to approve exactly this, for exactly this reason."""
         visitor, body = await self._cookies.visitor(request), await read_body(request)
         held = await self._theirs(request, visitor)
         approving = _approving(held, visitor, body)
-        _require_answerable(held, approving)
+        _require_answerable(held, approving, visitor.person)
         nonce = self._approving.put(approving)
         known = await self._accounts.passkeys_of(visitor.person.name)
         options = self._party.assertion(known, _challenge(held, approving, nonce))
@@ -157,7 +173,7 @@ class Answering:
         visitor, body = await self._cookies.visitor(request), await read_body(request)
         held = await self._theirs(request, visitor)
         asked = _approving(held, visitor, body)
-        _require_answerable(held, asked)
+        _require_answerable(held, asked, visitor.person)
         said = visitor.sign_in.authentication
         if await self._way(held, visitor) != "sign-in" or said.issuer is None:
             raise Conflict("this call takes a passkey of yours")
@@ -173,15 +189,28 @@ class Answering:
 
     async def deny(self, request: Request) -> Response:
         """The person has denied the call; that they are signed in is enough to say no."""
+        return await self._say_no(request, sent_back=False)
+
+    async def send_back(self, request: Request) -> Response:
+        """The person has denied the call, and says what it should be instead."""
+        return await self._say_no(request, sent_back=True)
+
+    async def _say_no(self, request: Request, *, sent_back: bool) -> Response:
         visitor, body = await self._cookies.visitor(request), await read_body(request)
         held = await self._theirs(request, visitor)
-        reason = text_of(body, "reason", most=limits.REASON)
-        answer = PageAnswer(person=visitor.person.name, approve=False, reason=reason, terms={}, proof=None)
+        answer = PageAnswer(
+            person=visitor.person.name,
+            approve=False,
+            reason=text_of(body, "reason", most=limits.REASON),
+            terms={},
+            proof=None,
+            sent_back=sent_back,
+        )
         return await self._hear(held, answer)
 
     async def _hear(self, held: HeldCall, answer: PageAnswer) -> Response:
         after = await self._approvals.hear_page(held.id, answer)
-        return JSONResponse({"state": after.state.value, "says": facts.STATES[after.state]})
+        return JSONResponse({"state": after.state.value, "says": facts.state_of(after)[1]})
 
     async def _theirs(self, request: Request, visitor: Visitor) -> HeldCall:
         """The hold, if a rule of it names the person; to anybody else it is as if there were none."""
@@ -205,7 +234,7 @@ def _challenge(held: HeldCall, asked: Approving, nonce: bytes) -> bytes:
     return approval_challenge(held, person=asked.person, reason=asked.reason, terms=asked.terms, nonce=nonce)
 
 
-def _require_answerable(held: HeldCall, asked: Approving) -> None:
+def _require_answerable(held: HeldCall, asked: Approving, who: Person) -> None:
     """Nobody shows a passkey in vain: what would be refused afterwards is refused before.
 
     Raises:
@@ -216,6 +245,6 @@ def _require_answerable(held: HeldCall, asked: Approving) -> None:
         raise Conflict(f"this call is {held.state.value}, it cannot be answered any more")
     if shown_arguments(held.arguments) is None:
         raise Conflict("this call is too large to be shown whole, so nobody can approve it")
-    if any(rule.reason for rule in held.rules) and not asked.reason.strip():
+    if wants_reason(who, held) and not asked.reason.strip():
         raise Conflict("a rule of this call wants to know why: write a reason")
     terms_of(held, asked.terms)

@@ -16,6 +16,11 @@ from tests.world import OPERATOR, world
 DEPLOY = {"owner": "acme", "repo": "api", "environment": "production", "version": "1.4.0"}
 
 
+def inner(page: str) -> str:
+    """What stands in a page's body; the body itself says when it was written."""
+    return page.split("<body")[1].split(">", 1)[1]
+
+
 async def test_bob_learns_nothing_of_a_call_that_waits_for_alice(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         await w.person("bob")
@@ -23,13 +28,46 @@ async def test_bob_learns_nothing_of_a_call_that_waits_for_alice(tmp_path: Path)
         async with visiting(w, "bob") as bob:
             theirs, none = await bob.get(f"/holds/{call.hold}"), await bob.get("/holds/h_nothing")
             assert theirs.status_code == none.status_code == 404
-            assert (
-                theirs.text.replace(call.hold, "h_nothing").split("<body")[1].split(">", 1)[1]
-                == (none.text.split("<body")[1].split(">", 1)[1])
-            ), "as if there were none"
+            assert inner(theirs.text.replace(call.hold, "h_nothing")) == inner(none.text), "as if there were none"
             for told in ("coder", "acme", "deploy", "1.4.0", "alice"):
                 assert told not in theirs.text
             assert call.hold not in (await bob.get("/holds")).text
+
+
+async def test_a_link_that_alices_client_gave_out_leads_alice_on_and_nobody_else(tmp_path: Path) -> None:
+    rule = {"by": ["subject", "user:bob"], "quorum": 2}
+    async with world(tmp_path, approval={"destructive": rule}) as w:
+        for name in ("bob", "carol"):
+            await w.person(name)
+        call = await w.call(await w.ready("coder", "deploy:production"), "acme__deploy", **DEPLOY)
+        link = f"/holds/{call.hold}/asked"
+        async with visiting(w, "alice") as alice, visiting(w, "bob") as bob, visiting(w, "carol") as carol:
+            to_alice = await alice.get(link)
+            assert (to_alice.status_code, to_alice.headers["location"]) == (303, f"/holds/{call.hold}")
+            none = await carol.get("/holds/h_nothing/asked")
+            for them in (bob, carol):  # also somebody who may answer, and finds the call in their own list
+                answer = await them.get(link)
+                assert answer.status_code == 404 and "This link is for the person" in answer.text
+                for told in ("coder", "acme", "deploy", "1.4.0", "alice"):
+                    assert told not in answer.text
+            theirs = (await carol.get(link)).text.replace(call.hold, "h_nothing")
+            assert inner(theirs) == inner(none.text), "as if there were none"
+            assert call.hold in (await bob.get("/holds")).text
+        async with visit(w) as nobody:
+            assert (await nobody.get(link)).status_code == 401
+            nobody.passkey = alice.passkey
+            assert (await nobody.sign_in()).status_code == 200
+            assert (await nobody.get(link)).status_code == 303
+
+
+async def test_the_link_leads_nobody_on_where_the_person_may_not_answer_their_own_call(tmp_path: Path) -> None:
+    rule = {"by": ["owner", "user:bob"], "outside_chain": True}
+    async with world(tmp_path, approval={"destructive": rule}) as w:
+        await w.person("bob")
+        call = await w.call(await w.ready("coder", "deploy:production"), "acme__deploy", **DEPLOY)
+        async with visiting(w, "alice") as alice, visiting(w, "bob") as bob:
+            for them in (alice, bob):
+                assert (await them.get(f"/holds/{call.hold}/asked")).status_code == 404
 
 
 @pytest.mark.parametrize("verb", ["question", "approve", "deny"])
