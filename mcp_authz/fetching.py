@@ -68,7 +68,7 @@ class Fetcher:
     async def _fetched(self, url: str) -> bytes:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port or 443
-        addresses = await self._judged(host, port)
+        addresses = await judged(host, port, resolve=self.resolve, may_reach=self.may_reach)
         async with httpx2.AsyncClient(
             verify=self.trust or system_trust(), trust_env=False, follow_redirects=False, timeout=None
         ) as http:
@@ -81,19 +81,21 @@ class Fetcher:
                     raise FetchRefused(f"`{url}` cannot be fetched: {type(error).__name__}") from None
         raise FetchRefused(f"`{url}` cannot be reached: {failed[:200]}")
 
-    async def _judged(self, host: str, port: int) -> Sequence[str]:
-        """Every address of the host, once each of them is known to be one that may be reached."""
-        try:
-            addresses = await self.resolve(host, port)
-        except (OSError, UnicodeError):
-            raise FetchRefused(f"host `{host}` has no address") from None
-        if not addresses:
-            raise FetchRefused(f"host `{host}` has no address")
-        if not all(self.may_reach(address) for address in addresses):
-            raise FetchRefused(
-                f"host `{host}` has an address that is not on the public internet; nothing was asked there"
-            )
-        return addresses
+async def judged(host: str, port: int, *, resolve: Resolve, may_reach: Callable[[str], bool]) -> Sequence[str]:
+    """Return every address of the host, once each of them is known to be one that may be reached.
+
+    Raises:
+        FetchRefused: one of them is not, or there is none.
+    """
+    try:
+        addresses = await resolve(host, port)
+    except (OSError, UnicodeError):
+        raise FetchRefused(f"host `{host}` has no address") from None
+    if not addresses:
+        raise FetchRefused(f"host `{host}` has no address")
+    if not all(may_reach(address) for address in addresses):
+        raise FetchRefused(f"host `{host}` has an address that is not on the public internet; nothing was asked there")
+    return addresses
 
 
 @cache

@@ -195,6 +195,17 @@ NOTICE_SENT: Final = timedelta(seconds=10)  # for the desktop to take one
 NOTICE_PAUSE: Final = timedelta(seconds=1)  # between two looks at what need not be shown any more
 NOTICE_CHECKED: Final = timedelta(seconds=15)  # the longest between two of them
 
+# Webhooks.
+WEBHOOK_TIME: Final = timedelta(seconds=10)  # for one attempt, from the name's look-up to the head of the answer
+WEBHOOK_PAUSES: Final = tuple(timedelta(seconds=s) for s in (1, 5, 30, 120))  # between attempts
+WEBHOOK_PAUSE_LONGEST: Final = timedelta(minutes=5)  # however long a receiver wants to be left alone
+WEBHOOK_HOLDS: Final = 256  # held calls whose messages are on their way or whose end is waited for; others go untold
+WEBHOOK_AT_ONCE: Final = 4  # messages to one receiver
+WEBHOOK_LOOKED_AT: Final = timedelta(seconds=15)  # between two looks at a hold that nothing was heard of
+WEBHOOK_AGE: Final = timedelta(minutes=5)  # of a signed answer, on both sides (Standard Webhooks has no number)
+WEBHOOK_BODY_BYTES: Final = 16 * 1024  # of one answer: its reason is the longest part
+WEBHOOK_BODY_TIME: Final = timedelta(seconds=10)  # from the end of its headers to the end of its body
+
 # Sources that have not been identified.
 SOURCE_BURST: Final = 200  # requests a source may make at once before it is identified
 SOURCE_PER_SECOND: Final = 50.0
