@@ -110,8 +110,6 @@ LAYERS = [
         "mcp_authz.web.*",
         "mcp_authz.desktop",
         "mcp_authz.fetching",
-        "mcp_authz.posting",
-        "mcp_authz.webhooks",
         "mcp_authz.provider_fetching",
         "tool_adapters",
         "tool_adapters.*",
@@ -123,8 +121,6 @@ LAYERS = [
         "mcp_authz.config_obligations",
         "mcp_authz.config_people",
         "mcp_authz.config_policy",
-        "mcp_authz.config_webhooks",
-        "mcp_authz.webhook_settings",
         "mcp_authz.policy.loading",
         "mcp_authz.policy.on_disk",
         "mcp_authz.policy.unknown_actions",
@@ -173,7 +169,6 @@ DOORS = {
     "httpx2": {
         "mcp_authz.published_keys",
         "mcp_authz.fetching",
-        "mcp_authz.posting",
         "mcp_authz.provider_fetching",
         "mcp_authz.web.provider_http",
         "tool_adapters.*",
@@ -192,7 +187,6 @@ DOORS = {
         "mcp_authz.config_obligations",
         "mcp_authz.config_people",
         "mcp_authz.config_policy",
-        "mcp_authz.config_webhooks",
         "tool_adapters.*",
     },
 }
