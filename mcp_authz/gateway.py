@@ -11,6 +11,8 @@ import anyio
 from mcp_authz import audit
 from mcp_authz.approvals import asker_of
 from mcp_authz.catalog import could_ever_use, known_to
+from mcp_authz.deciding import Deciding, Got, is_own, may_decide
+from mcp_authz.downstream import PROMPTS as OFFERED_PROMPTS
 from mcp_authz.downstream import Offer
 from mcp_authz.errors import SignatureRefused
 from mcp_authz.evaluation import Evaluation, effective
@@ -27,6 +29,7 @@ from mcp_authz.proving import Proofs
 from mcp_authz.relay import Channel, clean
 from mcp_authz.requesting import SessionRequest, cannot_ask
 from mcp_authz.rules import session_request
+from mcp_authz.rules.deciding import PROMPTS
 from mcp_authz.rules.delegation import uncovered
 from mcp_authz.rules.display import visible
 from mcp_authz.rules.message import Message, without_own_meta
@@ -66,8 +69,9 @@ class Gateway:
         return (*(tool for tool in self._parts.catalog.tools if could_ever_use(caller, tool)), *own)
 
     async def list_offers(self, caller: Caller, offer: Offer) -> tuple[Mapping[str, Any], ...]:
-        """The resources, templates or prompts of the servers that this caller could ask for them."""
-        return await self._parts.offers.list(caller, offer)
+        """The resources, templates or prompts of the servers that this caller could ask for them, and our own."""
+        own = PROMPTS if offer is OFFERED_PROMPTS and may_decide(caller) else ()
+        return (*own, *await self._parts.offers.list(caller, offer))
 
     def why_nothing(self, caller: Caller) -> str:
         """Why `list_tools` is empty for this caller."""
@@ -85,6 +89,8 @@ class Gateway:
             return await ride.refuse_unseen(deny)
         if message.method == "tools/call" and message.params.get("name") == session_request.NAME:
             return await SessionRequest(self._parts, self._sessions, proofs, message, channel).run()
+        if is_own(message) and may_decide(caller):
+            return await ride.decide(self._parts.deciding)
         if message.method != "tools/call":
             offered = await self._parts.offers.resolve(caller, str(message.method), message.params)  # 7
             return await ride.refuse_unseen(_UNKNOWN) if offered is None else await ride.through(offered)
@@ -119,6 +125,28 @@ class Ride:
     @property
     def _caller(self) -> Caller:
         return self._proofs.caller
+
+    async def decide(self, deciding: Deciding) -> Outcome:
+        """A prompt of the gateway's own: nothing is forwarded; what is refused, or answered, is recorded."""
+        if (deny := self._proofs.refuse_call()) is not None:
+            return await self.refuse_unseen(deny)
+        if not await self._proofs.spend():
+            return await self.refuse_unseen(_REPLAYED)
+        got = Got(
+            call_id=self._call_id,
+            caller=self._caller,
+            message=self._message,
+            channel=self._channel,
+            stand_again=self._stands_again,
+        )
+        said = await deciding.answer(got)
+        return await self.refuse_unseen(said) if isinstance(said, Deny) else said
+
+    async def _stands_again(self) -> Caller | Deny:
+        """Who asks, as they stand now; what they agreed to may have ended while they thought."""
+        if (ended := await self._proofs.stand_again(self._sessions)) is not None:
+            return ended
+        return self._caller if may_decide(self._caller) else _deny("revoked")
 
     async def through(self, call: ToolCall) -> Outcome:
         """Evaluate, hold if need be, admit, forward; again from step 7 when something changed, a few times at most."""
