@@ -239,6 +239,7 @@ STORES_TOLD: Final = 64  # other open stores that one write wakes; whoever is no
 INPUTS_LIFETIME: Final = timedelta(days=7)  # of what calls were decided upon, where the configuration says nothing
 INPUTS_KEPT: Final = 100_000  # calls whose policy input is kept, for replaying; about 200 MB, the oldest goes first
 INPUT_BYTES: Final = 64 * 1024  # of one; calls with larger arguments cannot be replayed
+RECOVERED: Final = timedelta(seconds=2)  # between two looks whether a process that runs a held call is still there
 ONCE_KEPT: Final = timedelta(hours=1)  # a used id is remembered beyond its expiry: clocks of two processes may differ
 
 # A policy decision point that is asked over HTTP.

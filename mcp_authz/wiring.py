@@ -37,7 +37,6 @@ from mcp_authz.hop import PolicyAtHop
 from mcp_authz.hosted import HostedAgents
 from mcp_authz.installation import Installation, open_installation, utc_now
 from mcp_authz.issuer_keys import IssuerKeys
-from mcp_authz.model import HeldCall
 from mcp_authz.obligations import Notices, Obligations
 from mcp_authz.observing import observed_servers
 from mcp_authz.offers import Offers
@@ -48,6 +47,7 @@ from mcp_authz.policy.loading import make_engine, read_files
 from mcp_authz.policy.shadow import ABSENT, Shadow
 from mcp_authz.policy.unknown_actions import unknown_actions
 from mcp_authz.proving import Proving
+from mcp_authz.recovering import recover
 from mcp_authz.redeeming import Chains
 from mcp_authz.rules.canonical import digest_b64url
 from mcp_authz.rules.keys import PrivateKey, Sealer, random_bytes
@@ -225,7 +225,7 @@ async def run_gateway(config: Config, *, clock: Clock = utc_now) -> AsyncIterato
         stack.push_async_callback(engine.aclose)
         gateway = Gateway(parts, sessions)
         await store.append(_started(config, engine, clock))
-        await store.recover(lambda held: _interrupted(held, clock))
+        await recover(store, clock)
         await require_denials(parts.evaluator, clock)
         await catalog.load_pins()
         for downstream in downstreams.values():
@@ -308,14 +308,3 @@ def _started(config: Config, engine: PolicyEngine, clock: Clock) -> Event:
         + (f"; only observing {', '.join(observed)}" if observed else ""),
     }
     return Event(kind="configuration", at=clock(), fields=fields)
-
-
-def _interrupted(held: HeldCall, clock: Clock) -> Event:
-    fields = {
-        "outcome": "unknown",
-        "actor": f"agent:{held.actor}",
-        "tool": held.tool,
-        "hold": held.id,
-        "summary": "the gateway stopped while this call ran; nobody can say whether it ran, it is not run again",
-    }
-    return Event(kind="outcome", at=clock(), call=held.id, fields=fields)

@@ -88,6 +88,7 @@ LAYERS = [
         "mcp_authz.holding",
         "mcp_authz.open_request",
         "mcp_authz.waits",
+        "mcp_authz.recovering",
         "mcp_authz.requesting",
         "mcp_authz.parts",
         "mcp_authz.proving",

@@ -97,6 +97,10 @@ def serve(
     idle_minutes: Annotated[
         float | None, typer.Option(metavar="N", min=0, help="End when nobody has used it for so many minutes.")
     ] = None,
+    beside: Annotated[
+        int | None,
+        typer.Option(metavar="PORT", min=1, max=65535, help="One more process of the gateway that runs, on this port."),
+    ] = None,
 ) -> None:
     """The gateway has run until it was told to stop."""
     import anyio
@@ -106,7 +110,7 @@ def serve(
 
     idle = None if idle_minutes is None else timedelta(minutes=idle_minutes)
     with suppress(KeyboardInterrupt):
-        anyio.run(partial(run, config_of(ctx), idle=idle), backend_options={"use_uvloop": True})
+        anyio.run(partial(run, config_of(ctx), idle=idle, port_beside=beside), backend_options={"use_uvloop": True})
 
 
 def main() -> None:

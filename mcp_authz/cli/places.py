@@ -1,4 +1,7 @@
-"""Where a gateway listens: one gateway on a data directory, its port, and the Unix socket for its own user."""
+"""Where a gateway listens: one gateway on a data directory, its port, and the Unix socket for its own user.
+
+Further processes of the same gateway may run beside the one that holds the directory, each on a port alone.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +67,7 @@ def listeners(config: Config) -> Iterator[list[socket.socket]]:
     Raises:
         ConfigError: one of them cannot be had.
     """
-    with _port(config) as port, unix_socket.listen(config.socket) as local:
+    with _port(config, config.listen_port) as port, unix_socket.listen(config.socket) as local:
         try:
             yield [port, local]
         finally:
@@ -72,18 +75,32 @@ def listeners(config: Config) -> Iterator[list[socket.socket]]:
                 config.socket.unlink()
 
 
-def _port(config: Config) -> socket.socket:
+@contextmanager
+def beside(config: Config, port: int) -> Iterator[list[socket.socket]]:
+    """This port is ours while the body runs, whoever else works on the data directory.
+
+    Raises:
+        ConfigError: it cannot be had.
+    """
+    with _port(config, port) as listener:
+        yield [listener]
+
+
+def _port(config: Config, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
     try:
-        return socket.create_server((config.host, config.listen_port), family=family, backlog=unix_socket.BACKLOG)
+        return socket.create_server((config.host, port), family=family, backlog=unix_socket.BACKLOG)
     except OSError as error:
         why = os.strerror(error.errno or 0)
         raise ConfigError(
-            f"cannot listen on {config.host}:{config.listen_port} ({why}); is a gateway running already? "
-            "set `host` and `port`"
+            f"cannot listen on {config.host}:{port} ({why}); is a gateway running already? "
+            + ("set `host` and `port`" if port == config.listen_port else "name another port")
         ) from None
 
 
 def _runs_already(config: Config) -> str:
     where = note_of(config.lock)
-    return f"a gateway runs here already{f', {where}' if where else ''}; stop it first, or set another `data_dir`"
+    return (
+        f"a gateway runs here already{f', {where}' if where else ''}; stop it first, set another `data_dir`, "
+        "or run one more process of it with `--beside PORT`"
+    )

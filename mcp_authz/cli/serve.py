@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import gc
 import logging
+import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from datetime import timedelta
 
 import anyio
 
 from mcp_authz.cli.listening import Server, Stop, Use, listening
-from mcp_authz.cli.places import listeners, the_only_one
+from mcp_authz.cli.places import beside, listeners, the_only_one
 from mcp_authz.config import Config
 from mcp_authz.consent import Consents, Terms
 from mcp_authz.identity import Identifier
@@ -23,6 +24,7 @@ from mcp_authz.observing import keep_telling, loud_line, observed_servers
 from mcp_authz.protocol.app import App
 from mcp_authz.protocol.context_keys import context_keys_route
 from mcp_authz.protocol.throttle import Refusals
+from mcp_authz.recovering import keep_recovering
 from mcp_authz.rules.decision import required_rules
 from mcp_authz.rules.dpop import Nonces
 from mcp_authz.rules.keys import random_bytes
@@ -93,6 +95,7 @@ async def open_app(config: Config, *, clock: Clock = utc_now) -> AsyncIterator[t
             group.start_soon(running.follow_changes, app.front.tools_changed)
             group.start_soon(running.follow_policy)
             group.start_soon(running.parts.waits.run)
+            group.start_soon(keep_recovering, store, clock)
             group.start_soon(keep_telling, config)
             group.start_soon(follow, store, signing.live, contexts.keys)
             if running.desktop is not None:
@@ -101,17 +104,17 @@ async def open_app(config: Config, *, clock: Clock = utc_now) -> AsyncIterator[t
             group.cancel_scope.cancel()
 
 
-async def serve(config: Config, *, idle: timedelta | None = None) -> None:
+async def serve(config: Config, *, idle: timedelta | None = None, port_beside: int | None = None) -> None:
     """The gateway answers at its public URL and on its Unix socket; returns when it is told to stop, or `idle` so long.
+
+    With `port_beside` it answers there alone, as one more process of the gateway that has the data directory.
 
     Raises:
         ConfigError: a gateway runs here already, or port or socket cannot be had.
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    with (
-        the_only_one(config, unattended=idle is not None),
-        listeners(config) as sockets,
-    ):  # before any tool server is started in vain
+    with ExitStack() as places:  # had before any tool server is started in vain
+        sockets = _places(places, config, idle, port_beside)
         async with anyio.create_task_group() as group:
             stop = Stop(group.cancel_scope)
             await group.start(stop.when_told)
@@ -119,6 +122,8 @@ async def serve(config: Config, *, idle: timedelta | None = None) -> None:
                 use = Use(app.asgi)
                 server = Server(listening(use, timeout_graceful_shutdown=5))
                 _say_hello(config, running)
+                if port_beside is not None:
+                    print(f"  one more process of it, on port {port_beside}", flush=True)
                 gc.collect()
                 gc.freeze()  # what was loaded lives as long as the process; no collection has to look at it again
                 stop.asks(server)
@@ -126,6 +131,13 @@ async def serve(config: Config, *, idle: timedelta | None = None) -> None:
                     group.start_soon(use.tell_when_unused, idle, stop)
                 await server.serve(sockets)
             group.cancel_scope.cancel()
+
+
+def _places(places: ExitStack, config: Config, idle: timedelta | None, port: int | None) -> list[socket.socket]:
+    if port is not None:
+        return places.enter_context(beside(config, port))
+    places.enter_context(the_only_one(config, unattended=idle is not None))
+    return places.enter_context(listeners(config))
 
 
 def _consents(config: Config, running: Running, clock: Clock) -> Consents:

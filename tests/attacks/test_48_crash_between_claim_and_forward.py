@@ -1,5 +1,6 @@
 """Row 48: the gateway dies between claim and outcome. Then nobody can say whether the call ran, and it never runs again
-by itself: after the next start the hold is `unknown`, also when the tool server had not been reached at all.
+by itself: after the next start, or within seconds where another process is left, the hold is `unknown`, also when the
+tool server had not been reached at all.
 """
 
 from __future__ import annotations
@@ -7,11 +8,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,140 +18,86 @@ import anyio
 import httpx2
 import pytest
 
-from mcp_authz.agents import Agents, People
-from mcp_authz.approvals import Approvals
-from mcp_authz.config import Config, load_config
 from mcp_authz.installation import Installation, open_installation, utc_now
-from mcp_authz.model import Assurance, HoldId, HoldState
-from mcp_authz.principals import PersonName
-from mcp_authz.rules import jose
-from mcp_authz.rules.keys import PrivateKey
+from mcp_authz.model import HoldId, HoldState
 from mcp_authz.rules.log import first_break
-from mcp_authz.rules.scope import parse_scopes
-from mcp_authz.rules.verdict import make_statement
-from mcp_authz.sessions import Sessions
 from mcp_authz.store.offline import stored_head, stored_records
 from tests.ports import free_port
 from tests.road.places import DESTRUCTIVE, asking
-from tests.world import MODERN, modern_call
+from tests.site import Site, outcome_of, site, until
 
-PROGRAM = Path(sys.executable).parent / "mcp-authz"
-SOON = 20.0
-BY = "user:operator"
-
-
-@dataclass
-class Site:
-    """An installation on disk with a person and an agent, and a tool server that never answers."""
-
-    file: Path  # the configuration
-    config: Config
-    reached: Path  # a line for each call that reached the tool server
-    agent: PrivateKey = field(default_factory=PrivateKey.generate)
-    approver: PrivateKey = field(default_factory=PrivateKey.generate)
-
-    @property
-    def calls(self) -> list[Any]:
-        """The calls that reached the tool server."""
-        return [json.loads(line) for line in self.reached.read_text().splitlines()] if self.reached.exists() else []
-
-    @contextmanager
-    def serving(self) -> Iterator[subprocess.Popen[bytes]]:
-        """The gateway as an operator runs it: a process of its own."""
-        command = [str(PROGRAM), "--config", str(self.file), "serve"]
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-            try:
-                yield process
-            finally:
-                process.kill()
-
-    async def up(self, http: httpx2.AsyncClient) -> None:
-        """Return once the gateway answers."""
-
-        async def answers() -> bool:
-            try:
-                return (await http.get(f"{self.config.public_url}/healthz")).status_code == 200
-            except httpx2.TransportError:
-                return False
-
-        await until(answers)
-
-    async def call(self, http: httpx2.AsyncClient) -> dict[str, Any]:
-        """The result of the one destructive call."""
-        signed_in = int(utc_now().timestamp())
-        claims = {"iss": "coder", "sub": "coder", "aud": self.config.public_url, "iat": signed_in}
-        claims |= {"exp": signed_in + 60, "jti": PrivateKey.generate().public.thumbprint}
-        form = {
-            "grant_type": "client_credentials",
-            "client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
-            "client_assertion": jose.sign(claims, typ="JWT", key=self.agent),
-            "scope": "use",
-        }
-        token = (await http.post(f"{self.config.public_url}/token", data=form)).json()["access_token"]
-        headers = {
-            "authorization": f"Bearer {token}",
-            "accept": "application/json",
-            "content-type": "application/json",
-            "mcp-protocol-version": MODERN,
-            "mcp-method": "tools/call",
-            "mcp-name": "asking__block",
-        }
-        body = json.dumps(modern_call("asking__block", {"what": "everything"})).encode()
-        answer = await http.post(self.config.resource, content=body, headers=headers)
-        result: dict[str, Any] = answer.json()["result"]
-        return result
-
-    async def approve(self, here: Installation, hold: HoldId) -> None:
-        """Alice's verdict, by a process of its own on the same store, as the command line gives it."""
-        held = await here.store.hold(hold)
-        assert held is not None
-        statement = make_statement(
-            held,
-            person=PersonName("alice"),
-            approve=True,
-            assurance=Assurance.SIGNED_IN,
-            reason="",
-            at=utc_now(),
-            key=self.approver,
-        )
-        approvals = Approvals(store=here.store, clock=utc_now, gateway_key=PrivateKey.generate())
-        await approvals.hear_signed(hold, PersonName("alice"), statement)
-
-
-async def until(true: Callable[[], Awaitable[bool]]) -> None:
-    """Return once it is true."""
-    with anyio.fail_after(SOON):
-        while not await true():  # noqa: ASYNC110 - other processes have no event for this
-            await anyio.sleep(0.02)
+CALL = ("asking__block", {"what": "everything"})
 
 
 @asynccontextmanager
-async def site(directory: Path) -> AsyncIterator[Site]:
-    """An installation with everybody enrolled and a session open."""
-    port = free_port()
-    server = asking(directory / "reached", tools=DESTRUCTIVE)
-    file = directory / "gateway.toml"
-    file.write_text(
-        f'public_url = "http://localhost:{port}"\ndata_dir = "data"\n'
-        f"[servers.asking]\ncommand = {json.dumps(server['command'])}\ncwd = {json.dumps(server['cwd'])}\n"
-        '[servers.asking.tools."*"]\nhazard = "destructive"\nscopes = ["use"]\n'
-    )
-    here = Site(file=file, config=load_config(file), reached=directory / "reached")
-    async with open_installation(here.config) as installation:
-        people, store = People(installation.store, utc_now), installation.store
-        await people.add("alice", by=BY)
-        await people.add_key("alice", here.approver.public, by=BY)
-        scope = parse_scopes("use")
-        await Agents(store, utc_now).add("coder", owner="alice", key=here.agent.public, ceiling=scope, by=BY)
-        sessions = Sessions(store, utc_now)
-        await sessions.start(await sessions.grant("alice", "coder", scope=scope, by=BY), purpose="test", by=BY)
-    yield here
+async def blocking(directory: Path, *, waiting: int = 0) -> AsyncIterator[Site]:
+    """An installation with a tool server that never answers."""
+    servers = {"asking": asking(directory / "reached", tools=DESTRUCTIVE)}
+    async with site(directory, servers, "use", waiting=waiting) as here:
+        yield here
 
 
-def outcome_of(result: dict[str, Any]) -> dict[str, Any]:
-    """What the gateway says of a call."""
-    envelope: dict[str, Any] = result["_meta"]["dev.mcp-authz/outcome"]
-    return envelope
+def reached(directory: Path) -> list[Any]:
+    """The calls that reached the tool server."""
+    file = directory / "reached"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+async def call_and_hear_nothing(here: Site, http: httpx2.AsyncClient) -> None:
+    """The call whose process dies."""
+    with pytest.raises(httpx2.TransportError):
+        await here.call(http, *CALL)
+
+
+async def state_of(installation: Installation, hold: HoldId) -> HoldState:
+    held = await installation.store.hold(hold)
+    assert held is not None
+    return held.state
+
+
+async def test_another_process_notices_within_seconds_and_tells_who_waits_there(tmp_path: Path) -> None:
+    port, told = free_port(), {}
+    async with (
+        blocking(tmp_path, waiting=60) as here,
+        open_installation(here.config) as installation,
+        here.at() as one,
+        here.at(port) as other,
+    ):
+        with here.serving() as gateway, here.serving(beside=port):
+            await here.up(one)
+            await here.up(other)
+
+            async def claimed() -> bool:
+                held = await installation.store.holds()
+                if held and held[0].state is HoldState.PENDING:
+                    await here.approve(installation, held[0].id)
+                return bool(reached(tmp_path))
+
+            async def wait() -> None:
+                told.update(await here.call(other, *CALL))
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(call_and_hear_nothing, here, one)
+                await until(claimed)
+                group.start_soon(wait)
+                await anyio.sleep(0.3)  # it waits by then; if it did not, it would be told all the same
+                assert not told
+                gateway.send_signal(signal.SIGKILL)
+                with anyio.fail_after(8):  # of the 25 seconds that it would wait
+                    while not told:  # noqa: ASYNC110
+                        await anyio.sleep(0.05)
+            hold = outcome_of(told)["hold"]
+            assert outcome_of(told) | {"call": ""} == {
+                "outcome": "replayed",
+                "call": "",
+                "hold": hold,
+                "state": "unknown",
+            }
+            assert outcome_of(await here.call(other, *CALL))["state"] == "unknown"
+            assert await state_of(installation, hold) is HoldState.UNKNOWN
+        assert len(reached(tmp_path)) == 1
+        outcomes = await installation.store.records(kind="outcome")
+        assert [record.event.fields["outcome"] for record in outcomes] == ["unknown"]
 
 
 def stop_reading(site: Site, gateway: int) -> None:
@@ -163,38 +107,33 @@ def stop_reading(site: Site, gateway: int) -> None:
     os.kill(child, signal.SIGSTOP)
 
 
-@pytest.mark.parametrize("reached", [True, False], ids=["while the tool runs", "before the tool server reads it"])
-async def test_a_call_whose_gateway_died_is_unknown_and_never_runs_again(tmp_path: Path, reached: bool) -> None:
+@pytest.mark.parametrize("tool_runs", [True, False], ids=["while the tool runs", "before the tool server reads it"])
+async def test_a_call_whose_gateway_died_is_unknown_and_never_runs_again(tmp_path: Path, tool_runs: bool) -> None:
     async def claimed() -> bool:
-        held = await installation.store.hold(hold)
-        return held is not None and held.state is HoldState.CLAIMED and (not reached or bool(here.calls))
-
-    async def call_and_hear_nothing() -> None:
-        with pytest.raises(httpx2.TransportError):
-            await here.call(http)
+        running = await state_of(installation, hold) is HoldState.CLAIMED
+        return running and (not tool_runs or bool(reached(tmp_path)))
 
     async with (
-        site(tmp_path) as here,
+        blocking(tmp_path) as here,
         open_installation(here.config) as installation,
-        httpx2.AsyncClient(timeout=SOON) as http,
+        here.at() as http,
     ):
         with here.serving() as gateway:
             await here.up(http)
-            hold = HoldId(outcome_of(await here.call(http))["hold"])
+            hold = HoldId(outcome_of(await here.call(http, *CALL))["hold"])
             await here.approve(installation, hold)
-            if not reached:
+            if not tool_runs:
                 stop_reading(here, gateway.pid)
             async with anyio.create_task_group() as group:
-                group.start_soon(call_and_hear_nothing)
+                group.start_soon(call_and_hear_nothing, here, http)
                 await until(claimed)
                 gateway.send_signal(signal.SIGKILL)
 
         with here.serving():
             await here.up(http)
-            held = await installation.store.hold(hold)
-            assert held is not None and held.state is HoldState.UNKNOWN
-            ran = len(here.calls)
-            again = await here.call(http)
+            assert await state_of(installation, hold) is HoldState.UNKNOWN
+            ran = len(reached(tmp_path))
+            again = await here.call(http, *CALL)
             assert outcome_of(again) | {"call": ""} == {
                 "outcome": "replayed",
                 "call": "",
@@ -202,7 +141,7 @@ async def test_a_call_whose_gateway_died_is_unknown_and_never_runs_again(tmp_pat
                 "state": "unknown",
             }
             assert "nobody can say whether it ran" in again["content"][0]["text"]
-            assert len(here.calls) == ran <= 1
+            assert len(reached(tmp_path)) == ran <= 1
 
         kinds = [(r.event.kind, r.event.fields) for r in await installation.store.records(limit=1_000)]
         assert [f["outcome"] for kind, f in kinds if kind == "outcome"] == ["unknown"]
@@ -213,16 +152,16 @@ async def test_a_call_whose_gateway_died_is_unknown_and_never_runs_again(tmp_pat
 
 async def test_after_the_time_of_the_replay_an_interrupted_call_is_held_anew(tmp_path: Path) -> None:
     ahead = timedelta()
-    async with site(tmp_path) as here, httpx2.AsyncClient(timeout=SOON) as http:
+    async with blocking(tmp_path) as here, here.at() as http:
         async with open_installation(here.config, clock=lambda: utc_now() + ahead) as installation:
             with here.serving():
                 await here.up(http)
-                hold = HoldId(outcome_of(await here.call(http))["hold"])
+                hold = HoldId(outcome_of(await here.call(http, *CALL))["hold"])
                 await here.approve(installation, hold)
                 ahead = -timedelta(minutes=3)  # as if all of this had been a while ago
                 await installation.store.move_hold(hold, come_from=HoldState.APPROVED, to=HoldState.CLAIMED, event=None)
                 await installation.store.move_hold(hold, come_from=HoldState.CLAIMED, to=HoldState.UNKNOWN, event=None)
                 ahead = timedelta()
-                anew = outcome_of(await here.call(http))
+                anew = outcome_of(await here.call(http, *CALL))
         assert anew["outcome"] == "held" and anew["hold"] != hold
-        assert here.calls == []
+        assert reached(tmp_path) == []
