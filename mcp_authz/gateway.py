@@ -24,7 +24,7 @@ from mcp_authz.model import Admitted, Approval, Deny, Hold, Permit, RuleId, Tool
 from mcp_authz.obligations import unpaid, why_lost
 from mcp_authz.outcome import Broken, Outcome, Refused, Replayed
 from mcp_authz.parts import Parts
-from mcp_authz.principals import Caller
+from mcp_authz.principals import Caller, Once
 from mcp_authz.proving import Proofs
 from mcp_authz.relay import Channel, clean
 from mcp_authz.requesting import SessionRequest, cannot_ask
@@ -32,13 +32,14 @@ from mcp_authz.rules import session_request
 from mcp_authz.rules.deciding import PROMPTS
 from mcp_authz.rules.delegation import uncovered
 from mcp_authz.rules.display import visible
-from mcp_authz.rules.message import Message, without_own_meta
+from mcp_authz.rules.message import TASKS, Message, without_own_meta
 from mcp_authz.rules.redaction import Withheld
 from mcp_authz.rules.request_state import RequestState, open_state, split_retry
 from mcp_authz.rules.token import MINIMAL_SCOPE
 from mcp_authz.sessions import Sessions
 from mcp_authz.step_ups import StepUp
 from mcp_authz.store.ports import Admission, Event, Lost, LostReason
+from mcp_authz.tasks import Tasks
 
 _LOST: Mapping[LostReason, str] = {
     "revoked": "revoked",
@@ -60,6 +61,7 @@ class Gateway:
     def __init__(self, parts: Parts, sessions: Sessions) -> None:
         self._parts = parts
         self._sessions = sessions
+        self.tasks = Tasks(parts, self.take)
 
     async def list_tools(self, caller: Caller) -> tuple[Tool, ...]:
         """The tools this caller could use with some arguments; listing grants nothing."""
@@ -84,9 +86,16 @@ class Gateway:
     async def call(self, caller: Caller, message: Message, channel: Channel) -> Outcome:
         """Steps 7 to 16 for one request of an identified caller whose method reaches a tool server."""
         proofs = Proofs(self._parts.proving, self._parts.store, caller, message)
-        ride = Ride(self._parts, self._sessions, proofs, message, channel)
         if (deny := proofs.refuse_links()) is not None:  # 5, for links that come with the request
-            return await ride.refuse_unseen(deny)
+            return await Ride(self._parts, self._sessions, proofs, message, channel).refuse_unseen(deny)
+        if message.method in TASKS:
+            return await self.tasks.answer(proofs, message, channel)
+        return await self.take(proofs, message, channel)
+
+    async def take(self, proofs: Proofs, message: Message, channel: Channel, once: Once | None = None) -> Outcome:
+        """The same for a request whose proofs may be those of a poll; `once` is spent where no approval is claimed."""
+        caller = proofs.caller
+        ride = Ride(self._parts, self._sessions, proofs, message, channel, once=once)
         if message.method == "tools/call" and message.params.get("name") == session_request.NAME:
             return await SessionRequest(self._parts, self._sessions, proofs, message, channel).run()
         if is_own(message) and may_decide(caller):
@@ -113,10 +122,20 @@ class Gateway:
 class Ride:
     """One call on its way through steps 7 to 16."""
 
-    def __init__(self, parts: Parts, sessions: Sessions, proofs: Proofs, message: Message, channel: Channel) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        sessions: Sessions,
+        proofs: Proofs,
+        message: Message,
+        channel: Channel,
+        *,
+        once: Once | None = None,
+    ) -> None:
         self._parts = parts
         self._sessions = sessions
         self._store = parts.store
+        self._once = once
         self._proofs = proofs
         self._message = message
         self._channel = channel
@@ -261,6 +280,7 @@ class Ride:
         decided = audit.decided(permit, policy=verdict.policy, approval=approval)
         # Who answers the tool server's question goes on with a call that is counted, and has paid, already.
         new = permit if resume is None or not answers else replace(permit, obligations=unpaid(permit, resume.paid))
+        only_run = () if self._once is None or answers or permit.approval is not None else (self._once,)
         due = self._parts.obligations.due(new, call, verdict.resource, caller, at=self._parts.clock())
         admission = Admission(
             event=self._event(call, verdict, decided),
@@ -273,7 +293,7 @@ class Ride:
             server=call.tool.server,
             tool=call.tool.tool,
             definition_digest=call.tool.digest,
-            once=(*self._proofs.unspent, *((once(resume),) if resume is not None and answers else ())),
+            once=(*self._proofs.unspent, *only_run, *((once(resume),) if resume is not None and answers else ())),
             claim=None if continued else permit.approval,
             rates=due.rates,
             budgets=due.budgets,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -83,7 +83,7 @@ class Holding:
             HoldId, datetime
         ] = {}  # holds that `on_held` was called for, and until when they can be joined
         self._unanswered: dict[HoldId, datetime] = {}  # runs whose tool server asked something, and until when
-        self.as_task: Callable[[Waiting, HeldCall], Awaitable[Outcome]] | None = None
+        self.as_task: Callable[[Waiting, HeldCall], Awaitable[Outcome | None]] | None = None
 
     def asks(self, hold: HoldId, *, until: datetime) -> None:
         """The run of this hold goes on when its caller answers the tool server's question, `until` at the latest."""
@@ -200,12 +200,16 @@ class Holding:
         if is_pending and "form" in channel.can_elicit and prompt_may_answer(held):
             if channel.can_be_asked:
                 return await self._ask_now(waiting, held)
-            if (resume := waiting.resumes(held, "hold")) is not None:
-                return await self._hear_retry(waiting, held, resume)
-            return self._ask_by_result(waiting, held, "hold", question(held))
+            if (resume := waiting.resumes(held, "hold")) is None:
+                return self._ask_by_result(waiting, held, "hold", question(held))
+            heard = await self._hear_retry(waiting, held, resume)
+            if not isinstance(heard, Held) or not channel.can_do_tasks:
+                return heard
+            held, is_pending = heard.held, heard.held.state is HoldState.PENDING
         self._tell(held)
-        if is_pending and self.as_task is not None and channel.can_do_tasks:
-            return await self.as_task(waiting, held)
+        as_task = self.as_task if is_pending and channel.can_do_tasks else None
+        if as_task is not None and (told := await as_task(waiting, held)) is not None:
+            return told
         if is_pending and "url" in channel.can_elicit and await self._approvals.asks_subject(held):
             return await self._send_to_page(waiting, held)
         return await self._wait(waiting, held)
@@ -326,13 +330,20 @@ class Holding:
         await self._store.move_hold(hold, come_from=HoldState.APPROVED, to=HoldState.CANCELLED, event=event)
 
     def _denied(self, waiting: Waiting, held: HeldCall) -> Refused:
-        """The denial, with the reason that was given for it; who gave it is nobody's business there."""
-        last = next((verdict for verdict in reversed(held.verdicts) if not verdict.approve), None)
-        refused = self._refused(waiting, "sent_back" if last and last.sent_back else "approval_denied", held.id)
-        return replace(refused, deny=replace(refused.deny, said=_said(last)))
+        return Refused(call_id=waiting.call_id, deny=why_ended(held))
 
     def _refused(self, waiting: Waiting, code: str, rule: str) -> Refused:
         return Refused(call_id=waiting.call_id, deny=Deny(code=code, because=(RuleId(rule),)))
+
+
+def why_ended(held: HeldCall) -> Deny:
+    """The denial that a hold ended in without a run, with the reason that was given, and not with who gave it."""
+    code = {HoldState.EXPIRED: "approval_expired", HoldState.CANCELLED: "approval_cancelled"}.get(held.state)
+    if code is not None:
+        return Deny(code=code, because=(RuleId(held.id),))
+    last = next((verdict for verdict in reversed(held.verdicts) if not verdict.approve), None)
+    code = "sent_back" if last is not None and last.sent_back else "approval_denied"
+    return Deny(code=code, because=(RuleId(held.id),), said=_said(last))
 
 
 def _said(verdict: Verdict | None) -> str:

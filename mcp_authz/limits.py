@@ -154,6 +154,12 @@ ENROLMENTS_PER_SECOND: Final = 0.2
 # Holds.
 HOLDS_PER_SESSION: Final = 20  # pending at once; a flood is refused, not queued
 HOLDS_PER_AGENT: Final = 50
+TASKS_PER_AGENT: Final = 100  # that have not expired; beyond it a held call is told of in another way
+TASK_POLL: Final = timedelta(seconds=2)  # between two polls, as clients are told; each reads two rows
+TASK_WRITTEN: Final = timedelta(seconds=2)  # from the end of a failed call until its error can be read
+TASKS_LISTENED: Final = 64  # tasks that one stream tells of
+LISTENERS: Final = 1024  # streams that tell of changes, at once
+CHANGES_WAITING: Final = 1024  # of one stream whose client reads slowly; then it is ended
 WAIT_LONGEST: Final = timedelta(seconds=200)  # of one call for its verdict; stock clients give up after ten rounds
 WAIT_ROUND: Final = timedelta(seconds=25)  # of one request of 2026-07-28, which is then asked to come again
 WAIT_OLDER: Final = timedelta(seconds=45)  # of a request of an older client: many give up after a minute

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mcp_authz.model import Deny, HeldCall
+from mcp_authz.rules.task import Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +64,27 @@ class Broken:
     may_have_run: bool
 
 
-Outcome = Forwarded | Replayed | Held | Asked | Refused | Broken
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSeen:
+    """How a task stands, as its owner is told."""
+
+    call_id: str
+    task: Task
+    held: HeldCall
+    asked: Mapping[str, Mapping[str, Any]]  # the open questions that this client can be asked, by key
+    came_to: Outcome | None = None  # what its call came to, once that is over
+    said: Deny | None = None  # why a poll did not run the call, where only time helps
+    is_new: bool = False  # the answer to the call itself, which is a task from now on
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acknowledged:
+    """What the client said about its task was heard."""
+
+    call_id: str
+
+
+Outcome = Forwarded | Replayed | Held | Asked | Refused | Broken | TaskSeen | Acknowledged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

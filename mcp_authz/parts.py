@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mcp_authz.approvals import Approvals
 from mcp_authz.audit import Evidence
 from mcp_authz.catalog import Catalog
 from mcp_authz.context import Contexts
@@ -30,6 +31,8 @@ class Parts:
     catalog: Catalog
     evaluator: Evaluator
     holding: Holding
+    approvals: Approvals
+    page: str  # the URL that holds have their page under
     waits: Waits
     deciding: Deciding
     obligations: Obligations

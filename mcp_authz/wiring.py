@@ -198,6 +198,8 @@ async def run_gateway(config: Config, *, clock: Clock = utc_now) -> AsyncIterato
                 patience=config.waiting.patience,
                 on_held=desktop.tell if desktop is not None else None,
             ),
+            approvals=approvals,
+            page=f"{config.public_url}/holds",
             waits=waits,
             deciding=Deciding(
                 store=store,
@@ -224,6 +226,7 @@ async def run_gateway(config: Config, *, clock: Clock = utc_now) -> AsyncIterato
         )
         stack.push_async_callback(engine.aclose)
         gateway = Gateway(parts, sessions)
+        parts.holding.as_task = gateway.tasks.create
         await store.append(_started(config, engine, clock))
         await recover(store, clock)
         await require_denials(parts.evaluator, clock)

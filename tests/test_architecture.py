@@ -38,6 +38,7 @@ LAYERS = [
         "mcp_authz.store.facts",
         "mcp_authz.store.people",
         "mcp_authz.store.ports",
+        "mcp_authz.store.task_port",
         "mcp_authz.store",
         "mcp_authz.policy",
     },
@@ -96,6 +97,9 @@ LAYERS = [
         "mcp_authz.context",
         "mcp_authz.canary",
         "mcp_authz.identity",
+        "mcp_authz.tasks",
+        "mcp_authz.task_channel",
+        "mcp_authz.task_outcome",
         "mcp_authz.gateway",
     },
     {

@@ -7,8 +7,19 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from mcp_authz.model import Deny, HeldCall, HoldState, ProofNeeded
-from mcp_authz.outcome import Asked, Broken, Forwarded, Held, Outcome, Refused, Replayed
+from mcp_authz.outcome import (
+    Acknowledged,
+    Asked,
+    Broken,
+    Forwarded,
+    Held,
+    Outcome,
+    Refused,
+    Replayed,
+    TaskSeen,
+)
 from mcp_authz.principals import AccessToken, Proof
+from mcp_authz.protocol.detailed import detailed
 from mcp_authz.rules.call_proof import INVOCATION, TYP
 from mcp_authz.rules.decision import DPOP_REQUIRED, REASONS
 from mcp_authz.rules.display import visible
@@ -69,7 +80,7 @@ def answer(outcome: Outcome, message: Message, token: AccessToken, *, places: Pl
     if isinstance(outcome, Refused) and (outcome.deny.missing or outcome.deny.max_age is not None):
         return _step_up(outcome, token, places)
     said = _answer(outcome, message, places)
-    own = isinstance(said, Result) and not isinstance(outcome, Forwarded | Asked)
+    own = isinstance(said, Result) and not isinstance(outcome, Forwarded | Asked | TaskSeen | Acknowledged)
     if message.method == "tools/call" or not own or isinstance(said, Error):
         return said
     if isinstance(outcome, Replayed) and outcome.held.state is HoldState.DONE:
@@ -81,6 +92,11 @@ def _answer(outcome: Outcome, message: Message, places: Places) -> Answer:
     match outcome:
         case Forwarded(result=result) | Asked(result=result):
             return Result(result=result)
+        case TaskSeen():
+            kind = {"resultType": "task"} if outcome.is_new else {}
+            return Result(result={**kind, **shown_task(outcome, places)})
+        case Acknowledged():
+            return Result(result={})
         case Replayed(call_id=call_id, held=held):
             return _replayed(call_id, held)
         case Held(call_id=call_id, held=held):
@@ -88,6 +104,14 @@ def _answer(outcome: Outcome, message: Message, places: Places) -> Answer:
         case Broken(rpc_code=code, message=broken, data=data, may_have_run=may_have_run):
             text = f"{broken}; it may have run, look before you call again" if may_have_run else broken
             return Error(code=code, message=text, data=data)
+        case Refused():
+            return _refusal(outcome, message, places)
+
+
+def _refusal(refused: Refused, message: Message, places: Places) -> Answer:
+    match refused:
+        case Refused(deny=Deny(code="unknown_task")):
+            return Error(code=INVALID_PARAMS, message=REASONS["unknown_task"], status=400)
         case Refused(deny=Deny(code="unknown_tool")):
             return Error(code=INVALID_PARAMS, message=_unknown(message), status=400)
         case Refused(call_id=call_id, deny=Deny(code="unknown_hold") as deny):
@@ -107,6 +131,20 @@ def _answer(outcome: Outcome, message: Message, places: Places) -> Answer:
         case Refused(call_id=call_id, deny=deny):
             more = {"said": visible(deny.said)} if deny.said else {}
             return _said(f"Denied: {_reason(deny)}", _denied(call_id, deny) | more)
+
+
+def shown_task(seen: TaskSeen, places: Places) -> dict[str, Any]:
+    """The task with what its call came to, as that reads for whoever made the call."""
+    if seen.came_to is None:
+        return detailed(seen, None, holds=places.holds)
+    call = Message(id=None, method="tools/call", params=seen.task.call, body={})
+    match _answer(seen.came_to, call, places):
+        case Result(result=result):
+            came_to: dict[str, Any] = {"result": dict(result)}
+        case Error(code=code, message=message, data=data):
+            more = {} if data is None else {"data": data}
+            came_to = {"error": {"code": code, "message": message, **more}}
+    return detailed(seen, came_to, holds=places.holds)
 
 
 def _step_up(refused: Refused, token: AccessToken, places: Places) -> Error:

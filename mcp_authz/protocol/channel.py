@@ -20,7 +20,7 @@ PROGRESS: Final = "notifications/progress"
 TASKS: Final = "io.modelcontextprotocol/tasks"
 MISSING_CAPABILITY: Final = -32021
 NO_TASKS: Final = f"declare the extension {TASKS} in the client capabilities of this request"
-TASKS_NEEDED: Final = {"requiredCapabilities": {"extensions": {TASKS: {}}}}
+TASKS_NEEDED: Final[Mapping[str, Any]] = {"requiredCapabilities": {"extensions": {TASKS: {}}}}
 _LOG_LEVEL_KEY: Final = "io.modelcontextprotocol/logLevel"
 
 _LINE_ENDS: Final = tuple((end.encode(), f"\\u{ord(end):04x}".encode()) for end in "\x85\u2028\u2029")

@@ -146,15 +146,13 @@ class Endpoint:
             await self._manager.handle_request(_identified(visit.scope, caller), visit.receive, send)
 
     async def _lead(self, visit: Visit, caller: Caller, message: Read) -> None:
-        method, capabilities = message.message.method, message.capabilities
-        governed = method in GOVERNED and message.message.is_request and (capabilities is not None or method not in TASKS)
-        if not governed:
+        if not _is_governed(message):
             if await self._spend(visit, caller, message.message.id):
                 await self._pass_on(visit, caller, message, visit.send)
         elif message.capabilities is not None and not _accepts(message.headers):
             if await self._spend(visit, caller, message.message.id):
                 await _write(visit.send, 406, INVALID_REQUEST, "accept application/json", message.message.id)
-        elif method in TASKS and not declares_tasks(capabilities):
+        elif message.message.method in TASKS and not declares_tasks(message.capabilities):
             if await self._spend(visit, caller, message.message.id):
                 await _write(visit.send, 400, MISSING_CAPABILITY, NO_TASKS, message.message.id, data=TASKS_NEEDED)
         elif message.capabilities is not None:
@@ -239,6 +237,12 @@ def allowed_hosts(public_url: str) -> frozenset[str]:
     port = f":{parts.port}" if parts.port is not None else ""
     names = {"localhost", "127.0.0.1", "[::1]"} if parts.hostname == "localhost" else {parts.netloc.removesuffix(port)}
     return frozenset(f"{name}{port}" for name in names)
+
+
+def _is_governed(message: Read) -> bool:
+    """Whether the road answers it; methods about tasks are of the newer era alone, and no methods in the older."""
+    method, is_modern = message.message.method, message.capabilities is not None
+    return message.message.is_request and method in GOVERNED and (is_modern or method not in TASKS)
 
 
 def _accepts(headers: Mapping[str, str]) -> bool:

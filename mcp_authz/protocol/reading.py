@@ -9,6 +9,7 @@ from typing import Any, Final
 from mcp.shared.inbound import (
     InboundLadderRejection,
     classify_inbound_request,
+    decode_header_value,
     validate_mcp_param_headers,
 )
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
@@ -16,7 +17,7 @@ from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 from mcp_authz import limits
 from mcp_authz.errors import InputError
 from mcp_authz.rules import strict_json
-from mcp_authz.rules.message import Message, read_message
+from mcp_authz.rules.message import TASKS, Message, read_message
 
 PARSE_ERROR: Final = -32700
 INVALID_REQUEST: Final = -32600
@@ -109,6 +110,8 @@ def read(request: Request) -> Read | Unreadable:
         verdict = classify_inbound_request(body, headers=_stripped(headers))
         if isinstance(verdict, InboundLadderRejection):
             return Unreadable(status=400, code=verdict.code, message=verdict.message, data=verdict.data, id=message.id)
+        if (wrong := _task_header(message, headers)) is not None:
+            return Unreadable(status=400, code=HEADER_MISMATCH, message=wrong, id=message.id)
         declared = verdict.client_capabilities
         capabilities = declared if isinstance(declared, dict) else {}
     return Read(message=message, headers=headers, capabilities=capabilities, raw=strict_json.dump(body))
@@ -118,6 +121,14 @@ def parameter_headers(schema: Any, arguments: Mapping[str, Any], headers: Mappin
     """How `Mcp-Param-*` headers contradict the arguments that the pinned schema annotates; None when they agree."""
     rejection = validate_mcp_param_headers(schema, arguments, headers)
     return None if rejection is None else rejection.message
+
+
+def _task_header(message: Message, headers: Mapping[str, str]) -> str | None:
+    """How `Mcp-Name` contradicts the id of the task that a request is about; None when they agree (SEP-2663)."""
+    task = message.params.get("taskId") if message.method in TASKS else None
+    if task is None or decode_header_value(_stripped(headers).get("mcp-name")) == task:
+        return None
+    return "mcp-name header does not match the request body's 'taskId' parameter"
 
 
 def _stripped(headers: Mapping[str, str]) -> dict[str, str]:

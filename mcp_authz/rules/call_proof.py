@@ -30,6 +30,9 @@ BOUND: Final[Mapping[str, frozenset[str]]] = {
     "resources/read": frozenset({"uri"}),
     "prompts/get": frozenset({"name", "arguments"}),
     "completion/complete": frozenset({"ref", "argument", "context"}),
+    "tasks/get": frozenset({"taskId"}),
+    "tasks/update": frozenset({"taskId", "inputResponses"}),
+    "tasks/cancel": frozenset({"taskId"}),
 }
 """The parameters that say what a request asks for, by method; beside them it has `_meta` and what answers questions."""
 

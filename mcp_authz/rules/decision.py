@@ -16,6 +16,7 @@ from mcp_authz.rules.obligation import unreadable
 
 REASONS: Final[dict[str, str]] = {
     "unknown_tool": "There is no such tool. List the tools to see what you can call.",
+    "unknown_task": "There is no such task of yours, or its time is up. Make the call again if it is still needed.",
     "quarantined": (
         "This tool is in quarantine: its definition changed since it was accepted. Do not retry; an operator has to "
         "look at the change and accept it."

@@ -11,8 +11,11 @@ from mcp_authz.errors import InputError
 OWN_META: Final = "dev.mcp-authz/"
 """The `_meta` prefix that is ours; it is stripped from everything that passes, in both directions."""
 
-GOVERNED: Final = frozenset({"tools/call", "resources/read", "prompts/get", "completion/complete"})
-"""The methods that reach a tool server; every one of them takes the whole road."""
+TASKS: Final = frozenset({"tasks/get", "tasks/update", "tasks/cancel"})
+"""The methods about a call that its caller looks after by polling (SEP-2663); handshake clients do not have them."""
+
+GOVERNED: Final = frozenset({"tools/call", "resources/read", "prompts/get", "completion/complete", *TASKS})
+"""The methods that reach a tool server, now or with a later poll; whatever does so takes the whole road."""
 
 CLOSED_TABLE: Final = frozenset(
     {

@@ -42,6 +42,7 @@ from mcp_authz.store.facts import (
     Statement,
 )
 from mcp_authz.store.people import Accounts, Authorizations, Identities
+from mcp_authz.store.task_port import Tasks
 
 
 class Registry(Protocol):
@@ -290,7 +291,7 @@ class SigningKeys(Protocol):
 
 
 class Store(
-    Registry, Enrolments, Holds, Log, Inputs, Pins, Accounts, Authorizations, Identities, SigningKeys, Protocol
+    Registry, Enrolments, Holds, Log, Inputs, Pins, Accounts, Authorizations, Identities, SigningKeys, Tasks, Protocol
 ):
     """Everything durable, with the one verb that decides races."""
 

@@ -191,7 +191,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             session_id TEXT NOT NULL,
             client_id TEXT NOT NULL,
             request BLOB NOT NULL,
-            progress BLOB,
+            progress BLOB NOT NULL,
             outcome BLOB,
             made_at INTEGER NOT NULL,
             updated_at INTEGER NOT NULL,
@@ -199,6 +199,9 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         ) STRICT, WITHOUT ROWID""",
         "CREATE INDEX tasks_by_hold ON tasks (hold_id)",
         "CREATE INDEX tasks_by_expiry ON tasks (expires_at)",
+        "CREATE INDEX tasks_by_agent ON tasks (agent, expires_at)",
+        """CREATE TRIGGER a_task_moves_its_hold AFTER UPDATE ON tasks
+            BEGIN UPDATE holds SET moved = (SELECT max(moved) + 1 FROM holds) WHERE id = new.hold_id; END""",
     ),
 )
 

@@ -46,6 +46,7 @@ from mcp_authz.store import (
     revoke,
     signed,
     signing_keys,
+    tasks,
 )
 from mcp_authz.store.bell import Bell
 from mcp_authz.store.changes import Changes
@@ -71,13 +72,14 @@ from mcp_authz.store.ports import (
 from mcp_authz.store.rows import micros
 from mcp_authz.store.schema import migrate
 from mcp_authz.store.sqlite_people import PeopleInSqlite
+from mcp_authz.store.sqlite_tasks import TasksInSqlite
 from mcp_authz.store.transaction import Transaction, known_secret, secret
 from mcp_authz.store.writer import Writer
 
 _CODES_KEPT = int(timedelta(days=1).total_seconds() * 1_000_000)  # beyond their end: who uses one again is found out
 
 
-class SqliteStore(PeopleInSqlite):
+class SqliteStore(TasksInSqlite, PeopleInSqlite):
     """Every promise of `store.ports.Store`, kept by one file.
 
     It belongs to the thread of its event loop. A hold whose time is up reads as expired at once; its row and record
@@ -377,6 +379,7 @@ def _tidy(tx: Transaction, *, inputs_kept: timedelta) -> None:
     admission.forget(tx)
     authorizations.forget(tx, tx.now - _CODES_KEPT)
     inputs.forget(tx, inputs_kept)
+    tasks.forget(tx)
 
 
 def _make_ready(pen: FilePen, lock: WriteLock, connect: Callable[[], sqlite3.Connection]) -> None:
