@@ -26,7 +26,7 @@ from mcp_authz.rules.authorization_request import RequestRefused, answer_url, re
 from mcp_authz.rules.consent import Offered
 from mcp_authz.rules.keys import b64url, random_bytes
 from mcp_authz.rules.redirect_uri import Place, is_registered, place
-from mcp_authz.rules.scope import Scope, common, covered
+from mcp_authz.rules.scope import DECIDE, Scope, common, covered
 from mcp_authz.step_ups import StepUp, StepUps
 from mcp_authz.store.ports import Clock, Event, Store
 
@@ -70,11 +70,23 @@ class Question:
     already: tuple[Offered, ...]  # what the person agreed to before, that still counts and is asked for again
     because: StepUp | None  # the call that sent the client back
     days: int  # how long it counts, at most
+    deciding: Offered | None = None  # leave to answer held calls, which is asked for each time
+    decided_before: bool = False  # the person gave it before, and it counts still
 
     @property
     def is_remembered(self) -> bool:
         """Whether nothing new is asked for."""
-        return bool(self.already) and not any(one.chosen for one in self.offered)
+        asked = any(one.chosen for one in (*self.offered, *self._deciding)) or self.decided_before
+        return bool(self.already) and not asked
+
+    @property
+    def choices(self) -> frozenset[Scope]:
+        """All that the person can agree to."""
+        return frozenset(one.scope for one in (*self.offered, *self.already, *self._deciding))
+
+    @property
+    def _deciding(self) -> tuple[Offered, ...]:
+        return () if self.deciding is None else (self.deciding,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +158,7 @@ class Consents:
 
         Only a client that proves who it is, and is answered at an https address of its own, is remembered: anybody can
         say that they are a public client, or listen on this computer. Nothing is ever made wider or longer like this,
-        for a client that is another since, or of what somebody ended.
+        for a client that is another since, or of what somebody ended; and leave to answer held calls is never given.
         """
         client, request = asking.client, asking.request
         is_known = client.method == "private_key_jwt" and place(request.redirect_uri).kind == "web"
@@ -181,7 +193,7 @@ class Consents:
         self._require_fresh(asking, who, taken=limits.CONSENT_TIME)
         asking = await self._kept(asking)
         question = await self._question(asking, who.person)
-        if not chosen <= {one.scope for one in (*question.offered, *question.already)}:
+        if not chosen <= question.choices:
             raise InputError("more was chosen than was offered; open the page again")
         if not 1 <= days <= question.days:
             raise InputError(f"choose between 1 and {question.days} days")
@@ -240,6 +252,9 @@ class Consents:
             already=self._offer(already, asked=True),
             because=self._step_ups.of(agent.name),
             days=self._terms.lifetime.days,
+            # It goes to a client of the person's own, and to no agent that acts in its place.
+            deciding=None if agent.client is None else rules.to_decide(asking.request.scope, self._terms.words),
+            decided_before=DECIDE in given,
         )
 
     def _bounded(self, ceiling: frozenset[Scope]) -> frozenset[Scope]:

@@ -9,7 +9,7 @@ from typing import Final
 
 from mcp_authz import limits
 from mcp_authz.model import Hazard, Tool
-from mcp_authz.rules.scope import Scope, ScopeTemplate, covered, covers
+from mcp_authz.rules.scope import DECIDE, Scope, ScopeTemplate, covered, covers
 
 _WORD_ENDS: Final = re.compile(r"([a-z0-9])([A-Z])")
 _ORDER: Final = {hazard: place for place, hazard in enumerate(Hazard)}
@@ -19,6 +19,7 @@ _METHODS: Final[Mapping[str, str]] = {
     "prompts/get": "Use prompts",
     "completion/complete": "Complete what is typed",
 }
+_DECIDING: Final = "Answer held calls for you"
 _WORDS: Final[Mapping[Hazard, str]] = {
     Hazard.READ: "Look at things",
     Hazard.WRITE: "Change things",
@@ -78,6 +79,17 @@ def to_ask(asked: frozenset[Scope] | None, ceiling: frozenset[Scope]) -> frozens
     within = {scope for scope in asked if covered(scope, ceiling)}
     parts = {scope for scope in ceiling for wide in asked if covers(wide, scope)}
     return frozenset(within | parts)
+
+
+def to_decide(asked: frozenset[Scope] | None, words: Mapping[str, str]) -> Offered | None:
+    """Return leave to answer held calls as a person sees it: chosen where the client asks for it by its name.
+
+    None where the client asks for something else. It is no part of what there is for tools, and is never chosen
+    because of that.
+    """
+    if asked is not None and DECIDE not in asked:
+        return None
+    return Offered(scope=DECIDE, words=_said(DECIDE, words, ()), tools=(), chosen=asked is not None)
 
 
 def useful(scopes: Iterable[Scope], tools: Iterable[Tool], *, has: Callable[[Tool], bool]) -> frozenset[Scope]:
@@ -145,7 +157,7 @@ def _said(scope: Scope, words: Mapping[str, str], tools: tuple[OpenedTool, ...])
     if known is not None:
         return _sentence(words[known])
     if not tools:
-        return scope
+        return _DECIDING if scope == DECIDE else scope
     servers = ", ".join(sorted({tool.server for tool in tools}))
     if len(tools) <= _NAMED:
         said = ", ".join(dict.fromkeys(_METHODS.get(tool.name) or _spoken(tool.name) for tool in tools))

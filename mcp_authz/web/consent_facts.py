@@ -16,6 +16,7 @@ from mcp_authz.rules.display import visible
 from mcp_authz.rules.hidden_text import hidden_characters
 from mcp_authz.rules.lookalike import is_disguised
 from mcp_authz.rules.redirect_uri import Place
+from mcp_authz.rules.scope import DECIDE
 from mcp_authz.web.facts import HAZARDS
 
 FOLDED: Final = 6  # tools of one scope that are shown at once; more are folded
@@ -38,7 +39,7 @@ class ShownScope:
 
     scope: str
     words: str
-    hazard: str
+    hazard: str  # empty for leave to answer held calls, which opens no tool
     hazard_says: str
     tools: tuple[ShownTool, ...]
     chosen: bool
@@ -105,6 +106,8 @@ def shown(question: Question, *, owner: PersonName | None) -> dict[str, Any]:
         "because_of_scopes": because is not None and bool(because.scopes),
         "offered": shown_scopes(question.offered),
         "already": shown_scopes(question.already),
+        "deciding": None if question.deciding is None else shown_scopes([question.deciding])[0],
+        "decided_before": question.decided_before,
         "is_short": question.is_remembered and because is None,
         "any_held": any(tool.held for one in (*question.offered, *question.already) for tool in one.tools),
         "days": days,
@@ -118,8 +121,8 @@ def shown_scopes(offered: Iterable[Offered]) -> list[ShownScope]:
         ShownScope(
             scope=one.scope,
             words=visible(one.words),
-            hazard=one.hazard.value,
-            hazard_says=HAZARDS[one.hazard],
+            hazard="" if one.scope == DECIDE else one.hazard.value,
+            hazard_says="" if one.scope == DECIDE else HAZARDS[one.hazard],
             tools=tuple(
                 ShownTool(
                     name=visible(tool.name),

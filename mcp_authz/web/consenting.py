@@ -279,10 +279,9 @@ def _require_offered(question: Question, chosen: frozenset[Scope], days: int) ->
     Raises:
         InputError: something was chosen that was not offered, nothing was, or for longer than it can be.
     """
-    offered = {one.scope for one in (*question.offered, *question.already)}
-    if not chosen <= offered:
+    if not chosen <= question.choices:
         raise InputError("more was chosen than was offered; open the page again")
-    if offered and not chosen:
+    if (question.offered or question.already) and not chosen:
         raise InputError("choose at least one thing, or say “not now”")
     if not 1 <= days <= question.days:
         raise InputError(f"choose between 1 and {question.days} days")

@@ -25,7 +25,7 @@ from mcp_authz.model import Hazard, Tool, ToolName
 from mcp_authz.passkey import SignIn
 from mcp_authz.principals import AgentName, Authentication, ClientId, PersonName, SessionId
 from mcp_authz.rules.keys import PrivateKey, Sealer
-from mcp_authz.rules.scope import Scope, parse_scopes
+from mcp_authz.rules.scope import DECIDE, Scope, parse_scopes
 from mcp_authz.sessions import Sessions
 from mcp_authz.step_ups import StepUp, StepUps
 from mcp_authz.store.ports import Event, Store
@@ -415,3 +415,44 @@ async def test_two_clients_that_call_themselves_alike_are_two_agents(tmp_path: P
         await d.consents.agree(other, d.who(), chosen=frozenset([WRITES]), days=1)
         agents = {grant.agent for grant in await d.store.grants()}
     assert agents == {"notebook@alice", "notebook-2@alice"}
+
+
+async def test_leave_to_answer_held_calls_is_off_unless_the_client_asks_for_it_by_name(tmp_path: Path) -> None:
+    async with desk(tmp_path, ceiling=frozenset([Scope("*")])) as d:
+        asked = {}
+        for scope in ("mcp:connect", DECIDE, "files:read", "*", "holds", "holds:* files:read"):
+            question = await d.consents.question(await d.asking(scope=scope), d.who())
+            assert DECIDE not in {one.scope for one in (*question.offered, *question.already)}
+            asked[scope] = None if question.deciding is None else question.deciding.chosen
+        with pytest.raises(InputError):
+            await d.agree([READS, DECIDE], scope="files:read")
+        await d.agree([DECIDE], scope="mcp:connect")  # the person ticked it
+        (grant,) = await d.store.grants()
+        agent = await d.store.client_agent(ClientId("notebook"), PersonName("alice"))
+    none = dict.fromkeys(["files:read", "*", "holds", "holds:* files:read"])
+    assert asked == {"mcp:connect": False, DECIDE: True, **none}
+    assert grant.scope == {DECIDE} and agent is not None and DECIDE not in agent.ceiling
+
+
+async def test_leave_to_answer_held_calls_is_asked_for_each_time(tmp_path: Path) -> None:
+    async with desk(tmp_path) as d:
+        await d.agree([READS], "portal")
+        assert await d.consents.remembered(await d.asking("portal"), d.who()) is not None
+        assert await d.consents.remembered(await d.asking("portal", scope=f"files:read {DECIDE}"), d.who()) is None
+        await d.agree([READS, DECIDE], "portal")
+        for scope in ("mcp:connect", f"files:read {DECIDE}", DECIDE):
+            asking = await d.asking("portal", scope=scope)
+            assert await d.consents.remembered(asking, d.who()) is None, scope
+            question = await d.consents.question(asking, d.who())
+            assert question.decided_before and not question.is_remembered
+            assert question.deciding is not None and question.deciding.chosen == (DECIDE in scope)
+
+
+async def test_no_agent_in_a_clients_place_is_given_leave_to_answer_held_calls(tmp_path: Path) -> None:
+    async with desk(tmp_path) as d:
+        await Agents(d.store, d.clock).add("coder", owner="alice", ceiling=parse_scopes("files"), by="user:operator")
+        asked = {"requested_actor": "agent:coder", "scope": f"files:read {DECIDE}"}
+        question = await d.consents.question(await d.asking(**asked), d.who())
+        assert question.deciding is None
+        with pytest.raises(InputError):
+            await d.agree([READS, DECIDE], **asked)
