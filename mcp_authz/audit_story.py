@@ -1,0 +1,91 @@
+"""One call's story in one sentence: who asked, for whom, through whom, for what, and what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mcp_authz.rules.display import visible
+from mcp_authz.store.ports import Event
+
+_BY: Mapping[str, str] = {
+    "client": "in their own client",
+    "client-other": "in another client",
+    "signed-in": "signed in",
+    "passkey": "with a passkey",
+}
+_ENDED: Mapping[str, str] = {
+    "done": "done",
+    "tool-error": "the tool reported an error",
+    "error": "it failed",
+    "unknown": "interrupted, nobody can say whether it ran",
+    "asked": "the tool server asked something",
+}
+
+
+def story(events: Sequence[Event]) -> str:
+    """Return the story of one call from its records, oldest first: its decisions, verdicts on it, and its outcome."""
+    decisions = [event.fields for event in events if event.kind == "decision"]
+    if not decisions:
+        return "nothing was decided about this call"
+    parts = [_asked(decisions[0]), *_steps(events)]
+    return f"{parts[0]}: {', '.join(parts[1:])}"
+
+
+def _asked(f: Mapping[str, Any]) -> str:
+    """The beginning: `coder, delegated by planner, for alice, asked to deploy.create (repo acme/api)`."""
+    actor = _bare(f.get("actor"))
+    chain = [_bare(name) for name in f.get("chain", ())]
+    through = f", delegated by {', '.join(reversed(chain[:-1]))}" if len(chain) > 1 else ""
+    subject = f.get("subject")
+    whom = "" if subject is None else ", for itself" if subject == f.get("actor") else f", for {_bare(subject)}"
+    attributes = ", ".join(f"{name} {visible(str(value))}" for name, value in sorted((f.get("resource") or {}).items()))
+    what = visible(str(f.get("action") or f.get("tool") or f.get("method")))
+    return f"{actor}{through}{whom}, asked for {what}" + (f" ({attributes})" if attributes else "")
+
+
+def _steps(events: Sequence[Event]) -> list[str]:
+    steps: list[str] = []
+    for event in events:
+        step = _step(event)
+        if step and (not steps or steps[-1] != step):
+            steps.append(step)
+    return steps or ["nothing else is on record"]
+
+
+def _step(event: Event) -> str:
+    f = event.fields
+    match event.kind, f.get("decision"):
+        case "decision", "hold":
+            return "held"
+        case "decision", "permit" if "approval" in f:
+            return ""  # its verdicts say so
+        case "decision", "permit":
+            return "permitted" if "observed" not in f else "permitted in observe mode"
+        case "decision", "replay":
+            return "its outcome was given again"
+        case "decision", "deny":
+            return f"denied ({f.get('reason')})"
+        case "approval", _:
+            return _verdict(f)
+        case "outcome", _:
+            took = f.get("milliseconds")
+            ended = _ENDED.get(str(f.get("outcome")), str(f.get("outcome")))
+            return f"{ended} in {_duration(took)}" if ended == "done" and isinstance(took, int) else ended
+    return ""
+
+
+def _verdict(f: Mapping[str, Any]) -> str:
+    verb = {"approve": "approved", "deny": "denied", "send-back": "sent back"}.get(str(f.get("verdict")))
+    if verb is None:
+        return "" if f.get("state") in {"approved", None} else str(f.get("state"))
+    return f"{verb} by {_bare(f.get('person'))} {_BY.get(str(f.get('assurance')), '')}".rstrip()
+
+
+def _duration(milliseconds: int) -> str:
+    return f"{milliseconds} ms" if milliseconds < 1000 else f"{milliseconds / 1000:.1f} s"
+
+
+def _bare(name: object) -> str:
+    text = visible(str(name))
+    return text.split(":", 1)[1] if text.startswith(("agent:", "user:")) else text

@@ -1,0 +1,79 @@
+"""The story of a call, told from its records."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from mcp_authz.audit_story import story
+from mcp_authz.store.ports import Event, EventKind
+
+AT = datetime(2026, 11, 21, 12, tzinfo=UTC)
+ASKED = {
+    "actor": "agent:coder",
+    "subject": "user:alice",
+    "chain": ["agent:planner", "agent:coder"],
+    "action": "deploy.create",
+    "resource": {"repo": "acme/api", "deploy_environment": "production"},
+}
+BEGINNING = (
+    "coder, delegated by planner, for alice, asked for deploy.create (deploy_environment production, repo acme/api)"
+)
+
+
+def event(kind: EventKind, **fields: Any) -> Event:
+    return Event(kind=kind, at=AT, call="c_1", fields=fields)
+
+
+@pytest.mark.parametrize(
+    ("events", "ending"),
+    [
+        ([event("decision", **ASKED, decision="deny", reason="policy")], "denied (policy)"),
+        (
+            [
+                event("decision", **ASKED, decision="permit"),
+                event("outcome", outcome="done", milliseconds=87),
+            ],
+            "permitted, done in 87 ms",
+        ),
+        (
+            [
+                event("decision", **ASKED, decision="hold"),
+                event("decision", **ASKED, decision="hold"),
+                event("approval", verdict="approve", person="user:bob", assurance="passkey", state="approved"),
+                event("decision", **ASKED, decision="permit", approval={"hold": "h_1"}),
+                event("outcome", outcome="done", milliseconds=1240),
+                event("decision", **ASKED, decision="replay"),
+            ],
+            "held, approved by bob with a passkey, done in 1.2 s, its outcome was given again",
+        ),
+        (
+            [
+                event("decision", **ASKED, decision="hold"),
+                event("approval", verdict="send-back", person="user:bob", assurance="signed-in", state="denied"),
+                event("decision", **ASKED, decision="deny", reason="sent_back"),
+            ],
+            "held, sent back by bob signed in, denied (sent_back)",
+        ),
+        (
+            [event("decision", **ASKED, decision="hold"), event("approval", hold="h_1", state="expired")],
+            "held, expired",
+        ),
+        (
+            [event("decision", **ASKED, decision="permit"), event("outcome", outcome="unknown", milliseconds=5)],
+            "permitted, interrupted, nobody can say whether it ran",
+        ),
+    ],
+    ids=["denied", "permitted", "approved", "sent back", "expired", "unknown"],
+)
+def test_a_call_is_told_in_one_sentence(events: list[Event], ending: str) -> None:
+    assert story(events) == f"{BEGINNING}: {ending}"
+
+
+def test_an_agent_that_works_for_itself_and_hidden_characters_are_told_as_what_they_are() -> None:
+    own = {"actor": "agent:coder", "subject": "agent:coder", "chain": ["agent:coder"], "tool": "a\u202eb"}
+    told = story([event("decision", **own, decision="permit")])
+    assert told == "coder, for itself, asked for a\\u{202e}b: permitted"
+    assert story([]) == "nothing was decided about this call"
