@@ -10,7 +10,7 @@ from typing import Any
 
 from mcp_authz import hearing, limits
 from mcp_authz.errors import Conflict, InputError, NotFound
-from mcp_authz.hearing import Answered, PageAnswer
+from mcp_authz.hearing import Answered, PageAnswer, WebhookAnswer
 from mcp_authz.ids import new_id
 from mcp_authz.model import Approval, EndsWith, HeldCall, Hold, HoldId, HoldState, ToolCall, Verdict
 from mcp_authz.other_client import in_the_chain
@@ -141,6 +141,15 @@ class Approvals:
         if (why := await in_the_chain(self._store, held, caller)) is not None:
             raise Conflict(why)
         return await self._hear_answered(held, hearing.by_other_client(caller, decision))
+
+    async def hear_webhook(self, answer: WebhookAnswer) -> HeldCall:
+        """The answer that a webhook brings is heard; signed by the gateway, with the webhook that it came through.
+
+        Raises:
+            NotFound, Conflict: as `hear_signed`; and when it is not about what waits.
+        """
+        held = await self._hold(answer.hold)
+        return await self._hear_answered(held, hearing.by_webhook(held, answer))
 
     async def context(self, held: HeldCall) -> Context:
         """What was approved before of this kind: the same tool, by the same actor, for the same person."""

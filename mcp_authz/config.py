@@ -25,6 +25,7 @@ from mcp_authz.config_obligations import (
 )
 from mcp_authz.config_people import ClientsConfig, EnterpriseConfig, SignInConfig, require_words
 from mcp_authz.config_policy import AuditConfig, PdpConfig, require_one_form
+from mcp_authz.config_webhooks import WebhookConfig, require_webhook_names
 from mcp_authz.errors import ConfigError
 from mcp_authz.rules.obligation import Means
 
@@ -142,6 +143,7 @@ class Config(_Strict):
     servers: dict[Name, ServerConfig] = {}
     approval: dict[str, ApprovalConfig] = {}
     waiting: WaitingConfig = WaitingConfig()
+    webhooks: dict[str, WebhookConfig] = {}
     proof: ProofConfig = ProofConfig()
     roles: dict[str, Annotated[tuple[str, ...], Field(strict=False)]] = {}
     impersonation: tuple[ImpersonationConfig, ...] = Field(default=(), strict=False)
@@ -185,6 +187,11 @@ class Config(_Strict):
         for name in RESERVED_SERVERS & servers.keys():
             raise ValueError(f"`{name}` is a reserved name; call the server something else")
         return servers
+
+    @field_validator("webhooks")
+    @classmethod
+    def _in_a_path(cls, webhooks: dict[str, WebhookConfig]) -> dict[str, WebhookConfig]:
+        return require_webhook_names(webhooks)
 
     @field_validator("budgets", "notices", "redact")
     @classmethod

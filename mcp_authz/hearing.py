@@ -11,14 +11,15 @@ from datetime import datetime
 from typing import Any
 
 from mcp_authz import limits
-from mcp_authz.errors import Conflict
-from mcp_authz.model import Assurance, HeldCall, Verdict
+from mcp_authz.errors import Conflict, NotFound
+from mcp_authz.model import Assurance, HeldCall, HoldId, Verdict
 from mcp_authz.principals import Caller, PersonName
 from mcp_authz.rules import verdict as verdicts
 from mcp_authz.rules.deciding import Decision, may_decide
 from mcp_authz.rules.hold import prompt_may_answer
 from mcp_authz.rules.keys import PrivateKey, PublicKey
 from mcp_authz.rules.verdict import PasskeyProof, SignInProof
+from mcp_authz.rules.webhook_message import concerns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +32,22 @@ class PageAnswer:
     terms: Mapping[str, Any]
     proof: PasskeyProof | SignInProof | None
     sent_back: bool = False  # a denial that asks for another call, and says which
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookAnswer:
+    """What a webhook says that somebody answered, in a message of which it is known who signed it."""
+
+    webhook: str
+    message: str  # the message's id
+    rules: frozenset[str]  # the approval rules that the webhook is about; empty: all
+    hold: HoldId
+    person: PersonName
+    approve: bool
+    sent_back: bool
+    reason: str
+    act_s256: str
+    shown_s256: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +147,26 @@ def by_other_client(caller: Caller, decision: Decision) -> Answered:
             "token": caller.token.id,
             "proof": caller.proof.name.lower(),
         },
+    )
+
+
+def by_webhook(held: HeldCall, answer: WebhookAnswer) -> Answered:
+    """What a webhook says that somebody answered: never surer than another client, whatever else it says.
+
+    Raises:
+        NotFound: the webhook is not about this hold.
+        Conflict: what was answered is not what waits, or not what has to be shown of it.
+    """
+    if not concerns(answer.rules, held):
+        raise NotFound(f"there is no hold `{held.id}`")
+    verdicts.require_same(held, act_s256=answer.act_s256, shown_s256=answer.shown_s256)
+    return Answered(
+        person=answer.person,
+        approve=answer.approve,
+        assurance=Assurance.CLIENT_OTHER,
+        reason=answer.reason,
+        sent_back=answer.sent_back,
+        proof={"type": "webhook", "webhook": answer.webhook, "id": answer.message},
     )
 
 

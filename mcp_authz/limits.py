@@ -211,6 +211,8 @@ WEBHOOK_LOOKED_AT: Final = timedelta(seconds=15)  # between two looks at a hold 
 WEBHOOK_AGE: Final = timedelta(minutes=5)  # of a signed answer, on both sides (Standard Webhooks has no number)
 WEBHOOK_BODY_BYTES: Final = 16 * 1024  # of one answer: its reason is the longest part
 WEBHOOK_BODY_TIME: Final = timedelta(seconds=10)  # from the end of its headers to the end of its body
+WEBHOOK_BURST: Final = 50  # answers of one source that may be refused at once, before it is told to slow down
+WEBHOOK_PER_SECOND: Final = 1.0
 
 # Sources that have not been identified.
 SOURCE_BURST: Final = 200  # requests a source may make at once before it is identified

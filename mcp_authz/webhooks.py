@@ -96,7 +96,7 @@ class Webhooks:
         self._webhooks = tuple(webhooks)
         self._store, self._waits, self._clock = store, waits, clock
         self._public_url = public_url
-        self._pauses = pauses
+        self.pauses = pauses  # between attempts
         self._new: deque[HeldCall] = deque()
         self._following = 0
         self._wake = anyio.Event()
@@ -166,7 +166,7 @@ class Webhooks:
     async def _deliver(self, webhook: Webhook, message: Message, held: HeldCall, until: anyio.Event | None) -> bool:
         """Whether the receiver took the message; it is not tried again once `until` is set."""
         message_id, why = new_id("msg"), ""
-        for pause in (*self._pauses, None):
+        for pause in (*self.pauses, None):
             posted: Posted | None = None
             try:
                 async with self._at_once[webhook.name]:

@@ -64,6 +64,8 @@ from mcp_authz.settings import (
 from mcp_authz.step_ups import StepUps
 from mcp_authz.store.ports import Clock, Event
 from mcp_authz.waits import Waits
+from mcp_authz.webhook_settings import make_webhooks
+from mcp_authz.webhooks import Webhooks, telling
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +91,7 @@ class Running:
     policy: LivePolicy
     step_ups: StepUps  # the same that the road writes to, for the page where people agree
     desktop: Desktop | None  # who is told of held calls; None where nobody wants to be
+    webhooks: Webhooks  # the same elsewhere
     unreachable: tuple[str, ...]  # servers that could not be listed at the start
 
     def policy_warnings(self) -> tuple[str, ...]:
@@ -182,6 +185,7 @@ async def run_gateway(config: Config, *, clock: Clock = utc_now) -> AsyncIterato
             Desktop(store=store, clock=clock, public_url=config.public_url) if config.notify == "desktop" else None
         )
         waits = Waits(store)
+        webhooks = Webhooks(make_webhooks(config), store=store, waits=waits, clock=clock, public_url=config.public_url)
         downstreams = {name: make_downstream(name, server, config) for name, server in config.servers.items()}
         parts = Parts(
             store=store,
@@ -196,7 +200,7 @@ async def run_gateway(config: Config, *, clock: Clock = utc_now) -> AsyncIterato
                 clock=clock,
                 page=f"{config.public_url}/holds",
                 patience=config.waiting.patience,
-                on_held=desktop.tell if desktop is not None else None,
+                on_held=telling(webhooks.tell, *(() if desktop is None else (desktop.tell,))),
             ),
             approvals=approvals,
             page=f"{config.public_url}/holds",
@@ -250,6 +254,7 @@ async def run_gateway(config: Config, *, clock: Clock = utc_now) -> AsyncIterato
             policy=engine,
             step_ups=parts.step_ups,
             desktop=desktop,
+            webhooks=webhooks,
             unreachable=unreachable,
         )
 

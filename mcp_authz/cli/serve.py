@@ -24,6 +24,7 @@ from mcp_authz.observing import keep_telling, loud_line, observed_servers
 from mcp_authz.protocol.app import App
 from mcp_authz.protocol.context_keys import context_keys_route
 from mcp_authz.protocol.throttle import Refusals
+from mcp_authz.protocol.webhook_verdicts import Verdicts
 from mcp_authz.recovering import keep_recovering
 from mcp_authz.rules.decision import required_rules
 from mcp_authz.rules.dpop import Nonces
@@ -75,6 +76,9 @@ async def open_app(config: Config, *, clock: Clock = utc_now) -> AsyncIterator[t
             clock=clock,
             ways_in=ways_in(config),
         )
+        verdicts = Verdicts(
+            running.webhooks.all, store=store, approvals=running.approvals, clock=clock, refusals=refusals
+        )
         app = App(
             gateway=running.gateway,
             identifier=Identifier(
@@ -88,7 +92,7 @@ async def open_app(config: Config, *, clock: Clock = utc_now) -> AsyncIterator[t
             store=store,
             clock=clock,
             public_url=config.public_url,
-            routes=[*oauth_routes(oauth), context_keys_route(lambda: contexts.jwks), page],
+            routes=[*oauth_routes(oauth), context_keys_route(lambda: contexts.jwks), *verdicts.routes, page],
             refusals=refusals,
         )
         async with anyio.create_task_group() as group:
@@ -100,6 +104,7 @@ async def open_app(config: Config, *, clock: Clock = utc_now) -> AsyncIterator[t
             group.start_soon(follow, store, signing.live, contexts.keys)
             if running.desktop is not None:
                 group.start_soon(running.desktop.run)
+            group.start_soon(running.webhooks.run)
             yield app, running
             group.cancel_scope.cancel()
 

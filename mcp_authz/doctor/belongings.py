@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mcp_authz.config import Config
 from mcp_authz.config_policy import BUILTIN
+from mcp_authz.config_webhooks import secret_files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +28,7 @@ def belongings(config: Config) -> tuple[Belonging, ...]:
     }
     named = dict.fromkeys([*config.policy, *config.shadow_policy])
     policies = [entry for entry in named if not entry.startswith(BUILTIN)]  # a URL is no file, and so not there
+    secrets |= secret_files(config.webhooks.values())
     if config.pdp.token_file is not None:
         secrets.add(config.pdp.token_file)
     found = [

@@ -10,6 +10,8 @@ from pathlib import Path
 from mcp_authz.doctor.access import myself, owns
 from mcp_authz.doctor.belongings import belongings
 from mcp_authz.doctor.finding import Case, Finding, broken, fine, note
+from mcp_authz.errors import ConfigError
+from mcp_authz.webhook_settings import make_webhooks
 
 LOW_SPACE = 256 * 1024 * 1024  # bytes; below it somebody should know
 NO_SPACE = 16 * 1024 * 1024  # bytes; a day of calls may not fit
@@ -54,7 +56,7 @@ async def check_space(case: Case) -> tuple[Finding, ...]:
 
 
 async def check_secrets(case: Case) -> tuple[Finding, ...]:
-    """Every secret file that a server is given is there and has something in it."""
+    """Every secret file that a server or a webhook is given is there and has something in it."""
     found = []
     for name, server in case.config.servers.items():
         for file in (*server.env_files.values(), *server.header_files.values()):
@@ -64,4 +66,8 @@ async def check_secrets(case: Case) -> tuple[Finding, ...]:
                 found.append(broken(f"server {name}", f"secret file {path} is missing", do))
             elif path.stat().st_size == 0:
                 found.append(note(f"server {name}", f"secret file {path} is empty", "write the secret into it"))
+    try:
+        make_webhooks(case.config)
+    except ConfigError as error:
+        found.append(broken("webhooks", str(error)))
     return tuple(found)

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from mcp_authz import limits
-from mcp_authz.errors import InputError, SignatureRefused
+from mcp_authz.errors import Conflict, InputError, SignatureRefused
 from mcp_authz.model import Assurance, HeldCall
 from mcp_authz.principals import PersonName
 from mcp_authz.rules import jose, strict_json
@@ -168,6 +168,20 @@ def approval_challenge(
         "nonce": b64url(nonce),
     }
     return hashlib.sha256(_CHALLENGE + canonical(answer)).digest()
+
+
+def require_same(held: HeldCall, *, act_s256: str, shown_s256: str) -> None:
+    """These are the digests of this very action, and of what has to be shown of it.
+
+    Raises:
+        Conflict: one of them is not.
+    """
+    for name, given, digest in (
+        ("act_s256", act_s256, held.digest),
+        ("shown_s256", shown_s256, displayed_digest(held)),
+    ):
+        if not equal(given.encode(), b64url(digest).encode()):
+            raise Conflict(f"the answer is about something else: `{name}` is not that of hold `{held.id}`")
 
 
 def require_challenge(proof: PasskeyProof, challenge: bytes) -> None:
