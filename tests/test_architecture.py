@@ -47,6 +47,7 @@ LAYERS = [
         "mcp_authz.ids",
         "mcp_authz.audit",
         "mcp_authz.agents",
+        "mcp_authz.audit_reading",
         "mcp_authz.changing",
         "mcp_authz.enrolment",
         "mcp_authz.hosted",

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mcp_authz.cli.audit import moment
+from mcp_authz.cli.audit_options import moment
 from mcp_authz.cli.invocation import asynchronous, command_line, installation
 from mcp_authz.cli.options import Json, the_one
 from mcp_authz.cli.output import local, next_step, print_json, say, table

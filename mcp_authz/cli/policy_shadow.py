@@ -8,12 +8,14 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from mcp_authz.cli.audit import Wanted, moment, newest
+from mcp_authz.audit_reading import newest
+from mcp_authz.cli.audit_options import moment
 from mcp_authz.cli.invocation import asynchronous, command_line, installation
 from mcp_authz.cli.options import Json
 from mcp_authz.cli.output import local, next_step, print_json, say, shortener, table
 from mcp_authz.policy.on_disk import shadow_trouble
 from mcp_authz.policy.shadow import KEY
+from mcp_authz.rules.audit_filter import Filter
 from mcp_authz.rules.display import visible
 from mcp_authz.rules.log import timestamp
 from mcp_authz.store.ports import Record
@@ -35,7 +37,7 @@ async def shadow(
     """List the calls that the second policy (`shadow_policy`) would have decided otherwise."""
     async with installation(ctx) as here:
         start = None if since is None else moment(since, here.clock())
-        found = await newest(here.store, Wanted(kind="policy", since=start), _LOOKED_AT)
+        found = await newest(here.store, Filter(kind="policy", since=start), _LOOKED_AT)
         named, trouble = here.config.shadow_policy, shadow_trouble(here.config)
     records = [record for record in found if record.event.fields.get("key") == KEY]
     differences = [it for record in records for it in _differences(record)]

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from mcp_authz import limits
-from mcp_authz.cli.audit import moment
+from mcp_authz.cli.audit_options import moment
 from mcp_authz.cli.invocation import asynchronous, command_line, installation
 from mcp_authz.cli.options import Json, the_one
 from mcp_authz.cli.output import print_json, say

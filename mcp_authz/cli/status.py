@@ -10,8 +10,8 @@ import typer
 
 from mcp_authz import unix_socket
 from mcp_authz.audit import sentence
+from mcp_authz.audit_reading import newest
 from mcp_authz.catalog import warnings
-from mcp_authz.cli.audit import Wanted, newest
 from mcp_authz.cli.invocation import asynchronous, command_line, installation
 from mcp_authz.cli.options import Json
 from mcp_authz.cli.output import facts, local, next_step, print_json, say, table
@@ -22,6 +22,7 @@ from mcp_authz.locking import is_locked, note_of
 from mcp_authz.model import HoldState
 from mcp_authz.observing import loud_line, observed_servers
 from mcp_authz.policy.on_disk import policy_on_disk
+from mcp_authz.rules.audit_filter import Filter
 from mcp_authz.rules.display import visible
 from mcp_authz.rules.log import timestamp
 from mcp_authz.rules.offered import DEFINITIONS
@@ -121,7 +122,7 @@ async def _known(here: Installation) -> dict[str, Any]:
         "observed": await _observed(here),
         "calls": [
             {"at": timestamp(record.event.at), "call": record.event.call, "what": visible(sentence(record.event))}
-            for record in await newest(store, Wanted(kind="decision"), LAST)
+            for record in await newest(store, Filter(kind="decision"), LAST)
         ],
     }
 
@@ -156,7 +157,7 @@ async def _observed(here: Installation) -> list[dict[str, Any]]:
     """For each observed server, how many calls of the last day would not have run."""
     if not (names := observed_servers(here.config)):
         return []
-    wanted = Wanted(kind="decision", observed=True, since=here.clock() - COUNTED)
+    wanted = Filter(kind="decision", observed=True, since=here.clock() - COUNTED)
     fields = [record.event.fields for record in await newest(here.store, wanted, COUNTED_AT_MOST)]
     would = Counter((it.get("server"), it["observed"]["would"]) for it in fields)
     return [

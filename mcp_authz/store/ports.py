@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
+from mcp_authz.limits import JSON_INTEGER as END
 from mcp_authz.model import HeldCall, HoldId, HoldState, Verdict
 from mcp_authz.principals import (
     Agent,
@@ -22,6 +23,7 @@ from mcp_authz.principals import (
     SessionId,
     Thumbprint,
 )
+from mcp_authz.rules.audit_filter import Filter
 from mcp_authz.signing_key import KeyUse, SigningKey
 from mcp_authz.store.facts import (
     Admission,
@@ -233,6 +235,12 @@ class Log(Protocol):
     async def head(self) -> tuple[int, bytes]:
         """The sequence number and hash of the last record; (0, 32 zero bytes) when there is none."""
 
+
+    async def search(self, wanted: Filter, *, limit: int, after: int = 0, before: int = END) -> tuple[Record, ...]:
+        """The newest records that are wanted, between `after` and `before` (both not among them), oldest first.
+
+        It takes a microsecond or so for each record in between: whoever serves others meanwhile asks for few at once.
+        """
 
 class Inputs(Protocol):
     """What calls were decided upon: kept sealed, for a while, by the transaction that appends the decision record."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import sqlite3
 from datetime import datetime
+from itertools import islice
 
 from mcp_authz.errors import StoreError
+from mcp_authz.rules.audit_filter import Filter
 from mcp_authz.rules.log import record_bytes, record_hash
 from mcp_authz.store.inputs import keep
+from mcp_authz.store.log_where import where
 from mcp_authz.store.ports import Event, EventKind, Record
 from mcp_authz.store.transaction import Transaction
 
@@ -57,12 +60,30 @@ def records(tx: Transaction, *, after: int, limit: int, call: str | None, kind: 
     return tuple(record(*row) for row in rows)
 
 
+def hashes(tx: Transaction, *, after: int, until: int) -> tuple[bytes, ...]:
+    """The hashes of the records behind `after`, up to `until`."""
+    rows = tx.db.execute("SELECT hash FROM log WHERE sequence > ? AND sequence <= ? ORDER BY sequence", (after, until))
+    return tuple(hash_ for (hash_,) in rows)
+
+
 def last_of(tx: Transaction, kind: EventKind) -> Record | None:
     """The newest record of this kind."""
     row = tx.db.execute(
         "SELECT sequence, body, hash FROM log WHERE kind = ? ORDER BY sequence DESC LIMIT 1", (kind,)
     ).fetchone()
     return None if row is None else record(*row)
+
+
+def search(tx: Transaction, wanted: Filter, *, after: int, before: int, limit: int) -> tuple[Record, ...]:
+    """The newest records between `after` and `before`, both not among them, that are wanted; oldest first."""
+    condition, values = where(wanted, after=after, before=before)
+    rows = tx.db.execute(
+        f"SELECT sequence, body, hash FROM log WHERE {condition} ORDER BY sequence DESC",  # noqa: S608 - constants
+        values,
+    )
+    found = [*islice((it for it in (record(*row) for row in rows) if wanted.has(it.event)), limit)]
+    rows.close()
+    return tuple(reversed(found))
 
 
 def record(sequence: int, body: bytes, hash_: bytes) -> Record:

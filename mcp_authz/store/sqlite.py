@@ -16,6 +16,7 @@ from typing import Any
 
 from mcp_authz import ids, limits
 from mcp_authz.errors import StoreError
+from mcp_authz.limits import JSON_INTEGER as END
 from mcp_authz.model import HeldCall, HoldId, HoldState, Verdict
 from mcp_authz.principals import (
     Agent,
@@ -31,6 +32,7 @@ from mcp_authz.principals import (
     SessionId,
     Thumbprint,
 )
+from mcp_authz.rules.audit_filter import Filter
 from mcp_authz.rules.keys import Sealer, random_bytes
 from mcp_authz.signing_key import KeyUse, SigningKey
 from mcp_authz.store import (
@@ -309,6 +311,9 @@ class SqliteStore(TasksInSqlite, PeopleInSqlite):
         return self._ask(records.head)
 
     async def decisions(self, *, after: int = 0, limit: int = 200) -> tuple[Decided, ...]:
+    async def search(self, wanted: Filter, *, limit: int, after: int = 0, before: int = END) -> tuple[Record, ...]:
+        return self._ask(lambda tx: records.search(tx, wanted, after=after, before=before, limit=limit))
+
         return self._ask(lambda tx: decided.decisions(tx, after=after, limit=limit))
 
     async def decision_of(self, call: str) -> Decided | None:

@@ -43,6 +43,13 @@ async def test_records_are_sentences_and_can_be_chosen(desk: Desk) -> None:
     assert desk.json("audit", "list", "--since", "2090-01-01") == []
     assert {record["kind"] for record in desk.json("audit", "list", "--agent", "coder")} == {"enrolment", "delegation"}
     assert desk.run("audit", "list", "--since", "tomorrow").code == 2
+    assert [record["call"] for record in desk.json("audit", "list", "--decision", "hold")] == [call.id]
+    assert "delegation" in {record["kind"] for record in desk.json("audit", "list", "--person", "alice")}
+    assert {record["kind"] for record in desk.json("audit", "list", "--session", cast.session.id)} >= {"delegation"}
+    assert [record["kind"] for record in desk.json("audit", "list", "--text", "LONG ago", "--until", "2d")] == [
+        "policy"
+    ]
+    assert desk.ok("audit", "list", "--text", "nowhere") == "no records are like that\n"
 
 
 @pytest.mark.parametrize(
