@@ -6,6 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from math import ceil
 from typing import Any, Final
 
 import anyio
@@ -256,7 +257,7 @@ class Holding:
             settled = await self._settled(waiting, held)
             return settled if settled is not None else self._refused(waiting, "approval_cancelled", held.id)
         if placed and channel.can_return and _NOTHING < longest < self._patience - waited:
-            state = self._state(waiting, held, "wait", waited=int((waited + longest).total_seconds()))
+            state = self._state(waiting, held, "wait", waited=ceil((waited + longest).total_seconds()))
             return Asked(call_id=waiting.call_id, result={"resultType": "input_required", "requestState": state})
         return Held(call_id=waiting.call_id, held=held)
 

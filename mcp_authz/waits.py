@@ -35,10 +35,15 @@ class Waits:
         self._places: Counter[HoldId] = Counter()
         self._somebody = anyio.Event()
 
+    @property
+    def count(self) -> int:
+        """How many requests wait now."""
+        return self._places.total()
+
     @contextmanager
     def place(self, hold: HoldId) -> Iterator[bool]:
         """Whether there was a place for one more request that waits for this hold; it is taken until the end."""
-        free = self._places[hold] < limits.WAITING_PER_HOLD and self._places.total() < limits.WAITING
+        free = self._places[hold] < limits.WAITING_PER_HOLD and self.count < limits.WAITING
         self._places[hold] += free
         try:
             yield free
