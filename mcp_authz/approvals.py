@@ -164,6 +164,8 @@ class Approvals:
 
     async def stands(self, held: HeldCall) -> bool:
         """Whether the verdicts meet every rule of an approved hold by what the people who gave them may do now."""
+        if await self._store.rests_on_ended(held.id):
+            return False
         people = {v.person: p for v in held.verdicts if (p := await self._store.person(v.person)) is not None}
         return after_verdicts(held, {str(name): who for name, who in people.items()}) is HoldState.APPROVED
 

@@ -25,6 +25,7 @@ from mcp_authz.rules.hold import prompt_may_answer
 from mcp_authz.rules.keys import Sealer
 from mcp_authz.rules.message import Message
 from mcp_authz.rules.request_state import Kind, RequestState, seal_state, split_retry
+from mcp_authz.standing_approvals import StandingApprovals
 from mcp_authz.store.ports import Clock, Event, Once, Store
 from mcp_authz.waits import UNSETTLED, Waits
 
@@ -65,6 +66,7 @@ class Holding:
         *,
         store: Store,
         approvals: Approvals,
+        standing: StandingApprovals,
         waits: Waits,
         sealer: Sealer,
         clock: Clock,
@@ -74,6 +76,7 @@ class Holding:
     ) -> None:
         self._store = store
         self._approvals = approvals
+        self._standing = standing
         self._waits = waits
         self._sealer = sealer
         self._clock = clock
@@ -102,6 +105,9 @@ class Holding:
             return answer
         if held is None and (ended := await self._ended(waiting)) is not None:
             return ended
+        standing = await self._by_standing(waiting)
+        if standing is not None and (answer := await self._settled(waiting, standing)) is not None:
+            return answer
         try:
             held = await self._approvals.open(waiting.call, waiting.asker, waiting.hold, waiting.record)
         except CannotBeShown:
@@ -148,6 +154,12 @@ class Holding:
                 return self._denied(waiting, held)
             case _:
                 return None
+
+    async def _by_standing(self, waiting: Waiting) -> HeldCall | None:
+        """The hold of this call, if standing approvals meet its rules; an answer to its prompt goes before them."""
+        if waiting.resume is not None and waiting.resume.kind == "hold":
+            return None
+        return await self._standing.use(waiting.call, waiting.asker, waiting.hold, waiting.record)
 
     async def _still_running(self, held: HeldCall, now: datetime) -> HeldCall | None:
         """The hold; it is `unknown` once nobody can answer its tool server's question any more."""

@@ -160,6 +160,10 @@ TASK_WRITTEN: Final = timedelta(seconds=2)  # from the end of a failed call unti
 TASKS_LISTENED: Final = 64  # tasks that one stream tells of
 LISTENERS: Final = 1024  # streams that tell of changes, at once
 CHANGES_WAITING: Final = 1024  # of one stream whose client reads slowly; then it is ended
+STANDING_CALLS: Final = 100  # that one standing approval permits, at most
+STANDING_TIME: Final = timedelta(minutes=30)  # of a standing approval, where nobody chooses
+STANDING_LONGEST: Final = SESSION_LIFETIME  # it ends with its session in any case
+STANDING_SHOWN: Final = 1024  # characters of the lists of values that a person permits; they are shown whole
 WAIT_LONGEST: Final = timedelta(seconds=200)  # of one call for its verdict; stock clients give up after ten rounds
 WAIT_ROUND: Final = timedelta(seconds=25)  # of one request of 2026-07-28, which is then asked to come again
 WAIT_OLDER: Final = timedelta(seconds=45)  # of a request of an older client: many give up after a minute

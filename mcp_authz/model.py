@@ -39,7 +39,7 @@ class Assurance(IntEnum):
         return self.name.lower().replace("_", "-")
 
 
-EndsWith = Literal["rule", "session", "delegation"]  # whose end is the end of a hold
+EndsWith = Literal["rule", "session", "delegation", "standing"]  # whose end is the end of a hold
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mcp_authz.authorization import RegisteredClient
 from mcp_authz.errors import NotFound
-from mcp_authz.model import HeldCall, HoldId, HoldState
+from mcp_authz.model import HeldCall, HoldId, HoldState, StandingId
 from mcp_authz.principals import (
     Agent,
     AgentName,
@@ -23,6 +23,7 @@ from mcp_authz.principals import (
     SessionId,
     Thumbprint,
 )
+from mcp_authz.rules.standing_approval import StandingApproval
 from mcp_authz.store.ports import Clock, Event, RevocableKind, Store
 
 Open = Mapping[LinkId, tuple[Session, Link]]
@@ -88,7 +89,7 @@ class Revocation:
             if held is None:
                 raise NotFound(f"there is no hold `{name}`")
             return held.state not in {HoldState.PENDING, HoldState.APPROVED}
-        found: Link | Session | Grant | Agent | RegisteredClient | Key | Person | None
+        found: Link | Session | Grant | Agent | RegisteredClient | Key | Person | StandingApproval | None
         match kind:
             case "link":
                 found = await store.link(LinkId(name))
@@ -104,6 +105,8 @@ class Revocation:
                 found = await store.key(Thumbprint(name))
             case "person":
                 found = await store.person(PersonName(name))
+            case "approval":
+                found = await store.standing_approval(StandingId(name))
         if found is None:
             raise NotFound(f"there is no {kind} `{name}`")
         return found.status == "revoked"
@@ -169,7 +172,7 @@ def _stands_on(
             return session.agent in agents and agents[session.agent].client == name
         case "person":
             return (session.subject or agents[session.agent].owner) == name  # who answers for it
-        case "key" | "hold":
+        case "key" | "hold" | "approval":
             return False
 
 

@@ -61,6 +61,7 @@ from mcp_authz.settings import (
     require_rules,
     server_rules,
 )
+from mcp_authz.standing_approvals import StandingApprovals
 from mcp_authz.step_ups import StepUps
 from mcp_authz.store.ports import Clock, Event
 from mcp_authz.waits import Waits
@@ -81,6 +82,7 @@ class Running:
     catalog: Catalog
     parts: Parts
     approvals: Approvals
+    standing_approvals: StandingApprovals
     sessions: Sessions
     delegations: Delegations
     chains: Chains
@@ -179,6 +181,7 @@ async def run_gateway(config: Config, *, clock: Clock = utc_now) -> AsyncIterato
         )
         gateway_key = PrivateKey.from_seed(await store.secret("verdict-key", lambda: random_bytes(32)))
         approvals = Approvals(store=store, clock=clock, gateway_key=gateway_key)
+        standing = StandingApprovals(store=store, clock=clock, approvals=approvals, gateway_key=gateway_key)
         state_sealer = Sealer(await store.secret("state-key", lambda: random_bytes(32)))
         catalog = Catalog(store=store, rules=rules, clock=clock)
         desktop = (
@@ -195,6 +198,7 @@ async def run_gateway(config: Config, *, clock: Clock = utc_now) -> AsyncIterato
             holding=Holding(
                 store=store,
                 approvals=approvals,
+                standing=standing,
                 waits=waits,
                 sealer=state_sealer,
                 clock=clock,
@@ -244,6 +248,7 @@ async def run_gateway(config: Config, *, clock: Clock = utc_now) -> AsyncIterato
             catalog=catalog,
             parts=parts,
             approvals=approvals,
+            standing_approvals=standing,
             sessions=sessions,
             delegations=delegations,
             chains=chains,

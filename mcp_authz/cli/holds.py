@@ -13,6 +13,7 @@ from mcp_authz.cli import keyfile, terminal, views
 from mcp_authz.cli.invocation import advising, asynchronous, command_line, installation
 from mcp_authz.cli.options import Json, the_one
 from mcp_authz.cli.output import local, next_step, on_terminal, print_json, say, shortener, table
+from mcp_authz.cli.standing import Any_, Below, Calls, OneOf, Options, list_standing
 from mcp_authz.cli.watching import watch
 from mcp_authz.errors import Conflict, SignatureRefused
 from mcp_authz.installation import Installation
@@ -21,7 +22,10 @@ from mcp_authz.principals import PersonName
 from mcp_authz.rules.display import displayed, for_whom, visible
 from mcp_authz.rules.keys import PrivateKey, random_bytes
 from mcp_authz.rules.session_request import sentence
+from mcp_authz.rules.standing_approval import make_statement as make_standing
+from mcp_authz.rules.standing_approval import sentence as sentence_of
 from mcp_authz.rules.verdict import make_statement
+from mcp_authz.standing_approvals import StandingApprovals
 from mcp_authz.store.ports import Store
 
 app = typer.Typer(rich_markup_mode=None, invoke_without_command=True, add_completion=False)
@@ -76,6 +80,7 @@ async def list_(
 
 
 app.command("watch")(watch)
+app.command("standing")(list_standing)
 
 
 @app.command()
@@ -107,13 +112,26 @@ async def approve(
     key: KeyFile,
     reason: Reason = "",
     minutes: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="For a request for a session: give fewer minutes.")
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="For a request for a session: give fewer minutes. With --standing: how long."
+        ),
     ] = None,
     tool: Annotated[
         list[str] | None, typer.Option(metavar="TOOL", help="For a request for a session: give only this; repeatable.")
     ] = None,
+    standing: Calls = None,
+    any_: Any_ = None,
+    one_of: OneOf = None,
+    below: Below = None,
 ) -> None:
     """Approve exactly this call, signed with your key; the passphrase is typed at the terminal."""
+    if standing is not None or any_ or one_of or below:
+        if tool:
+            raise Conflict("a request for a session is approved by itself: leave --standing or --tool out")
+        options = Options(calls=standing, minutes=minutes, any_=any_ or (), one_of=one_of or (), below=below or ())
+        await _approve_alike(ctx, hold, options, person=PersonName(as_), key=key, reason=reason)
+        return
     terms = {**({} if minutes is None else {"minutes": minutes}), **({"tools": tool} if tool else {})}
     async with installation(ctx) as here:
         held = await _answer(ctx, here, hold, person=PersonName(as_), key=key, reason=reason, approve=True, terms=terms)
@@ -149,8 +167,7 @@ async def _answer(
     held = await _find(here.store, hold)
     sealed = keyfile.sealed_key(key)
     _show(held)
-    if held.state is not HoldState.PENDING:
-        raise Conflict(f"hold `{held.id}` is {held.state.value}, it cannot be answered any more")
+    _require_pending(held)
     if approve and not reason.strip() and any(rule.reason for rule in held.rules):
         raise Conflict("a rule of this hold wants to know why: add --reason TEXT")
     if terms:
@@ -168,15 +185,51 @@ async def _answer(
         key=signer,
         terms=terms,
     )
-    gateway_key = PrivateKey.from_seed(await here.store.secret("verdict-key", lambda: random_bytes(32)))
-    approvals = Approvals(store=here.store, clock=here.clock, gateway_key=gateway_key)
+    approvals, _ = await _approvals(here)
     with advising(SignatureRefused, f"the keys of {person}: {command_line(ctx, 'user', 'show', person)}"):
         return await approvals.hear_signed(held.id, person, statement)
 
 
+async def _approve_alike(
+    ctx: typer.Context, hold: str, options: Options, *, person: PersonName, key: Path, reason: str
+) -> None:
+    """The call is approved, and the next ones like it; what that permits is shown before the passphrase is typed."""
+    async with installation(ctx) as here:
+        held = await _find(here.store, hold)
+        sealed = keyfile.sealed_key(key)
+        _show(held)
+        _require_pending(held)
+        approvals, gateway_key = await _approvals(here)
+        alike = StandingApprovals(store=here.store, clock=here.clock, approvals=approvals, gateway_key=gateway_key)
+        terms = await alike.draft(held.id, person, options.wish(held, here.clock()), reason=reason)
+        _show_also(f"\nyou also approve: {sentence_of(terms)}")
+        passphrase = terminal.ask_passphrase(f"\npassphrase of {person}'s key, to approve this and those: ")
+        signer = keyfile.unsealed(key, sealed, passphrase)
+        at = here.clock()
+        statement = make_standing(terms, held, assurance=Assurance.SIGNED_IN, at=at, key=signer)
+        with advising(SignatureRefused, f"the keys of {person}: {command_line(ctx, 'user', 'show', person)}"):
+            held = await alike.give_signed(terms, statement)
+    say(f"{held.id} is {held.state.value}, and {person}'s standing approval {terms.id} counts from now on")
+    next_step(command_line(ctx, "holds", "standing"))
+
+
+def _require_pending(held: HeldCall) -> None:
+    if held.state is not HoldState.PENDING:
+        raise Conflict(f"hold `{held.id}` is {held.state.value}, it cannot be answered any more")
+
+
+async def _approvals(here: Installation) -> tuple[Approvals, PrivateKey]:
+    gateway_key = PrivateKey.from_seed(await here.store.secret("verdict-key", lambda: random_bytes(32)))
+    return Approvals(store=here.store, clock=here.clock, gateway_key=gateway_key), gateway_key
+
+
 def _show_terms(narrowed: Mapping[str, Any], held: HeldCall) -> None:
     """What would be given instead of what was asked for stands under it."""
-    text = f"\nyou give: {visible(sentence(narrowed, held.actor))}"
+    _show_also(f"\nyou give: {visible(sentence(narrowed, held.actor))}")
+
+
+def _show_also(text: str) -> None:
+    """Whoever types the passphrase reads this too, wherever stdout leads."""
     say(text)
     if not on_terminal():
         terminal.show(text)

@@ -21,6 +21,7 @@ _WHERE: Final = {
     "session": "; `mcp-authz session list` has them all",
     "link": "; `mcp-authz session show ID` has those of one session",
     "hold": "; `mcp-authz holds list --all` has them all",
+    "approval": "; `mcp-authz holds standing --all` has them all",
     "key": "; `mcp-authz agent show NAME` has those of one agent, `mcp-authz user show NAME` those of one person",
 }
 

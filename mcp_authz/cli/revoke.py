@@ -25,6 +25,7 @@ _EFFECT = {
     "key": "it signs nobody in, and tokens that were issued to it are refused",
     "person": "nobody acts for them, and they approve nothing",
     "hold": "the call does not run",
+    "approval": "calls like the one that it was given with are held again",
 }
 
 
@@ -90,6 +91,8 @@ async def _names(store: Store, kind: RevocableKind) -> list[str]:
             return [link.id for session in await store.sessions() for link in await store.links(session.id)]
         case "hold":
             return [held.id for held in await store.holds()]
+        case "approval":
+            return [standing.terms.id for standing in await store.standing_approvals()]
         case "key":
             agents = [f"agent:{agent.name}" for agent in await store.agents()]
             people = [f"user:{person.name}" for person in await store.people()]

@@ -75,7 +75,12 @@ _SUBJECT: Final = {
     Mode.DELEGATED: "the person it acts for",
     Mode.IMPERSONATED: "the person it impersonates",
 }
-_ENDS_WITH: Final = {"rule": "the time its rule gives", "session": "the session", "delegation": "the delegation"}
+_ENDS_WITH: Final = {
+    "rule": "the time its rule gives",
+    "session": "the session",
+    "delegation": "the delegation",
+    "standing": "the standing approval",
+}
 
 
 def _asks(held: HeldCall) -> str:

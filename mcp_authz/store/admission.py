@@ -15,6 +15,7 @@ from mcp_authz.store.lineage import Lineage, lineage
 from mcp_authz.store.ports import Admission, Lost, LostReason, Once, Rate, Spending
 from mcp_authz.store.records import append
 from mcp_authz.store.rows import micros
+from mcp_authz.store.standing import RESTS_ON_ENDED
 from mcp_authz.store.transaction import Transaction
 
 _KEPT: Final = int(limits.ONCE_KEPT.total_seconds() * 1_000_000)
@@ -142,11 +143,11 @@ def _claim(tx: Transaction, admission: Admission) -> None:
     if admission.claim is None:
         return
     claimed = tx.db.execute(
-        """UPDATE holds SET state = ?, claimed_by = ?
-        WHERE id = ? AND state = ? AND expires_at > ?
+        f"""UPDATE holds SET state = ?, claimed_by = ?
+        WHERE id = ? AND state = ? AND expires_at > ? AND NOT {RESTS_ON_ENDED}
             AND NOT EXISTS (SELECT 1 FROM verdicts JOIN people ON people.name = person
                 WHERE hold_id = holds.id AND approve = 1 AND people.status != 'active')
-            AND session_id = ? AND actor = ? AND ? IN (subject, '') AND server = ?""",
+            AND session_id = ? AND actor = ? AND ? IN (subject, '') AND server = ?""",  # noqa: S608 - constants
         (
             HoldState.CLAIMED, tx.instance, admission.claim, HoldState.APPROVED, tx.now, tx.now,
             admission.session, admission.agent, admission.subject or "", admission.server,

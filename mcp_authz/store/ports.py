@@ -44,6 +44,7 @@ from mcp_authz.store.facts import (
     Statement,
 )
 from mcp_authz.store.people import Accounts, Authorizations, Identities
+from mcp_authz.store.standing_port import StandingApprovals
 from mcp_authz.store.task_port import Tasks
 
 
@@ -299,7 +300,19 @@ class SigningKeys(Protocol):
 
 
 class Store(
-    Registry, Enrolments, Holds, Log, Inputs, Pins, Accounts, Authorizations, Identities, SigningKeys, Tasks, Protocol
+    Registry,
+    Enrolments,
+    Holds,
+    StandingApprovals,
+    Log,
+    Inputs,
+    Pins,
+    Accounts,
+    Authorizations,
+    Identities,
+    SigningKeys,
+    Tasks,
+    Protocol,
 ):
     """Everything durable, with the one verb that decides races."""
 
@@ -312,9 +325,9 @@ class Store(
         When it returns a number, all of this is durable: every `once` is remembered and was new; agent, key, subject,
         grant, session and every link are active and unexpired; the session is not idle beyond its bound and its last
         use is now; the budgets of session and every link had a call left, which is taken; the pinned definition is
-        `definition_digest` and not in quarantine; the hold `claim` went from approved to claimed; every one of `rates`
-        had room, and the call counts towards it; every one of `budgets` had so much left, which is taken; the decision
-        record is in the log. Otherwise nothing is changed.
+        `definition_digest` and not in quarantine; the hold `claim` went from approved to claimed, and no standing
+        approval that it rests on has ended; every one of `rates` had room, and the call counts towards it; every one of
+        `budgets` had so much left, which is taken; the decision record is in the log. Otherwise nothing is changed.
         """
 
     async def secret(self, name: str, make: Callable[[], bytes]) -> bytes:

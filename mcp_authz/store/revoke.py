@@ -26,6 +26,7 @@ _TABLE: Final[dict[RevocableKind, tuple[str, str]]] = {
     "client": ("clients", "id"),
     "key": ("keys", "thumbprint"),
     "person": ("people", "name"),
+    "approval": ("standing_approvals", "id"),
 }
 
 _DOWN: Final = """

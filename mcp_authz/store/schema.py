@@ -172,9 +172,11 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             session_id TEXT NOT NULL,
             actor TEXT NOT NULL,
             pattern BLOB NOT NULL,
+            rules TEXT NOT NULL,
             assurance INTEGER NOT NULL,
             statement TEXT NOT NULL,
             signed_by TEXT NOT NULL,
+            passkey BLOB,
             reason TEXT NOT NULL,
             given_at INTEGER NOT NULL,
             expires_at INTEGER NOT NULL,
@@ -182,7 +184,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             used INTEGER NOT NULL DEFAULT 0 CHECK (used BETWEEN 0 AND most),
             status TEXT NOT NULL CHECK (status IN ('active', 'revoked'))
         ) STRICT, WITHOUT ROWID""",
-        "CREATE INDEX standing_approvals_by_actor ON standing_approvals (session_id, actor, tool)",
+        "CREATE INDEX standing_approvals_by_actor ON standing_approvals (session_id, actor)",
         # A held call whose caller looks after it by polling (the tasks extension); what is said is sealed.
         """CREATE TABLE tasks (
             id TEXT PRIMARY KEY,

@@ -39,6 +39,7 @@ ENDS_WITH: Final[Mapping[str, str]] = {
     "rule": "when the time of its rule is up",
     "session": "when the session of the agent ends",
     "delegation": "when the delegation of the agent ends",
+    "standing": "when the standing approval ends that permits it",
 }
 
 _ASSURANCE: Final[Mapping[str, str]] = {
