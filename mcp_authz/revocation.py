@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mcp_authz.authorization import RegisteredClient
 from mcp_authz.errors import NotFound
-from mcp_authz.model import HeldCall, HoldId, HoldState, StandingId
+from mcp_authz.model import HoldId, HoldState, StandingId
 from mcp_authz.principals import (
     Agent,
     AgentName,
@@ -54,18 +54,10 @@ class Revocation:
         if await self._is_over(kind, name):
             return Stopped(already=True)
         before = await self._open()
-        below = await self._below(LinkId(name)) if kind == "link" else ()
         agents = {agent.name: agent for agent in await self._store.agents()}
         stopped = {id_: pair for id_, pair in before.items() if _stands_on(kind, name, pair, before, agents)}
-        left = {(session.id, link.holder) for id_, (session, link) in before.items() if id_ not in stopped}
-        waiting = await self._store.holds(states=[HoldState.PENDING, HoldState.APPROVED])
-        holds = []
-        for held in waiting:
-            # A held call names no link: it ends with the last one that its agent has in the session.
-            of_link = any((link.session, link.holder) == (held.session, held.actor) for link in below)
-            if (of_link and (held.session, held.actor) not in left) or await self._ends(kind, name, held):
-                holds.append(held.id)
-        return Stopped(links=tuple(stopped.values()), holds=tuple(holds))
+        holds = await self._store.would_cancel(kind, name)
+        return Stopped(links=tuple(stopped.values()), holds=holds)
 
     async def revoke(self, kind: RevocableKind, name: str, *, reason: str, by: str) -> Stopped:
         """The thing is revoked, on record with who did it and why; returns what could be used before and cannot now.
@@ -116,42 +108,6 @@ class Revocation:
         now = self._clock()
         agents = await self._store.agents()
         return {link.id: (s, link) for agent in agents for s, link in await self._store.open_links(agent.name, now)}
-
-    async def _below(self, name: LinkId) -> tuple[Link, ...]:
-        """The link and every one that descends from it."""
-        top = await self._store.link(name)
-        if top is None:
-            return ()
-        below = {top.id: top}
-        for link in await self._store.links(top.session):  # parents first
-            if link.parent in below:
-                below[link.id] = link
-        return tuple(below.values())
-
-    async def _ends(self, kind: RevocableKind, name: str, held: HeldCall) -> bool:
-        """Whether a waiting call would be cancelled with what it names."""
-        match kind:
-            case "hold":
-                return held.id == name
-            case "agent":
-                return name == held.actor or name in held.chain
-            case "client":
-                agent = await self._store.agent(held.actor)
-                return agent is not None and agent.client == name
-            case "person":
-                approved = held.state is HoldState.APPROVED
-                return name == held.subject or (approved and name in {v.person for v in held.verdicts if v.approve})
-            case "session":
-                return name == held.session
-            case "grant":
-                session = await self._store.session(held.session)
-                return session is not None and session.grant == name
-            case "key":
-                return name in {v.signed_by for v in held.verdicts if v.approve}
-            case "approval":
-                return name in {v.standing for v in held.verdicts}
-            case "link":
-                return False
 
 
 def _stands_on(

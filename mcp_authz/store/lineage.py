@@ -49,6 +49,7 @@ class Lineage:
     """The ids of a chain, root to leaf, where it belongs, and why it can carry no call (None: it can)."""
 
     links: tuple[LinkId, ...]
+    agents: tuple[str, ...]  # who holds them
     holder: str  # of the leaf
     session: str
     grant: str
@@ -68,6 +69,7 @@ def lineage(tx: Transaction, leaf: LinkId, now: int) -> Lineage | None:
         return None
     return Lineage(
         links=tuple(row[0] for row in rows),
+        agents=tuple(row[2] for row in rows),
         holder=rows[-1][2],
         session=session_id,
         grant=session[0],

@@ -130,6 +130,13 @@ class Registry(Protocol):
             NotFound: there is no such thing.
         """
 
+    async def would_cancel(self, kind: RevocableKind, name: str) -> tuple[HoldId, ...]:
+        """The holds that revoking this thing now would cancel; nothing is changed.
+
+        Raises:
+            NotFound: there is no such thing.
+        """
+
 
 class Enrolments(Protocol):
     """One-time codes by which agents register their first key, and keys that a document elsewhere declares."""
@@ -230,18 +237,21 @@ class Log(Protocol):
     async def records(
         self, *, after: int = 0, limit: int = 1000, call: str | None = None, kind: str | None = None
     ) -> tuple[Record, ...]: ...
+    async def record_hashes(self, *, after: int, until: int) -> tuple[bytes, ...]:
+        """The hashes of the records behind `after`, up to `until`, oldest first."""
+
     async def last_of(self, kind: EventKind) -> Record | None:
         """The newest record of this kind."""
-
-    async def head(self) -> tuple[int, bytes]:
-        """The sequence number and hash of the last record; (0, 32 zero bytes) when there is none."""
-
 
     async def search(self, wanted: Filter, *, limit: int, after: int = 0, before: int = END) -> tuple[Record, ...]:
         """The newest records that are wanted, between `after` and `before` (both not among them), oldest first.
 
         It takes a microsecond or so for each record in between: whoever serves others meanwhile asks for few at once.
         """
+
+    async def head(self) -> tuple[int, bytes]:
+        """The sequence number and hash of the last record; (0, 32 zero bytes) when there is none."""
+
 
 class Inputs(Protocol):
     """What calls were decided upon: kept sealed, for a while, by the transaction that appends the decision record."""
@@ -303,7 +313,6 @@ class Store(
     Registry,
     Enrolments,
     Holds,
-    StandingApprovals,
     Log,
     Inputs,
     Pins,
@@ -311,6 +320,7 @@ class Store(
     Authorizations,
     Identities,
     SigningKeys,
+    StandingApprovals,
     Tasks,
     Protocol,
 ):

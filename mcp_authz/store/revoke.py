@@ -1,10 +1,12 @@
 """The one verb that stops things: what each kind of thing is, and which waiting calls end with it.
 
-What descends from a revoked thing needs no mark of its own: every use reads its whole lineage.
+What descends from a revoked thing needs no mark of its own: every use reads its whole lineage. A waiting call ends at
+once when its agent could not make it any more.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Final
 
@@ -57,6 +59,24 @@ def revoke(tx: Transaction, kind: RevocableKind, name: str, event: Event) -> tup
     return cancelled
 
 
+class Foreseen(Exception):
+    """What revoking something would cancel; raised so that the savepoint is rolled back."""
+
+    def __init__(self, holds: tuple[HoldId, ...]) -> None:
+        super().__init__(*holds)
+        self.holds = holds
+
+
+def foresee(tx: Transaction, kind: RevocableKind, name: str) -> None:
+    """Nothing is true that was not before.
+
+    Raises:
+        Foreseen: always, with what would be cancelled.
+        NotFound: there is no such thing.
+    """
+    raise Foreseen(revoke(tx, kind, name, Event(kind="revocation", at=tx.at, fields={})))
+
+
 def _cancel_one(tx: Transaction, name: str, event: Event) -> tuple[HoldId, ...]:
     if tx.db.execute("SELECT 1 FROM holds WHERE id = ?", (name,)).fetchone() is None:
         raise NotFound(f"there is no hold `{name}`")
@@ -67,12 +87,46 @@ def _cancel_one(tx: Transaction, name: str, event: Event) -> tuple[HoldId, ...]:
 
 
 def _of_link(tx: Transaction, link: str) -> tuple[HoldId, ...]:
-    """A hold belongs to a session and an actor: it ends when the actor has no other link left there that lives."""
+    """A hold names no link: it ends when its actor has no other one left through the same agents of its session."""
+    below = tx.db.execute(_DOWN, (link,)).fetchall()
+    cancelled = (_cancel_stranded(tx, "session_id = ? AND actor = ?", session, holder) for session, holder in below)
+    return tuple(hold for holds in cancelled for hold in holds)
+
+
+def _of_key(tx: Transaction, key: str) -> tuple[HoldId, ...]:
+    """What was approved with it ends, and what cannot be collected without it: its holder's last one, or one of a link.
+
+    An agent that has another key goes on with that one.
+    """
+    (holder,) = tx.db.execute("SELECT holder FROM keys WHERE thumbprint = ?", (key,)).fetchone()
+    of_links = "session_id IN (SELECT session_id FROM links WHERE ? IN (holder_key, signed_by))"
+    return (
+        *cancel(tx, f"{_APPROVED_BY} AND signed_by = ?)", key),
+        *_cancel_stranded(tx, f"'agent:' || actor = ? OR {of_links}", holder, key),
+    )
+
+
+def _cancel_stranded(tx: Transaction, where: str, *values: str) -> tuple[HoldId, ...]:
+    """The ids of those waiting holds that `where` names whose call nobody could make any more; they are cancelled."""
+    rows = tx.db.execute(
+        f"SELECT id, session_id, actor, chain FROM holds WHERE state IN ('pending', 'approved') AND ({where})",  # noqa: S608
+        values,
+    ).fetchall()
     cancelled: list[HoldId] = []
-    for session, holder in tx.db.execute(_DOWN, (link,)).fetchall():
-        if not _has_live_link(tx, session, holder):
-            cancelled += cancel(tx, "session_id = ? AND actor = ?", session, holder)
+    for hold, session, actor, chain in rows:
+        if not _has_key(tx, actor) or (session and not _has_live_link(tx, session, tuple(json.loads(chain)))):
+            cancelled += cancel(tx, "id = ?", hold)
     return tuple(cancelled)
+
+
+def _has_key(tx: Transaction, agent: str) -> bool:
+    """Whether the agent can still sign in; what a client is for a person has no key, and needs none."""
+    (has,) = tx.db.execute(
+        """SELECT EXISTS (SELECT 1 FROM agents WHERE name = ? AND client_id IS NOT NULL) OR EXISTS (
+            SELECT 1 FROM keys WHERE holder = ? AND status = 'active' AND (retires_at IS NULL OR retires_at > ?))""",
+        (agent, f"agent:{agent}", tx.now),
+    ).fetchone()
+    return bool(has)
 
 
 def _of_client(tx: Transaction, client: str) -> tuple[HoldId, ...]:
@@ -89,12 +143,13 @@ def _of_client(tx: Transaction, client: str) -> tuple[HoldId, ...]:
     return cancelled
 
 
-def _has_live_link(tx: Transaction, session: str, holder: str) -> bool:
+def _has_live_link(tx: Transaction, session: str, agents: tuple[str, ...]) -> bool:
+    """Whether the last of these agents has a link through the others that can carry a call."""
     rows = tx.db.execute(
-        "SELECT id FROM links WHERE session_id = ? AND holder = ? AND status = 'active'", (session, holder)
+        "SELECT id FROM links WHERE session_id = ? AND holder = ? AND status = 'active'", (session, agents[-1])
     ).fetchall()
     chains = (lineage(tx, LinkId(link), tx.now) for (link,) in rows)
-    return any(chain is not None and chain.ended is None for chain in chains)
+    return any(chain is not None and chain.ended is None and chain.agents == agents for chain in chains)
 
 
 _APPROVED_BY: Final = "EXISTS (SELECT 1 FROM verdicts WHERE hold_id = holds.id AND approve = 1"
@@ -107,7 +162,7 @@ _HOLDS_OF: Final[dict[RevocableKind, Callable[[Transaction, str], tuple[HoldId, 
         tx, "actor = ? OR EXISTS (SELECT 1 FROM json_each(chain) WHERE value = ?)", name, name
     ),
     "client": _of_client,
-    "key": lambda tx, name: cancel(tx, f"{_APPROVED_BY} AND signed_by = ?)", name),
+    "key": _of_key,
     # A pending call goes on without their approval, which counts no more; one that was approved rested on it.
     "person": lambda tx, name: cancel(
         tx, f"subject = ? OR (state = 'approved' AND {_APPROVED_BY} AND person = ?))", name, name

@@ -7,17 +7,15 @@ flush. Several processes may have the file open.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from mcp_authz import ids, limits
 from mcp_authz.errors import StoreError
 from mcp_authz.limits import JSON_INTEGER as END
-from mcp_authz.model import HeldCall, HoldId, HoldState, Verdict
 from mcp_authz.principals import (
     Agent,
     AgentName,
@@ -45,7 +43,6 @@ from mcp_authz.store import (
     pins,
     records,
     registry,
-    revoke,
     signed,
     signing_keys,
     tasks,
@@ -67,12 +64,12 @@ from mcp_authz.store.ports import (
     Pin,
     Record,
     Registration,
-    RevocableKind,
     Standing,
     Statement,
 )
 from mcp_authz.store.rows import micros
 from mcp_authz.store.schema import migrate
+from mcp_authz.store.sqlite_holds import HoldsInSqlite
 from mcp_authz.store.sqlite_people import PeopleInSqlite
 from mcp_authz.store.sqlite_standing import StandingInSqlite
 from mcp_authz.store.sqlite_tasks import TasksInSqlite
@@ -82,7 +79,7 @@ from mcp_authz.store.writer import Writer
 _CODES_KEPT = int(timedelta(days=1).total_seconds() * 1_000_000)  # beyond their end: who uses one again is found out
 
 
-class SqliteStore(StandingInSqlite, TasksInSqlite, PeopleInSqlite):
+class SqliteStore(HoldsInSqlite, StandingInSqlite, TasksInSqlite, PeopleInSqlite):
     """Every promise of `store.ports.Store`, kept by one file.
 
     It belongs to the thread of its event loop. A hold whose time is up reads as expired at once; its row and record
@@ -230,9 +227,6 @@ class SqliteStore(StandingInSqlite, TasksInSqlite, PeopleInSqlite):
     ) -> Standing:
         return self._ask(lambda tx: registry.standing(tx, agent, key, person, link))
 
-    async def revoke(self, kind: RevocableKind, name: str, event: Event) -> tuple[HoldId, ...]:
-        return await self._write(lambda tx: revoke.revoke(tx, kind, name, event))
-
     # Enrolments
 
     async def add_enrolment(self, enrolment: Enrolment, event: Event) -> None:
@@ -250,51 +244,6 @@ class SqliteStore(StandingInSqlite, TasksInSqlite, PeopleInSqlite):
     async def prove_key(self, key: Thumbprint, holder: str) -> bool:
         return await self._write(lambda tx: enrolments.prove_key(tx, key, holder))
 
-    # Holds
-
-    async def hold(self, hold: HoldId) -> HeldCall | None:
-        return self._ask(lambda tx: holds.hold(tx, hold))
-
-    async def holds(self, *, states: Sequence[HoldState] | None = None) -> tuple[HeldCall, ...]:
-        return self._ask(lambda tx: holds.holds(tx, states))
-
-    async def latest_holds(self, limit: int) -> tuple[HeldCall, ...]:
-        return self._ask(lambda tx: holds.latest_holds(tx, limit))
-
-    async def moved_holds(self, after: int) -> tuple[int, tuple[HoldId, ...]]:
-        return self._ask(lambda tx: holds.moved_holds(tx, after))
-
-    async def approved_like(self, held: HeldCall, limit: int) -> tuple[HeldCall, ...]:
-        return self._ask(lambda tx: holds.approved_like(tx, held, limit))
-
-    async def find_hold(self, *, digest: bytes, session: SessionId, actor: AgentName) -> HeldCall | None:
-        return self._ask(lambda tx: holds.find_hold(tx, digest=digest, session=session, actor=actor))
-
-    async def open_hold(self, held: HeldCall, event: Event, *, per_session: int, per_agent: int) -> HeldCall:
-        room = holds.Room(per_session=per_session, per_agent=per_agent)
-        return await self._write(lambda tx: holds.open_hold(tx, held, event, room))
-
-    async def give_verdict(self, verdict: Verdict, *, after: int, to: HoldState, event: Event) -> HeldCall:
-        return await self._write(lambda tx: holds.give_verdict(tx, verdict, after=after, to=to, event=event))
-
-    async def move_hold(
-        self,
-        hold: HoldId,
-        *,
-        come_from: HoldState,
-        to: HoldState,
-        event: Event | None,
-        result: Mapping[str, Any] | None = None,
-    ) -> bool:
-        move = holds.Move(hold=hold, come_from=come_from, to=to, result=result)
-        return await self._write(lambda tx: holds.move_hold(tx, move, event))
-
-    async def recover(self, event_for: Callable[[HeldCall], Event]) -> tuple[HoldId, ...]:
-        gone = self._instance.gone(self._ask(holds.claimants))
-        if not gone:
-            return ()
-        return await self._write(lambda tx: holds.give_up(tx, event_for, gone))
-
     # Log
 
     async def append(self, event: Event) -> Record:
@@ -305,16 +254,19 @@ class SqliteStore(StandingInSqlite, TasksInSqlite, PeopleInSqlite):
     ) -> tuple[Record, ...]:
         return self._ask(lambda tx: records.records(tx, after=after, limit=limit, call=call, kind=kind))
 
+    async def record_hashes(self, *, after: int, until: int) -> tuple[bytes, ...]:
+        return self._ask(lambda tx: records.hashes(tx, after=after, until=until))
+
     async def last_of(self, kind: EventKind) -> Record | None:
         return self._ask(lambda tx: records.last_of(tx, kind))
+
+    async def search(self, wanted: Filter, *, limit: int, after: int = 0, before: int = END) -> tuple[Record, ...]:
+        return self._ask(lambda tx: records.search(tx, wanted, after=after, before=before, limit=limit))
 
     async def head(self) -> tuple[int, bytes]:
         return self._ask(records.head)
 
     async def decisions(self, *, after: int = 0, limit: int = 200) -> tuple[Decided, ...]:
-    async def search(self, wanted: Filter, *, limit: int, after: int = 0, before: int = END) -> tuple[Record, ...]:
-        return self._ask(lambda tx: records.search(tx, wanted, after=after, before=before, limit=limit))
-
         return self._ask(lambda tx: decided.decisions(tx, after=after, limit=limit))
 
     async def decision_of(self, call: str) -> Decided | None:

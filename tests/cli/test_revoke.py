@@ -33,7 +33,7 @@ async def test_a_dry_run_says_what_would_happen_and_then_it_does(desk: Desk, kin
         assert await revocation.revoke(kind, names[kind], reason="test", by=OPERATOR) == foreseen
         assert (await revocation.foresee(kind, names[kind])).already
         stopped = (len(foreseen.links), len(foreseen.holds))
-    expected = {"link": (1, 1), "agent": (1, 1), "hold": (0, 1), "key": (0, 0)}
+    expected = {"link": (1, 1), "agent": (1, 1), "hold": (0, 1), "key": (0, 1)}
     assert stopped == expected.get(kind, (2, 2))
 
 

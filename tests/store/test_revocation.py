@@ -67,7 +67,8 @@ async def waiting(store: Store) -> set[str]:
         ("agent", PLANNER, set()),
         ("person", ALICE, set()),
         ("person", BOB, {"h_1", "h_approved", "h_planner", "h_other"}),
-        ("key", key("agent:coder").thumbprint, {"h_1", "h_approved", "h_planner", "h_other"}),
+        ("key", key("agent:coder").thumbprint, {"h_planner"}),
+        ("key", key("agent:planner").thumbprint, {"h_1", "h_approved", "h_other"}),
         ("hold", "h_1", {"h_approved", "h_planner", "h_other"}),
     ],
 )
@@ -137,6 +138,42 @@ async def test_a_hold_outlives_a_link_when_its_agent_has_another_one_in_the_sess
         await open_hold(store)
         assert await store.revoke("link", LEAF, event()) == ()
         assert await store.revoke("link", "l_again", event()) == ("h_1",)
+
+
+async def test_a_hold_ends_with_the_last_link_through_its_agents_whoever_else_delegated_to_its_own(
+    stores: Stores,
+) -> None:
+    async with stores.open() as store:
+        await settle(store)
+        await store.add_agent(agent("tester"), key("agent:tester"), event())
+        await store.add_link(link("l_tester", ROOT, "tester"), event())
+        await store.add_link(link("l_through_it", "l_tester", depth=2), event())
+        await open_hold(store)
+        await open_hold(store, held("h_through_it", b"\x02" * 32, chain=(PLANNER, AgentName("tester"), CODER)))
+        assert await store.would_cancel("link", LEAF) == ("h_1",)
+        assert await store.revoke("link", LEAF, event()) == ("h_1",)
+        assert await store.revoke("agent", "tester", event()) == ("h_through_it",)
+
+
+async def test_a_hold_outlives_a_key_when_its_agent_has_another_one(stores: Stores) -> None:
+    async with stores.open() as store:
+        await settle(store)
+        await store.add_key(key("agent:coder", "2"), event(), retire_others_at=None)
+        await open_hold(store)
+        assert await store.revoke("key", key("agent:coder").thumbprint, event()) == ()
+        assert await store.revoke("key", key("agent:coder", "2").thumbprint, event()) == ("h_1",)
+
+
+async def test_a_hold_ends_with_a_key_that_a_link_above_it_was_signed_with(stores: Stores) -> None:
+    async with stores.open() as store:
+        await settle(store)
+        await store.add_key(key("agent:planner", "2"), event(), retire_others_at=None)
+        signed = replace(link("l_signed"), signed_by=key("agent:planner", "2").thumbprint)
+        await store.add_link(signed, event())
+        await store.revoke("link", LEAF, event())
+        await open_hold(store)
+        assert await store.revoke("key", key("agent:planner").thumbprint, event()) == ()
+        assert await store.revoke("key", key("agent:planner", "2").thumbprint, event()) == ("h_1",)
 
 
 async def test_an_expired_link_keeps_no_hold_alive(stores: Stores) -> None:

@@ -1,0 +1,75 @@
+"""The part of the SQLite store that is about held calls, and about what ends them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from mcp_authz.model import HeldCall, HoldId, HoldState, Verdict
+from mcp_authz.principals import AgentName, SessionId
+from mcp_authz.store import holds, revoke
+from mcp_authz.store.connections import Reader
+from mcp_authz.store.files import InstanceLock
+from mcp_authz.store.ports import Event, RevocableKind
+from mcp_authz.store.writer import Writer
+
+
+class HoldsInSqlite:
+    """The promises of `store.ports.Holds`, and the verb that stops things."""
+
+    _reader: Reader
+    _writer: Writer
+    _instance: InstanceLock
+
+    async def revoke(self, kind: RevocableKind, name: str, event: Event) -> tuple[HoldId, ...]:
+        return await self._writer.run(lambda tx: revoke.revoke(tx, kind, name, event))
+
+    async def would_cancel(self, kind: RevocableKind, name: str) -> tuple[HoldId, ...]:
+        try:
+            await self._writer.run(lambda tx: revoke.foresee(tx, kind, name))
+        except revoke.Foreseen as foreseen:
+            return foreseen.holds
+        raise AssertionError("what was foreseen has happened")
+
+    async def hold(self, hold: HoldId) -> HeldCall | None:
+        return self._reader.ask(lambda tx: holds.hold(tx, hold))
+
+    async def holds(self, *, states: Sequence[HoldState] | None = None) -> tuple[HeldCall, ...]:
+        return self._reader.ask(lambda tx: holds.holds(tx, states))
+
+    async def latest_holds(self, limit: int) -> tuple[HeldCall, ...]:
+        return self._reader.ask(lambda tx: holds.latest_holds(tx, limit))
+
+    async def moved_holds(self, after: int) -> tuple[int, tuple[HoldId, ...]]:
+        return self._reader.ask(lambda tx: holds.moved_holds(tx, after))
+
+    async def approved_like(self, held: HeldCall, limit: int) -> tuple[HeldCall, ...]:
+        return self._reader.ask(lambda tx: holds.approved_like(tx, held, limit))
+
+    async def find_hold(self, *, digest: bytes, session: SessionId, actor: AgentName) -> HeldCall | None:
+        return self._reader.ask(lambda tx: holds.find_hold(tx, digest=digest, session=session, actor=actor))
+
+    async def open_hold(self, held: HeldCall, event: Event, *, per_session: int, per_agent: int) -> HeldCall:
+        room = holds.Room(per_session=per_session, per_agent=per_agent)
+        return await self._writer.run(lambda tx: holds.open_hold(tx, held, event, room))
+
+    async def give_verdict(self, verdict: Verdict, *, after: int, to: HoldState, event: Event) -> HeldCall:
+        return await self._writer.run(lambda tx: holds.give_verdict(tx, verdict, after=after, to=to, event=event))
+
+    async def move_hold(
+        self,
+        hold: HoldId,
+        *,
+        come_from: HoldState,
+        to: HoldState,
+        event: Event | None,
+        result: Mapping[str, Any] | None = None,
+    ) -> bool:
+        move = holds.Move(hold=hold, come_from=come_from, to=to, result=result)
+        return await self._writer.run(lambda tx: holds.move_hold(tx, move, event))
+
+    async def recover(self, event_for: Callable[[HeldCall], Event]) -> tuple[HoldId, ...]:
+        gone = self._instance.gone(self._reader.ask(holds.claimants))
+        if not gone:
+            return ()
+        return await self._writer.run(lambda tx: holds.give_up(tx, event_for, gone))
