@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mcp_authz.rules.log import GENESIS, Break, Stored, first_break
-from mcp_authz.store.offline import stored_head, stored_records
+from mcp_authz.store.offline import LogFile, log_file
 
-_PAGE = 1000
+_PAGE = 5000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,20 +30,21 @@ def verify(path: Path, told: Callable[[int, int], None]) -> Verified:
         StoreError: `path` is no store, or cannot be read.
     """
     start = (0, GENESIS)
-    while True:
-        head = stored_head(path)
-        broken = first_break(_rows(path, start[0], head[0], told), head=head, start=start)
-        if broken is not None or not stored_records(path, after=head[0], limit=1):
-            return Verified(records=head[0], head=head[1], broken=broken)
-        if stored_head(path) == head:  # head and record are written together, so this one was put there otherwise
-            why = f"record {head[0] + 1} stands behind the end of the log"
-            return Verified(records=head[0], head=head[1], broken=Break(sequence=head[0] + 1, why=why))
-        start = head
+    with log_file(path) as log:
+        while True:
+            head = log.head()
+            broken = first_break(_rows(log, start[0], head[0], told), head=head, start=start)
+            if broken is not None or not log.after(head[0], 1):
+                return Verified(records=head[0], head=head[1], broken=broken)
+            if log.head() == head:  # head and record are written together, so this one was put there otherwise
+                why = f"record {head[0] + 1} stands behind the end of the log"
+                return Verified(records=head[0], head=head[1], broken=Break(sequence=head[0] + 1, why=why))
+            start = head
 
 
-def _rows(path: Path, after: int, until: int, told: Callable[[int, int], None]) -> Iterator[Stored]:
+def _rows(log: LogFile, after: int, until: int, told: Callable[[int, int], None]) -> Iterator[Stored]:
     while after < until:
-        page = stored_records(path, after=after, limit=min(_PAGE, until - after))
+        page = log.after(after, min(_PAGE, until - after))
         if not page:
             return
         yield from (row for row in page if row.sequence <= until)

@@ -3,13 +3,75 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any, Final
 
 from mcp_authz.errors import StoreError
+from mcp_authz.rules.audit_filter import Filter
 from mcp_authz.rules.log import Stored
 from mcp_authz.store.faults import store_error
+from mcp_authz.store.log_where import where
 from mcp_authz.store.rows import Row
+
+_PAGE: Final = 5000  # records in memory at once
+
+
+class LogFile:
+    """The log of one file, which may be in use; every question is a short one, so that nobody waits for who reads."""
+
+    def __init__(self, path: Path, db: sqlite3.Connection) -> None:
+        self._path = path
+        self._db = db
+
+    def head(self) -> tuple[int, bytes]:
+        """Where the log says that it ends: a sequence number and a hash."""
+        rows = self._ask("SELECT sequence, hash FROM log_head")
+        if len(rows) != 1:
+            raise StoreError(f"store `{self._path}`: the log has no head")
+        sequence, hash_ = rows[0]
+        return sequence, hash_
+
+    def pages(self, *, after: int, until: int, wanted: Filter | None = None) -> Iterator[tuple[int, list[Stored]]]:
+        """Yield the rows up to `until`, oldest first, in pages, and up to where each page was looked for.
+
+        With `wanted` those that may be wanted, by what `Filter.marks` and `words` say.
+        """
+        ((last,),) = self._ask("SELECT max(sequence) FROM log")
+        until = min(until, last or 0)  # the head of a log that somebody wrote to may say anything
+        while after < until:
+            condition, values = where(wanted or Filter(), after=after, before=min(after + _PAGE, until) + 1)
+            rows = self._ask(f"SELECT sequence, body, hash FROM log WHERE {condition} ORDER BY sequence", *values)  # noqa: S608 - constants
+            after = min(after + _PAGE, until)
+            yield after, [Stored(sequence=number, body=bytes(body), hash=bytes(hash_)) for number, body, hash_ in rows]
+
+    def after(self, sequence: int, limit: int) -> tuple[Stored, ...]:
+        """The rows after this one, oldest first."""
+        asked = "SELECT sequence, body, hash FROM log WHERE sequence > ? ORDER BY sequence LIMIT ?"
+        rows = self._ask(asked, sequence, limit)
+        return tuple(Stored(sequence=number, body=bytes(body), hash=bytes(hash_)) for number, body, hash_ in rows)
+
+    def _ask(self, sql: str, *values: Any) -> list[Row]:
+        try:
+            return self._db.execute(sql, values).fetchall()
+        except sqlite3.Error as fault:
+            raise store_error(fault, self._path) from fault
+
+
+@contextmanager
+def log_file(path: Path) -> Iterator[LogFile]:
+    """The log at `path` can be read.
+
+    Raises:
+        StoreError: `path` is no store, or cannot be read.
+    """
+    try:
+        db = _open(path)
+    except (sqlite3.Error, OSError) as fault:
+        raise store_error(fault, path) from fault
+    with closing(db):
+        yield LogFile(path, db)
 
 
 def stored_records(path: Path, *, after: int = 0, limit: int = 1000) -> tuple[Stored, ...]:
@@ -18,8 +80,8 @@ def stored_records(path: Path, *, after: int = 0, limit: int = 1000) -> tuple[St
     Raises:
         StoreError: `path` is no store, or cannot be read.
     """
-    rows = _ask(path, "SELECT sequence, body, hash FROM log WHERE sequence > ? ORDER BY sequence LIMIT ?", after, limit)
-    return tuple(Stored(sequence=sequence, body=bytes(body), hash=bytes(hash_)) for sequence, body, hash_ in rows)
+    with log_file(path) as log:
+        return log.after(after, limit)
 
 
 def stored_head(path: Path) -> tuple[int, bytes]:
@@ -28,19 +90,8 @@ def stored_head(path: Path) -> tuple[int, bytes]:
     Raises:
         StoreError: `path` is no store, or cannot be read.
     """
-    rows = _ask(path, "SELECT sequence, hash FROM log_head")
-    if len(rows) != 1:
-        raise StoreError(f"store `{path}`: the log has no head")
-    sequence, hash_ = rows[0]
-    return sequence, hash_
-
-
-def _ask(path: Path, sql: str, *values: int) -> list[Row]:
-    try:
-        with closing(_open(path)) as db:
-            return db.execute(sql, values).fetchall()
-    except (sqlite3.Error, OSError) as fault:
-        raise store_error(fault, path) from fault
+    with log_file(path) as log:
+        return log.head()
 
 
 def _open(path: Path) -> sqlite3.Connection:
