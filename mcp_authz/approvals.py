@@ -22,6 +22,7 @@ from mcp_authz.rules.difference import Difference, differences
 from mcp_authz.rules.display import shown_arguments
 from mcp_authz.rules.hold import after_verdicts, evidence_assurance, is_eligible, may_speak, wants_reason
 from mcp_authz.rules.keys import PrivateKey, PublicKey
+from mcp_authz.rules.verdict import word
 from mcp_authz.store.ports import Clock, Event, Store
 
 
@@ -198,6 +199,8 @@ class Approvals:
             raise Conflict(f"hold `{held.id}` needs a stronger proof than `{verdict.assurance.label}`")
         if verdict.approve and wants_reason(who, held) and not verdict.reason.strip():
             raise Conflict(f"hold `{held.id}` needs a reason with the approval")
+        if len(verdict.reason) > limits.REASON:
+            raise Conflict(f"the reason is longer than {limits.REASON} characters, and nobody could read it all")
         if verdict.sent_back and (verdict.approve or not verdict.reason.strip()):
             raise Conflict(f"hold `{held.id}` is sent back with a reason: say what the call should be instead")
         if verdict.approve:
@@ -321,7 +324,7 @@ def event_of(held: HeldCall, verdict: Verdict, to: HoldState, at: datetime) -> E
         fields={
             "hold": held.id,
             "person": f"user:{verdict.person}",
-            "verdict": "send-back" if verdict.sent_back else "approve" if verdict.approve else "deny",
+            "verdict": word(verdict),
             "assurance": verdict.assurance.label,
             "signed_by": verdict.signed_by,
             "reason": verdict.reason,

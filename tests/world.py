@@ -349,7 +349,16 @@ class World:
         }
         return await self.post(modern_call(tool, arguments, **more), token, **headers)
 
-    async def answer(self, hold: HoldId, *, by: str, approve: bool = True, reason: str = "", terms: Any = None) -> None:
+    async def answer(
+        self,
+        hold: HoldId,
+        *,
+        by: str,
+        approve: bool = True,
+        reason: str = "",
+        terms: Any = None,
+        sent_back: bool = False,
+    ) -> None:
         """A person answers a hold with their own key, as the command line does."""
         held = await self.store.hold(hold)
         statement = make_statement(
@@ -361,6 +370,7 @@ class World:
             at=self.clock(),
             key=self.approvers[by],
             terms=terms,
+            sent_back=sent_back,
         )
         await self.running.approvals.hear_signed(hold, PersonName(by), statement)
 

@@ -12,6 +12,7 @@ from mcp_authz.passkey import Passkey
 from mcp_authz.principals import Agent, Grant, Key, Link, Person, Session
 from mcp_authz.rules.constraint import ToolsMap, to_json
 from mcp_authz.rules.log import timestamp
+from mcp_authz.rules.verdict import word
 from mcp_authz.store.ports import Record
 
 
@@ -155,7 +156,7 @@ def held(it: HeldCall) -> dict[str, Any]:
         "verdicts": [
             {
                 "person": verdict.person,
-                "verdict": "approve" if verdict.approve else "deny",
+                "verdict": word(verdict),
                 "assurance": verdict.assurance.label,
                 "reason": verdict.reason,
                 "signed_by": verdict.signed_by,

@@ -75,6 +75,19 @@ def wants_reason(person: Person, held: HeldCall) -> bool:
     return any(rule.reason and is_eligible(person, held, rule) for rule in held.rules)
 
 
+def may_deny(person: Person, held: HeldCall) -> bool:
+    """Whether this person could still say no: they may answer, have not denied, and nothing has run."""
+    if held.state not in {HoldState.PENDING, HoldState.APPROVED}:
+        return False
+    denied = any(given.person == person.name and not given.approve for given in held.verdicts)
+    return not denied and any(is_eligible(person, held, rule) for rule in held.rules)
+
+
+def was_sent_back(held: HeldCall) -> bool:
+    """Whether the denial that ended it asks for another call."""
+    return held.state is HoldState.DENIED and any(given.sent_back for given in held.verdicts)
+
+
 def may_speak(held: HeldCall, verdict: Verdict) -> bool:
     """Whether the hold takes this verdict from its person: one answer each, but a no may follow their own yes.
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from mcp_authz import limits
 from mcp_authz.errors import Conflict, InputError, SignatureRefused
-from mcp_authz.model import Assurance, HeldCall
+from mcp_authz.model import Assurance, HeldCall, Verdict
 from mcp_authz.principals import PersonName
 from mcp_authz.rules import jose, strict_json
 from mcp_authz.rules.canonical import canonical
@@ -56,7 +56,7 @@ def make_statement(
         "hold": held.id,
         "act_s256": b64url(held.digest),
         "shown_s256": b64url(displayed_digest(held)),
-        "verdict": SEND_BACK if sent_back else "approve" if approve else "deny",
+        "verdict": _word(approve, sent_back),
         "assurance": assurance.label,
         "reason": reason,
         "iat": int(at.timestamp()),
@@ -64,6 +64,15 @@ def make_statement(
         **({"proof": dict(proof)} if proof else {}),
     }
     return jose.sign(claims, typ=TYP, key=key, kid=key.public.thumbprint)
+
+
+def word(verdict: Verdict) -> str:
+    """What a statement calls this answer: `approve`, `deny` or `send-back`."""
+    return _word(verdict.approve, verdict.sent_back)
+
+
+def _word(approve: bool, sent_back: bool) -> str:
+    return SEND_BACK if sent_back else "approve" if approve else "deny"
 
 
 def read_statement(

@@ -145,8 +145,6 @@ def _claim(tx: Transaction, admission: Admission) -> None:
     claimed = tx.db.execute(
         f"""UPDATE holds SET state = ?, claimed_by = ?
         WHERE id = ? AND state = ? AND expires_at > ? AND NOT {RESTS_ON_ENDED}
-            AND NOT EXISTS (SELECT 1 FROM verdicts JOIN people ON people.name = person
-                WHERE hold_id = holds.id AND approve = 1 AND people.status != 'active')
             AND session_id = ? AND actor = ? AND ? IN (subject, '') AND server = ?""",  # noqa: S608 - constants
         (
             HoldState.CLAIMED, tx.instance, admission.claim, HoldState.APPROVED, tx.now, tx.now,

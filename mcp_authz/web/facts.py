@@ -15,7 +15,7 @@ from mcp_authz.principals import Mode, Person
 from mcp_authz.rules import session_request
 from mcp_authz.rules.difference import Difference
 from mcp_authz.rules.display import displayed, for_whom, shown_arguments, through, visible
-from mcp_authz.rules.hold import counts_for, is_eligible, met
+from mcp_authz.rules.hold import counts_for, is_eligible, may_deny, met, wants_reason, was_sent_back
 
 HAZARDS: Final[Mapping[Hazard, str]] = {
     Hazard.READ: "changes nothing",
@@ -34,6 +34,8 @@ STATES: Final[Mapping[HoldState, str]] = {
     HoldState.FAILED: "Approved. It ran, and the tool reported an error.",
     HoldState.UNKNOWN: "Approved, but it was interrupted. Nobody can say whether it ran; it is not run again.",
 }
+
+SENT_BACK: Final = "Sent back. It does not run; the agent is told what the call should be instead."
 
 ENDS_WITH: Final[Mapping[str, str]] = {
     "rule": "when the time of its rule is up",
@@ -133,6 +135,13 @@ def heading(held: HeldCall) -> str:
     return f"{held.actor} asks to run {visible(held.tool)}"
 
 
+def state_of(held: HeldCall) -> tuple[str, str]:
+    """The word for where the call stands, and a sentence."""
+    if was_sent_back(held):
+        return "sent back", SENT_BACK
+    return held.state.value, STATES[held.state]
+
+
 def summary(held: HeldCall) -> dict[str, Any]:
     """Return what the list shows of a held call."""
     return {
@@ -145,7 +154,8 @@ def summary(held: HeldCall) -> dict[str, Any]:
         "actor": held.actor,
         "tool": visible(held.tool),
         "state": held.state.value,
-        "state_says": STATES[held.state],
+        "state_word": state_of(held)[0],
+        "state_says": state_of(held)[1],
         "asked_at": held.asked_at,
         "expires_at": held.expires_at,
         "ended_at": held.ended_at,
@@ -169,7 +179,8 @@ def full(held: HeldCall, context: Context, who: Person, people: dict[str, Person
         "ends_with": ENDS_WITH[held.ends_with],
         "verdicts": held.verdicts,
         "signed": displayed(held),
-        "needs_reason": any(rule.reason for rule in held.rules),
+        "needs_reason": wants_reason(who, held),
+        "may_deny": may_deny(who, held),
         "has_answered": any(verdict.person == who.name for verdict in held.verdicts),
         "last": context.last,
         "differences": [_shown_difference(one) for one in context.differences],

@@ -168,6 +168,16 @@ const onClick = {
       await answered(await post(`${form.dataset.hold}/deny`, { reason: form.reason.value }));
     }),
 
+  sendBack: (button) =>
+    attempt(button, async () => {
+      const form = button.form;
+      if (!form.reason.value.trim()) {
+        form.reason.focus();
+        throw new Refused("Say what the call should be instead: write a reason.");
+      }
+      await answered(await post(`${form.dataset.hold}/send-back`, { reason: form.reason.value }));
+    }),
+
   agree: (button) =>
     attempt(button, async () => {
       if (!("passkey" in button.dataset)) requireALook();
