@@ -28,6 +28,7 @@ from mcp_authz.config_people import (
     SignInConfig,
 )
 from mcp_authz.config_policy import AuditConfig, PdpConfig
+from mcp_authz.config_webhooks import WebhookConfig
 from mcp_authz.settings import approval_floor, require_rules, server_rules
 from tool_adapters.presets import preset_names
 
@@ -45,6 +46,7 @@ SECTIONS = {
     "## `[keys]`": KeysConfig,
     "## `[approval.RULE]`": ApprovalConfig,
     "## `[waiting]`": WaitingConfig,
+    "## `[webhooks.NAME]`": WebhookConfig,
     "## `[[impersonation]]`": ImpersonationConfig,
     "## `[sign_in]`": SignInConfig,
     "## `[sign_in.provider]`": ProviderConfig,

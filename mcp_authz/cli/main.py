@@ -34,6 +34,7 @@ COMMANDS: Final = {
     "session": "Sessions: one use of a grant for one task.",
     "delegate": "Give an agent some of what another has, or look at a chain.",
     "holds": "Held calls: look at them, approve or deny them.",
+    "webhooks": "Webhooks: who is told elsewhere that a call waits.",
     "tools": "Tools: what they are taken for, and changes to accept.",
     "policy": "Policies: test them, look for mistakes, see why a call is decided.",
     "keys": "The gateway's own signing keys: look at them, rotate them.",
