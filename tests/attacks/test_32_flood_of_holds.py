@@ -1,4 +1,4 @@
-"""Row 32: an agent floods people with calls that are held: its flood is refused where it is made, and hinders nobody."""
+"""Row 32: an agent floods people with calls that are held: it is refused at its caps, and hinders nobody else."""
 
 from __future__ import annotations
 
