@@ -12,6 +12,7 @@ from rich.progress import Progress
 
 from mcp_authz.audit_reading import newest
 from mcp_authz.cli import views
+from mcp_authz.cli.audit_export import export
 from mcp_authz.cli.audit_options import (
     AgentName,
     Call,
@@ -46,7 +47,7 @@ FRESH = 0.3  # seconds between two looks at the log
 
 @app.callback()
 def group() -> None:
-    """The audit log: read it, follow it, verify it."""
+    """The audit log: read it, follow it, export it, verify it."""
 
 
 @app.command("list")
@@ -143,6 +144,9 @@ async def tail(
                 after = record.sequence
                 if wanted.has(record.event):
                     _tell(record, json)
+
+
+app.command("export")(export)
 
 
 @app.command()

@@ -38,7 +38,7 @@ COMMANDS: Final = {
     "tools": "Tools: what they are taken for, and changes to accept.",
     "policy": "Policies: test them, look for mistakes, see why a call is decided.",
     "keys": "The gateway's own signing keys: look at them, rotate them.",
-    "audit": "The audit log: read it, follow it, verify it.",
+    "audit": "The audit log: read it, follow it, export it, verify it.",
     "revoke": "Stop something, and all that descends from it.",
 }
 
