@@ -149,8 +149,8 @@ class Approvals:
         Raises:
             NotFound, Conflict: as `hear_signed`; and when it is not about what waits.
         """
-        held = await self._hold(answer.hold)
-        return await self._hear_answered(held, hearing.by_webhook(held, answer))
+        held, who = await self._hold(answer.hold), await self._person(answer.person)
+        return await self._hear_answered(held, hearing.by_webhook(held, who, answer))
 
     async def context(self, held: HeldCall) -> Context:
         """What was approved before of this kind: the same tool, by the same actor, for the same person."""

@@ -13,9 +13,9 @@ from typing import Any
 from mcp_authz import limits
 from mcp_authz.errors import Conflict, NotFound
 from mcp_authz.model import Assurance, HeldCall, HoldId, Verdict
-from mcp_authz.principals import Caller, PersonName
+from mcp_authz.principals import Caller, Person, PersonName
 from mcp_authz.rules import verdict as verdicts
-from mcp_authz.rules.deciding import Decision, may_decide
+from mcp_authz.rules.deciding import Decision, is_enough, may_decide
 from mcp_authz.rules.hold import prompt_may_answer
 from mcp_authz.rules.keys import PrivateKey, PublicKey
 from mcp_authz.rules.verdict import PasskeyProof, SignInProof
@@ -150,16 +150,19 @@ def by_other_client(caller: Caller, decision: Decision) -> Answered:
     )
 
 
-def by_webhook(held: HeldCall, answer: WebhookAnswer) -> Answered:
-    """What a webhook says that somebody answered: never surer than another client, whatever else it says.
+def by_webhook(held: HeldCall, who: Person, answer: WebhookAnswer) -> Answered:
+    """What a webhook says that this person answered: never surer than another client, whatever else it says.
 
     Raises:
         NotFound: the webhook is not about this hold.
-        Conflict: what was answered is not what waits, or not what has to be shown of it.
+        Conflict: what was answered is not what waits, or not what has to be shown of it; or the approval would be too
+            little for a rule of theirs.
     """
     if not concerns(answer.rules, held):
         raise NotFound(f"there is no hold `{held.id}`")
     verdicts.require_same(held, act_s256=answer.act_s256, shown_s256=answer.shown_s256)
+    if answer.approve and not is_enough(who, held):
+        raise Conflict(f"hold `{held.id}` needs a stronger proof than `{Assurance.CLIENT_OTHER.label}`")
     return Answered(
         person=answer.person,
         approve=answer.approve,

@@ -81,15 +81,14 @@ class Poster:
         may_reach = self.may_reach if parts.scheme == "https" else is_loopback
         addresses = await judged(host, port, resolve=self.resolve, may_reach=may_reach)
         failed = ""
-        async with httpx2.AsyncClient(
-            verify=self.trust or system_trust(), trust_env=False, follow_redirects=False, timeout=None
-        ) as http:
+        # Without a client above it, which would write each address into the log: those of chat services are secrets.
+        async with httpx2.AsyncHTTPTransport(verify=self.trust or system_trust(), trust_env=False) as http:
             for address in addresses[:_ADDRESSES]:
                 try:
                     return await _post(http, letter, address, port)
                 except httpx2.ConnectError as error:
                     failed = type(error.__cause__ or error).__name__
-                except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+                except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
                     raise FetchRefused(f"`{host}` cannot be posted to: {type(error).__name__}") from None
         raise FetchRefused(f"`{host}` cannot be reached: {failed}")
 
@@ -114,19 +113,19 @@ def is_private_or_public(text: str) -> bool:
     return one.is_loopback or not nowhere  # ::1 counts as reserved
 
 
-async def _post(http: httpx2.AsyncClient, letter: _Letter, address: str, port: int) -> Posted:
+async def _post(http: httpx2.AsyncHTTPTransport, letter: _Letter, address: str, port: int) -> Posted:
     """How the receiver at this very address answers; certificate and `Host` are those of the name."""
     parts = letter.to
     literal = f"[{address}]" if ":" in address else address
     query = f"?{parts.query}" if parts.query else ""
-    request = http.build_request(
+    request = httpx2.Request(
         "POST",
         f"{parts.scheme}://{literal}:{port}{parts.path or '/'}{query}",
         headers={**letter.headers, "host": parts.netloc, "content-type": "application/json", "user-agent": "mcp-authz"},
         content=letter.body,
         extensions={"sni_hostname": parts.hostname},
     )
-    answer = await http.send(request, stream=True)
+    answer = await http.handle_async_request(request)
     try:
         return Posted(status=answer.status_code, retry_after=_retry_after(answer.headers.get("retry-after", "")))
     finally:

@@ -112,7 +112,7 @@ class Webhooks:
 
     def tell(self, held: HeldCall) -> None:
         """Whoever is to be told hears of this call soon; returns at once, and never fails."""
-        if not any(concerns(it.rules, held) for it in self._webhooks):
+        if held.state is not HoldState.PENDING or not any(concerns(it.rules, held) for it in self._webhooks):
             return
         if len(self._new) + self._following >= limits.WEBHOOK_HOLDS:
             log.warning("webhooks are not told of hold %s: %d wait already", held.id, limits.WEBHOOK_HOLDS)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import logging
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -120,27 +122,38 @@ async def test_a_receiver_in_trouble_is_tried_again_with_the_same_id_and_a_new_t
 async def test_a_message_that_nobody_takes_is_given_up_on_record_and_said_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.DEBUG)
     path = "/hook/T0KEN?sig=S1GNATURE"
-    async with receiver() as team, world(tmp_path, webhooks={"team": told(tmp_path, team, url=team.url(path))}) as w:
-        hurry(w)
-        team.answers = ["500 Oops"] * 5 + ["404 Gone"]
-        coder = await w.ready("coder", "deploy")
-        first, second = await deploy(w, coder), None
-        await untold(w, 1)
-        assert len(team.posts) == 5
-        second = await deploy(w, coder, version="2")
-        records = await untold(w, 2)
-        assert len(team.posts) == 6  # what a receiver refuses is not sent to it again
-        assert [record.event.fields["hold"] for record in records] == [first.hold, second.hold]
-        for hold in (first.hold, second.hold):
-            await w.answer(hold, by="alice", approve=False)
-        third = await deploy(w, coder, version="3")
-        *_, opened = await team.got(7)
-        assert opened.json["data"]["hold"] == third.hold  # and of the others' ends, which it never heard of, nothing
+    async with receiver() as team:
+        headers = {"Authorization": token(tmp_path)}
+        hook = told(tmp_path, team, url=team.url(path), header_files=headers)
+        async with world(tmp_path, webhooks={"team": hook}) as w:
+            await nobody_takes_them(w, team)
+            records = [dict(record.event.fields) for record in await w.records()]
     said = [record.message for record in caplog.records if "webhook `team`" in record.message]
-    assert len(said) == 1 and "HTTP 500" in said[0]
-    everything = "".join(said) + json.dumps([dict(record.event.fields) for record in records])
-    assert "T0KEN" not in everything and "S1GNATURE" not in everything and team.path_of(0) == path
+    assert len(said) == 1 and "HTTP 500" in said[0] and team.path_of(0) == path
+    assert team.posts[0].headers["authorization"] == "Bearer tk_secret"
+    for hidden in ("T0KEN", "S1GNATURE", "tk_secret", base64.b64encode(KEY.key).decode()):
+        assert hidden not in caplog.text + json.dumps(records)
+
+
+async def nobody_takes_them(w: World, team: Receiver) -> None:
+    """Two calls are held of which nobody is told, and a third of which somebody is."""
+    hurry(w)
+    team.answers = ["500 Oops"] * 5 + ["404 Gone"]
+    coder = await w.ready("coder", "deploy")
+    first = await deploy(w, coder)
+    await untold(w, 1)
+    assert len(team.posts) == 5
+    second = await deploy(w, coder, version="2")
+    records = await untold(w, 2)
+    assert len(team.posts) == 6  # what a receiver refuses is not sent to it again
+    assert [record.event.fields["hold"] for record in records] == [first.hold, second.hold]
+    for hold in (first.hold, second.hold):
+        await w.answer(hold, by="alice", approve=False)
+    third = await deploy(w, coder, version="3")
+    *_, opened = await team.got(7)
+    assert opened.json["data"]["hold"] == third.hold  # and of the others' ends, which it never heard of, nothing
 
 
 async def test_nothing_waits_for_a_receiver_that_does_not_answer(tmp_path: Path) -> None:
