@@ -223,7 +223,8 @@ class Holding:
         as_task = self.as_task if is_pending and channel.can_do_tasks else None
         if as_task is not None and (told := await as_task(waiting, held)) is not None:
             return told
-        if is_pending and "url" in channel.can_elicit and await self._approvals.asks_subject(held):
+        waits = self._patience > _NOTHING
+        if is_pending and waits and "url" in channel.can_elicit and await self._approvals.asks_subject(held):
             return await self._send_to_page(waiting, held)
         return await self._wait(waiting, held)
 

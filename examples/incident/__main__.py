@@ -52,23 +52,25 @@ async def story(stage: Stage) -> None:
     say(f"   {secret.text}")
     say(f"   rule: {', '.join(secret.envelope.get('because', []))}")
 
-    held = await stage.call(coder, "deploy", DEPLOY)
-    say(f"6. coder asks to deploy acme/api to production: {held.verdict}, nothing ran")
+    held = await stage.held(coder, "deploy", DEPLOY)
+    say("6. coder asks to deploy acme/api to production: HELD, nothing ran, and the call waits")
     assert not read_deployments(stage.state)
 
     say("7. bob, who is not alice, looks at exactly this call:")
     approved = await approve(stage, held.hold)
     say(f"   {'APPROVED by bob, with his key' if approved else 'DENIED by bob'}")
 
-    ran = await stage.call(coder, "deploy", DEPLOY)
+    ran = await held.call
+    if ran.verdict == "HELD":  # bob took his time: a call waits for some minutes, and is then made again
+        ran = await stage.call(coder, "deploy", DEPLOY)
     count = len(read_deployments(stage.state))
-    say(f"8. coder makes the same call again: {ran.verdict}; deployments on the tool server's disk: {count}")
+    say(f"8. coder's call goes on by itself: {ran.verdict}; deployments on the tool server's disk: {count}")
 
     again = await stage.call(coder, "deploy", DEPLOY)
-    other = await stage.call(coder, "deploy", {**DEPLOY, "version": "6.6.6"})
+    await (await stage.held(coder, "deploy", {**DEPLOY, "version": "6.6.6"})).give_up()
     refused = await stage.approve_again(held.hold, "bob")
     count = len(read_deployments(stage.state))
-    say(f"9. using the approval again is refused: same call {again.verdict}, another version {other.verdict},")
+    say(f"9. using the approval again is refused: same call {again.verdict}, another version HELD,")
     say(f"   bob's second verdict {refused}; deployments: {count}")
 
     await stage.revoke(link)

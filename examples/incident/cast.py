@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import sys
 import tomllib
@@ -24,7 +25,7 @@ from mcp_authz.cli.serve import open_app
 from mcp_authz.config import Config, parse_config
 from mcp_authz.errors import AuthzError
 from mcp_authz.installation import utc_now
-from mcp_authz.model import Assurance, HoldId
+from mcp_authz.model import Assurance, HoldId, HoldState
 from mcp_authz.principals import PersonName
 from mcp_authz.rules.display import displayed
 from mcp_authz.rules.keys import PrivateKey
@@ -60,13 +61,22 @@ class Said:
     envelope: Mapping[str, Any]
 
     @property
-    def hold(self) -> str:
-        return str(self.envelope["hold"])
-
-    @property
     def verdict(self) -> str:
         """The outcome in one word: done, or what the gateway says."""
         return str(self.envelope.get("outcome", "done")).upper()
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A call that waits for a person, in the request that made it."""
+
+    hold: str
+    call: asyncio.Task[Said]
+
+    async def give_up(self) -> None:
+        """Its client goes away; the hold stays."""
+        self.call.cancel()
+        await asyncio.wait([self.call])
 
 
 @dataclass
@@ -143,10 +153,22 @@ class Stage:
         ):
             yield client
 
-    async def call(self, actor: Actor, tool: str, arguments: dict[str, Any]) -> Said:
+    async def held(self, actor: Actor, tool: str, arguments: dict[str, Any]) -> Waiting:
+        """One call that has to wait, as soon as its client has been told so."""
+        told = asyncio.Event()
+
+        async def progress(*_: object) -> None:
+            told.set()
+
+        call = asyncio.create_task(self.call(actor, tool, arguments, progress))
+        await told.wait()
+        (waits,) = await self.running.installation.store.holds(states=(HoldState.PENDING,))
+        return Waiting(waits.id, call)
+
+    async def call(self, actor: Actor, tool: str, arguments: dict[str, Any], progress: Any = None) -> Said:
         """One call of one of the company's tools."""
         client = await self.client(actor)
-        result = await client.call_tool(f"acme__{tool}", arguments)
+        result = await client.call_tool(f"acme__{tool}", arguments, progress_callback=progress)
         text = " ".join(getattr(part, "text", "") for part in result.content)
         return Said(text, bool(result.is_error), (result.meta or {}).get(ENVELOPE, {}))
 

@@ -17,6 +17,7 @@ import pytest
 
 from mcp_authz.protocol.answers import ENVELOPE
 from tests.clients.node import node, package, program, run
+from tests.web.authenticator import visiting
 from tests.world import World, world
 
 INSPECTOR = "@modelcontextprotocol/inspector"
@@ -164,3 +165,21 @@ async def test_a_script_that_declines_through_mcpdo_denies_the_call(tmp_path: Pa
             denied = await mcpdo("elicitation/respond", asked["elicitationId"], "--decline", status=TOOL_SAID_NO)
         assert w.deployments() == []
     assert denied["isError"] and denied["content"][0]["text"].startswith("Denied: ")
+
+
+@ERAS
+async def test_a_call_goes_on_in_mcpdo_once_its_person_was_on_the_page_that_it_named(tmp_path: Path, era: str) -> None:
+    async with world(tmp_path, waiting={"seconds": 60}) as w:
+        coder = await w.ready("coder", "deploy")
+        async with connected(w, era, await w.token(coder)) as mcpdo, visiting(w, "alice") as alice:
+            asked = (await mcpdo("--connection", w.url, "tools/call", "acme__deploy", json.dumps(DEPLOY)))[
+                "elicitationPending"
+            ]
+            (held,) = await w.store.holds()
+            assert (asked["mode"], asked["url"]) == ("url", f"{w.config.public_url}/holds/{held.id}/asked")
+            led = await alice.get(f"/holds/{held.id}/asked")
+            assert led.headers["location"] == f"/holds/{held.id}" and w.deployments() == []
+            assert (await alice.approve(held.id)).json()["state"] == "approved"
+            done = await mcpdo("elicitation/respond", asked["elicitationId"], "--done")
+        assert len(w.deployments()) == 1
+    assert done["structuredContent"]["version"] == "1.4.0"
