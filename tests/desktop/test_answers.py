@@ -12,7 +12,7 @@ import anyio
 from mcp_authz.cli.invocation import login_name
 from tests.cli.desk import PASSPHRASE, Desk
 from tests.desktop.console import Home
-from tests.desktop.test_a_day import FILE, READ, WRITE, desktop
+from tests.desktop.test_a_day import FILE, READ, WRITE, desktop, sent_to
 from tests.web.browser import browsers, person
 
 LINK = re.compile(r"http://localhost:8642(/welcome/\S+)")
@@ -33,22 +33,19 @@ def invited(home: Home) -> str:
 async def test_a_person_comes_by_the_link_that_wrap_printed_and_approves_on_the_page(tmp_path: Path) -> None:
     with desktop(tmp_path) as home:
         async with browsers() as browser:
-            held = await runs(home, WRITE, fine=False)
-            hold = re.search(r"http://localhost:8642(/holds/h_\w+)", held)
-            assert hold is not None, held
+            page, done = sent_to(await runs(home, WRITE))
 
             alice = await person(browser, "alice")
             await alice.page.goto(invited(home))
             await alice.page.get_by_role("button", name="Make a passkey").click()
             await alice.heading("1 call waits for you")
-            await alice.page.goto(f"http://localhost:{home.port}{hold[1]}")
+            await alice.page.goto(f"http://localhost:{home.port}{page}")
             await alice.heading("claude-desktop asks to run files__write_file")
-            await alice.page.get_by_role("button", name="Approve with passkey").click()
-            await alice.page.get_by_text("Approved. It runs once").first.wait_for()
             assert (home.path / "notes" / "todo.txt").read_text() == "buy milk\n"
+            await alice.page.get_by_role("button", name="Approve with passkey").click()
+            await alice.page.get_by_text("Approved, and done.").first.wait_for()  # the call had waited
 
-            assert "Successfully wrote" in await runs(home, WRITE)
-            await alice.page.get_by_text("Approved, and done.").first.wait_for()
+            assert "Successfully wrote" in await runs(home, done)
             assert (home.path / "notes" / "todo.txt").read_text() == "nothing"
 
 
@@ -79,16 +76,15 @@ def test_a_person_approves_in_a_terminal_with_the_passphrase_of_their_key(tmp_pa
         seat, key = Seat(tmp_path, env=home.environment), str(tmp_path / "me.key")
         new = (("passphrase for the key", PASSPHRASE), ("the same again", PASSPHRASE))
         assert seat.seated("user", "key", login_name(), key, types=new).code == 0
-        held = re.search(r"/holds/(h_\w+)", home.run(WRITE, fine=False))
-        assert held is not None
-        words = ("holds", "approve", held[1], "--as", login_name(), "--key", key)
+        page, respond = sent_to(home.run(WRITE))
+        words = ("holds", "approve", page.split("/")[2], "--as", login_name(), "--key", key)
         done = seat.seated(*words, types=(("passphrase", PASSPHRASE),))
         assert done.code == 0 and "claude-desktop asks to run files__write_file" in done.out, done
-        assert "Successfully wrote" in home.run(WRITE)
+        assert "Successfully wrote" in home.run(respond)
 
 
 def test_the_inspector_lists_and_calls_what_was_wrapped(tmp_path: Path) -> None:
-    with desktop(tmp_path) as home:
+    with desktop(tmp_path, waiting=1) as home:
         inspect = f"mcp-inspector --cli --config {FILE} --server mcp-authz --method"
         assert "files__write_file" in home.run(f"{inspect} tools/list")
         read = f"{inspect} tools/call --tool-name files__read_text_file --tool-arg path=todo.txt"
