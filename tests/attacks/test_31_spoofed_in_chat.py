@@ -23,7 +23,7 @@ EVIL = (
 
 def evil(**changes: Any) -> Message:
     """A call of which every text that is not the operator's says what a chat could misread."""
-    held = replace(HELD, tool=ToolName(EVIL), purpose=EVIL, arguments={EVIL: EVIL}, **changes)
+    held = replace(HELD, tool=ToolName(f"\u202e\r\n{EVIL}"), purpose=EVIL, arguments={EVIL: EVIL}, **changes)
     return webhook_message.opened_whole(held, page=PAGE, at=AT, verdict_url=None)
 
 

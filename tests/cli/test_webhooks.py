@@ -9,6 +9,7 @@ import anyio
 import anyio.to_thread
 
 from tests.cli.desk import Desk
+from tests.cli.test_commands_doc import keys
 from tests.webhooks.receiver import receiver, secret
 
 PATH = "/services/T0KEN?sig=S1GNATURE"
@@ -51,6 +52,7 @@ people = {{ U1 = "alice" }}
         "status": 403,
         "error": "it answers with HTTP 403",
     }
+    assert set(chat) == keys("mcp-authz webhooks list") and set(refused.json) == keys("mcp-authz webhooks test")
     first, second = team.posts
     assert first.path == PATH and first.json["blocks"] and second.json["type"] == "webhook.test"
     everything = "".join([*printed, json.dumps(listed), tried, refused.out, refused.err])
