@@ -125,14 +125,17 @@ def by_own_prompt(held: HeldCall, *, approve: bool, terms: Mapping[str, Any] | N
     return Answered(person=held.subject, approve=approve, assurance=Assurance.CLIENT, terms=terms or {})
 
 
-def by_other_client(caller: Caller, decision: Decision) -> Answered:
+def by_other_client(held: HeldCall, caller: Caller, decision: Decision) -> Answered:
     """What a person answered in a client of theirs that is none of those that ask, and which client that is.
 
     Raises:
-        Conflict: the person did not let this client answer held calls, or it is nobody's own.
+        Conflict: the person did not let this client answer held calls, or it is nobody's own; or their approval would
+            be too little for a rule of theirs.
     """
     if not may_decide(caller) or caller.person is None:
         raise Conflict("this client may not answer held calls; its person agrees to that on the consent page")
+    if decision.approve and not is_enough(caller.person, held):
+        raise Conflict(f"hold `{held.id}` needs a stronger proof than `{Assurance.CLIENT_OTHER.label}`")
     return Answered(
         person=caller.person.name,
         approve=decision.approve,
