@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from mcp_authz.errors import SignatureRefused
+from mcp_authz.model import HoldState
 from mcp_authz.principals import (
     AccessToken,
     Agent,
@@ -24,6 +25,7 @@ from mcp_authz.principals import (
     SessionId,
     Thumbprint,
 )
+from mcp_authz.protocol.channel import ModernChannel
 from mcp_authz.rules.keys import Sealer, b64url, unb64url
 from mcp_authz.rules.request_state import RequestState, open_state, seal_state
 from tests.attacks.attacker import answer_in, reason
@@ -143,6 +145,39 @@ async def ask(w: World, who: ClientActor, **more: Any) -> dict[str, Any]:
     """The answer to one call of a tool that asks."""
     more = {**ELICITS, **more}
     return answer_in(await w.raw_call(who.access_token, "asking__ask", {"asked": ASKED}, **more))
+
+
+async def test_a_state_of_waiting_or_of_an_opened_page_is_of_no_use_to_anybody_else_and_of_little_to_its_owner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says for how long a call has waited, and nothing else: altered, handed on or repeated it changes nothing."""
+    monkeypatch.setattr(ModernChannel, "longest_wait", timedelta(milliseconds=20))
+    tools = {"ask": {"hazard": "destructive", "scopes": ["use"]}, "block": {"hazard": "destructive", "scopes": ["use"]}}
+    servers = {"asking": asking(tmp_path / "f", tools=tools)}
+    async with world(tmp_path, servers=servers, waiting={"seconds": 60}) as w:
+        alices = await w.client_agent("cursor", "alice", scope="use")
+        others = [
+            await w.client_agent("cursor", "bob", scope="use"),
+            await w.client_agent("rival", "alice", scope="use"),
+            await w.client_agent("cursor", "alice", scope="use"),
+        ]
+        declared: tuple[dict[str, Any], ...] = ({}, {"elicitation": {"url": {}}})
+        for capabilities in declared:
+            how: dict[str, Any] = {"capabilities": capabilities}
+            state = (await ask(w, alices, **how))["result"]["requestState"]
+            opened = {"q": {"action": "accept"}, "approval": {"action": "accept", "content": {"approve": True}}}
+            retry = {**how, "requestState": state, "inputResponses": opened}
+            assert [reason(await ask(w, other, **retry)) for other in others] == ["request_state"] * 3
+            middle = len(state) // 2
+            altered = state[:middle] + ("A" if state[middle] != "A" else "B") + state[middle + 1 :]
+            assert reason(await ask(w, alices, **{**retry, "requestState": altered})) == "request_state"
+            another = await w.raw_call(alices.access_token, "asking__block", {"asked": ASKED}, **retry)
+            assert reason(answer_in(another)) == "request_state"
+            for _ in range(3):  # its owner may repeat it: that is to wait on, as the call itself would
+                assert (await ask(w, alices, **retry))["result"]["resultType"] == "input_required"
+        (held, *more) = await w.store.holds()
+        assert (held.state, held.verdicts, more) == (HoldState.PENDING, (), [])
+        assert "permit" not in {fields["decision"] for fields in await w.decisions()}
 
 
 async def test_at_the_gateway_nobody_else_goes_on_with_it_and_its_owner_once(tmp_path: Path) -> None:

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from mcp_authz.protocol.answers import ENVELOPE
 from tests.clients.node import key_of, node, package, run_client
+from tests.road.waiting import approve_next
 from tests.world import MODERN, World, world
 
 V2, V1 = "typescript_v2.mjs", "typescript_v1.mjs"
@@ -108,6 +110,30 @@ async def test_a_held_call_runs_once_after_a_person_approved_it(tmp_path: Path, 
         done, again = (await client(script, version, w, DEPLOYS, DEPLOYS, **key_of(w, coder)))["said"]
         assert not done.get("isError") and done["structuredContent"]["version"] == "1.4.0"
         assert outcome(again)["outcome"] == "replayed" and len(w.deployments()) == 1
+
+
+@CLIENTS
+@pytest.mark.parametrize("opens", [False, True], ids=["waits", "opens the page"])
+async def test_a_held_call_goes_on_in_the_same_request_of_the_program(
+    tmp_path: Path, script: str, version: str, opens: bool
+) -> None:
+    how: dict[str, Any] = {"opens": True, "answer": {"action": "accept"}} if opens else {}
+    reports = []
+    async with world(tmp_path, waiting={"seconds": 60}) as w:
+        coder = await w.ready("coder", "deploy")
+
+        async def run() -> None:
+            reports.append(await client(script, version, w, DEPLOYS, **how, **key_of(w, coder)))
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(run)
+            await approve_next(w, "alice")
+        (held,) = await w.store.holds()
+        assert len(w.deployments()) == 1
+    (report,) = reports
+    (done,) = report["said"]
+    assert not done.get("isError") and done["structuredContent"]["version"] == "1.4.0"
+    assert report["asked"] == ([f"{w.config.public_url}/holds/{held.id}/asked"] if opens else [])
 
 
 @CLIENTS

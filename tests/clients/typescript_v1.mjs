@@ -21,13 +21,13 @@ function access() {
   return { authProvider };
 }
 
-const capabilities = job.answer ? { elicitation: { form: {} } } : {};
+const capabilities = job.answer ? { elicitation: job.opens ? { url: {} } : { form: {} } } : {};
 const client = new Client({ name: "typescript-v1", version: "1" }, { capabilities });
 const transport = new StreamableHTTPClientTransport(new URL(job.url), access());
 const asked = [];
 if (job.answer) {
   client.setRequestHandler(ElicitRequestSchema, async ({ params }) => {
-    asked.push(params.message);
+    asked.push(params.url ?? params.message);
     return job.answer;
   });
 }

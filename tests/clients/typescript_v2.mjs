@@ -1,6 +1,6 @@
 // A client made of nothing but the TypeScript SDK v2. The job is JSON on standard input:
-// {packages, url, mode, token | {agent, pem, issuer, scope, dpop}, answer, steps: [["list"], ["call", name, arguments]]}
-// and what came of each step is JSON on standard output, with everything that the person was asked, and every request
+// {packages, url, mode, token | {agent, pem, issuer, scope, dpop}, answer, opens, steps: [["list"], ["call", name, arguments],
+// ["prompts"], ["prompt", name, arguments], ["complete", prompt, argument, value]]} and what came of each step is JSON on standard output, with everything that the person was asked, and every request
 // with its status. `dpop` is the algorithm of the key that proves possession of the tokens.
 import { createRequire } from "node:module";
 import { text } from "node:stream/consumers";
@@ -40,12 +40,12 @@ function access() {
   return { authProvider, onInsufficientScope: job.onInsufficientScope };
 }
 
-const options = { versionNegotiation: { mode: job.mode }, capabilities: job.answer ? { elicitation: { form: {} } } : {} };
+const options = { versionNegotiation: { mode: job.mode }, capabilities: job.answer ? { elicitation: job.opens ? { url: {} } : { form: {} } } : {} };
 const client = new Client({ name: "typescript-v2", version: "1" }, options);
 const asked = [];
 if (job.answer) {
   client.setRequestHandler("elicitation/create", async ({ params }) => {
-    asked.push(params.message);
+    asked.push(params.url ?? params.message);
     return job.answer;
   });
 }
@@ -60,6 +60,15 @@ async function step([what, ...words]) {
         return (await client.listTools()).tools.map((tool) => tool.name);
       case "call":
         return await client.callTool({ name: words[0], arguments: words[1] });
+      case "prompts":
+        return (await client.listPrompts()).prompts.map((prompt) => prompt.name);
+      case "prompt":
+        return await client.getPrompt({ name: words[0], arguments: words[1] });
+      case "complete": {
+        const [name, argument, value] = words;
+        const ref = { type: "ref/prompt", name };
+        return (await client.complete({ ref, argument: { name: argument, value } })).completion.values;
+      }
     }
   } catch (error) {
     return { thrown: error.constructor.name, code: error.code, message: error.message };
