@@ -2,6 +2,7 @@
 // {packages, url, mode, token | {agent, pem, issuer, scope, dpop}, answer, opens, steps: [["list"], ["call", name, arguments],
 // ["prompts"], ["prompt", name, arguments], ["complete", prompt, argument, value]]} and what came of each step is JSON on standard output, with everything that the person was asked, and every request
 // with its status. `dpop` is the algorithm of the key that proves possession of the tokens.
+// Steps are also ["prompts"], ["prompt", name, arguments] and ["complete", prompt, argument, value].
 import { createRequire } from "node:module";
 import { text } from "node:stream/consumers";
 
