@@ -87,7 +87,7 @@ class Poster:
                 try:
                     return await _post(http, letter, address, port)
                 except httpx2.ConnectError as error:
-                    failed = type(error.__cause__ or error).__name__
+                    failed = str(error)[:200]  # of the connection: no address is in it
                 except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
                     raise FetchRefused(f"`{host}` cannot be posted to: {type(error).__name__}") from None
         raise FetchRefused(f"`{host}` cannot be reached: {failed}")
