@@ -17,7 +17,7 @@ from mcp_authz.other_client import in_the_chain
 from mcp_authz.principals import Agent, AgentName, Caller, Key, Mode, Person, PersonName, SessionId
 from mcp_authz.rules import session_request
 from mcp_authz.rules.binding import action_statement
-from mcp_authz.rules.deciding import Decision
+from mcp_authz.rules.deciding import ClientAnswer
 from mcp_authz.rules.difference import Difference, differences
 from mcp_authz.rules.display import shown_arguments
 from mcp_authz.rules.hold import after_verdicts, evidence_assurance, is_eligible, may_speak, wants_reason
@@ -131,7 +131,7 @@ class Approvals:
         held = await self._hold(hold)
         return await self._hear_answered(held, hearing.by_page(held, answer, at=self._clock()))
 
-    async def hear_other_client(self, hold: HoldId, caller: Caller, decision: Decision) -> HeldCall:
+    async def hear_other_client(self, hold: HoldId, caller: Caller, answer: ClientAnswer) -> HeldCall:
         """The answer that a person gave in another MCP client of theirs is heard; signed by the gateway, as such.
 
         Raises:
@@ -141,7 +141,7 @@ class Approvals:
         held = await self._hold(hold)
         if (why := await in_the_chain(self._store, held, caller)) is not None:
             raise Conflict(why)
-        return await self._hear_answered(held, hearing.by_other_client(held, caller, decision))
+        return await self._hear_answered(held, hearing.by_other_client(held, caller, answer))
 
     async def hear_webhook(self, answer: WebhookAnswer) -> HeldCall:
         """The answer that a webhook brings is heard; signed by the gateway, with the webhook that it came through.

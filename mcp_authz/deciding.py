@@ -12,15 +12,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
-import anyio
-
 from mcp_authz import limits
 from mcp_authz.approvals import Approvals
 from mcp_authz.enterprise import is_by_assertion
-from mcp_authz.errors import Conflict, DownstreamRefusal, InputError, SignatureRefused
+from mcp_authz.errors import Conflict, InputError, SignatureRefused
 from mcp_authz.holding import once
 from mcp_authz.ids import new_id
 from mcp_authz.model import Deny, HeldCall, HoldId, HoldState, RuleId
+from mcp_authz.open_request import REFUSED, OpenRequest
 from mcp_authz.other_client import in_the_chain
 from mcp_authz.outcome import Asked, Forwarded, Outcome
 from mcp_authz.principals import Caller, Person
@@ -38,7 +37,7 @@ from mcp_authz.store.ports import Clock, Store
 from mcp_authz.waits import Waits
 
 _NAMES: Final = frozenset(prompt["name"] for prompt in rules.PROMPTS)
-_CLOSED: Final = "notifications/elicitation/complete"
+_SETTLED: Final = frozenset(HoldState) - {HoldState.PENDING}
 _COMPLETED: Final = 100  # values in one completion, says the protocol
 _UNKNOWN: Final = Deny(code="unknown_hold", because=(RuleId("unknown-hold"),))
 
@@ -159,24 +158,23 @@ class Deciding:
         """The question reaches the person: during the request where that can be, else by its result."""
         if not got.channel.can_be_asked:
             params = {key: value for key, value in asked.items() if key != "elicitationId"}
-            request = {"method": ELICIT, "params": params}
-            state = self._state(got, held, kind)
-            result = {"resultType": "input_required", "requestState": state, "inputRequests": {ANSWER: request}}
+            result = {
+                "resultType": "input_required",
+                "requestState": self._state(got, held, kind),
+                "inputRequests": {ANSWER: {"method": ELICIT, "params": params}},
+            }
             return Asked(call_id=got.call_id, result=result)
-        await got.channel.decided()
-        answer: Any = None
-        with anyio.move_on_after((held.expires_at - self._clock()).total_seconds()):
-            try:
-                answer = await got.channel.ask(ELICIT, asked)
-            except DownstreamRefusal:
-                return self._said(got, held, "elsewhere")
+        request = self._open(got, held)
+        answer = await request.ask(asked, until=_SETTLED)
+        if answer is REFUSED:
+            return self._said(got, held, "elsewhere")
         now = await got.stand_again()  # the person thought for a while
         if isinstance(now, Deny):
             return now
         if kind == "decide":
             return await self._hear(got, now, held, answer)
         said = await self._opened(got, held, answer)
-        await got.channel.notify(_CLOSED, {"elicitationId": held.id})
+        await request.close_page()
         return said
 
     async def _came_back(self, got: Got, text: object, answer: Any) -> Outcome | Deny:
@@ -204,11 +202,11 @@ class Deciding:
         return await self._hear(got, got.caller, held, answer)
 
     async def _hear(self, got: Got, caller: Caller, held: HeldCall, answer: Any) -> Outcome | Deny:
-        decision = rules.read_decision(held, answer)
-        if decision is None:
+        given = rules.read_answer(held, answer)
+        if given is None:
             return self._said(got, await self._now(held), "closed")
         try:
-            held = await self._approvals.hear_other_client(held.id, caller, decision)
+            held = await self._approvals.hear_other_client(held.id, caller, given)
         except (Conflict, InputError) as error:
             now = await self._now(held)
             if now.state is HoldState.PENDING and rules.waits_for(got.person, now):
@@ -220,11 +218,14 @@ class Deciding:
         """What became of it on the page, as far as that is known while this request may wait."""
         if not isinstance(answer, dict) or answer.get("action") != "accept":
             return self._said(got, await self._now(held), "not opened")
-        longest = min(got.channel.longest_wait, self._patience, held.expires_at - self._clock())
-        if held.state is HoldState.PENDING and longest > timedelta():
-            await got.channel.decided()
-            held = await self._waits.until_moved(held, longest)
+        longest = min(got.channel.longest_wait, self._patience)
+        with self._waits.place(held.id) as placed:
+            if placed and held.state is HoldState.PENDING and longest > timedelta():
+                await self._open(got, held).wait(longest, self._url(held))
         return self._said(got, await self._now(held), "opened")
+
+    def _open(self, got: Got, held: HeldCall) -> OpenRequest:
+        return OpenRequest(channel=got.channel, held=held, waits=self._waits, clock=self._clock)
 
     async def _now(self, held: HeldCall) -> HeldCall:
         return await self._store.hold(held.id) or held

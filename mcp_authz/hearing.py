@@ -15,7 +15,7 @@ from mcp_authz.errors import Conflict, NotFound
 from mcp_authz.model import Assurance, HeldCall, HoldId, Verdict
 from mcp_authz.principals import Caller, Person, PersonName
 from mcp_authz.rules import verdict as verdicts
-from mcp_authz.rules.deciding import Decision, is_enough, may_decide
+from mcp_authz.rules.deciding import ClientAnswer, is_enough, may_decide
 from mcp_authz.rules.hold import prompt_may_answer
 from mcp_authz.rules.keys import PrivateKey, PublicKey
 from mcp_authz.rules.verdict import PasskeyProof, SignInProof
@@ -125,7 +125,7 @@ def by_own_prompt(held: HeldCall, *, approve: bool, terms: Mapping[str, Any] | N
     return Answered(person=held.subject, approve=approve, assurance=Assurance.CLIENT, terms=terms or {})
 
 
-def by_other_client(held: HeldCall, caller: Caller, decision: Decision) -> Answered:
+def by_other_client(held: HeldCall, caller: Caller, answer: ClientAnswer) -> Answered:
     """What a person answered in a client of theirs that is none of those that ask, and which client that is.
 
     Raises:
@@ -134,15 +134,15 @@ def by_other_client(held: HeldCall, caller: Caller, decision: Decision) -> Answe
     """
     if not may_decide(caller) or caller.person is None:
         raise Conflict("this client may not answer held calls; its person agrees to that on the consent page")
-    if decision.approve and not is_enough(caller.person, held):
+    if answer.approve and not is_enough(caller.person, held):
         raise Conflict(f"hold `{held.id}` needs a stronger proof than `{Assurance.CLIENT_OTHER.label}`")
     return Answered(
         person=caller.person.name,
-        approve=decision.approve,
-        sent_back=decision.sent_back,
+        approve=answer.approve,
+        sent_back=answer.sent_back,
         assurance=Assurance.CLIENT_OTHER,
-        reason=decision.reason,
-        terms=decision.terms,
+        reason=answer.reason,
+        terms=answer.terms,
         proof={
             "type": "client",
             "client": caller.agent.client,

@@ -43,7 +43,7 @@ _SHOWN_AT_ONCE: Final = 50  # held calls in one list
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
+class ClientAnswer:
     """What a person answered in a client of theirs."""
 
     approve: bool
@@ -121,19 +121,19 @@ def form(held: HeldCall, *, may_approve: bool, page: str) -> dict[str, Any]:
     }
 
 
-def read_decision(held: HeldCall, answer: Any) -> Decision | None:
+def read_answer(held: HeldCall, answer: Any) -> ClientAnswer | None:
     """What the person answered; None when they closed the question, or answered nothing that was asked."""
     if not isinstance(answer, dict):
         return None
     if answer.get("action") == "decline":
-        return Decision(approve=False)
+        return ClientAnswer(approve=False)
     content = answer.get("content")
     if answer.get("action") != "accept" or not isinstance(content, dict):
         return None
     said, reason = content.get("answer"), content.get("reason", "")
     if said not in (APPROVE, DENY, SEND_BACK) or not isinstance(reason, str):
         return None
-    return Decision(
+    return ClientAnswer(
         approve=said == APPROVE,
         sent_back=said == SEND_BACK,
         reason=reason[: limits.REASON],

@@ -14,7 +14,7 @@ from mcp_authz.authorization import RegisteredClient
 from mcp_authz.changing import Changes, change_agent
 from mcp_authz.errors import AuthzError
 from mcp_authz.principals import AgentName, Caller, Proof
-from mcp_authz.rules.deciding import Decision, may_decide
+from mcp_authz.rules.deciding import ClientAnswer, may_decide
 from mcp_authz.rules.scope import DECIDE, parse_scopes
 from mcp_authz.rules.token import read_access_token
 from tests.approving import DEPLOY, DEPLOYS, FORM, LIST, SCOPE, Approver, at_client, get, retry, said, text, waits
@@ -57,7 +57,7 @@ async def test_a_client_with_the_key_of_an_agent_in_the_chain_does_not_answer_fo
         coder, hold = await waits(w)
         caller = await identified(w, await w.client_agent("desk", "alice", scope=SCOPE, confirmation=coder.key.public))
         with pytest.raises(AuthzError, match="has the key of an agent"):
-            await w.running.approvals.hear_other_client(hold, caller, Decision(approve=True))
+            await w.running.approvals.hear_other_client(hold, caller, ClientAnswer(approve=True))
         assert (await w.store.hold(hold)).verdicts == ()
 
 
