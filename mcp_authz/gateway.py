@@ -24,7 +24,7 @@ from mcp_authz.model import Admitted, Approval, Deny, Hold, Permit, RuleId, Tool
 from mcp_authz.obligations import unpaid, why_lost
 from mcp_authz.outcome import Broken, Outcome, Refused, Replayed
 from mcp_authz.parts import Parts
-from mcp_authz.principals import Caller, Once
+from mcp_authz.principals import Caller
 from mcp_authz.proving import Proofs
 from mcp_authz.relay import Channel, clean
 from mcp_authz.requesting import SessionRequest, cannot_ask
@@ -61,7 +61,7 @@ class Gateway:
     def __init__(self, parts: Parts, sessions: Sessions) -> None:
         self._parts = parts
         self._sessions = sessions
-        self.tasks = Tasks(parts, self.take)
+        self.tasks = Tasks(parts, sessions, self.take)
 
     async def list_tools(self, caller: Caller) -> tuple[Tool, ...]:
         """The tools this caller could use with some arguments; listing grants nothing."""
@@ -92,10 +92,10 @@ class Gateway:
             return await self.tasks.answer(proofs, message, channel)
         return await self.take(proofs, message, channel)
 
-    async def take(self, proofs: Proofs, message: Message, channel: Channel, once: Once | None = None) -> Outcome:
-        """The same for a request whose proofs may be those of a poll; `once` is spent where no approval is claimed."""
+    async def take(self, proofs: Proofs, message: Message, channel: Channel) -> Outcome:
+        """The same for a call that may come with the proofs of a poll for it."""
         caller = proofs.caller
-        ride = Ride(self._parts, self._sessions, proofs, message, channel, once=once)
+        ride = Ride(self._parts, self._sessions, proofs, message, channel)
         if message.method == "tools/call" and message.params.get("name") == session_request.NAME:
             return await SessionRequest(self._parts, self._sessions, proofs, message, channel).run()
         if is_own(message) and may_decide(caller):
@@ -122,20 +122,10 @@ class Gateway:
 class Ride:
     """One call on its way through steps 7 to 16."""
 
-    def __init__(
-        self,
-        parts: Parts,
-        sessions: Sessions,
-        proofs: Proofs,
-        message: Message,
-        channel: Channel,
-        *,
-        once: Once | None = None,
-    ) -> None:
+    def __init__(self, parts: Parts, sessions: Sessions, proofs: Proofs, message: Message, channel: Channel) -> None:
         self._parts = parts
         self._sessions = sessions
         self._store = parts.store
-        self._once = once
         self._proofs = proofs
         self._message = message
         self._channel = channel
@@ -280,7 +270,7 @@ class Ride:
         decided = audit.decided(permit, policy=verdict.policy, approval=approval)
         # Who answers the tool server's question goes on with a call that is counted, and has paid, already.
         new = permit if resume is None or not answers else replace(permit, obligations=unpaid(permit, resume.paid))
-        only_run = () if self._once is None or answers or permit.approval is not None else (self._once,)
+        only_run = () if answers or permit.approval is not None else self._proofs.only_run
         due = self._parts.obligations.due(new, call, verdict.resource, caller, at=self._parts.clock())
         admission = Admission(
             event=self._event(call, verdict, decided),

@@ -81,6 +81,7 @@ class Proofs:
         self._signed: tuple[Once, ...] = ()
         self.caller = caller
         self.id: str | None = None  # of the verified call proof
+        self.only_run: tuple[Once, ...] = ()  # what the one run of a task uses up, where it claims no approval
 
     def refuse_links(self) -> Deny | None:
         """Step 5, as far as links come with the request: the denial when they are not what the token stands on."""

@@ -16,7 +16,7 @@ from typing import Any, Final
 import anyio
 
 from mcp_authz import audit, limits
-from mcp_authz.errors import Conflict, InputError, NotFound
+from mcp_authz.errors import Conflict, InputError, NotFound, TokenRefused
 from mcp_authz.holding import Waiting
 from mcp_authz.ids import new_id
 from mcp_authz.model import Deny, HeldCall, HoldState, RuleId
@@ -30,14 +30,15 @@ from mcp_authz.rules.display import visible
 from mcp_authz.rules.hold import prompt_may_answer
 from mcp_authz.rules.message import Message, without_own_meta
 from mcp_authz.rules.task import Asker, Progress, Question, Task, TaskId, TaskOwner, stage
+from mcp_authz.sessions import Sessions
 from mcp_authz.store.ports import Event
 from mcp_authz.task_channel import PollChannel
 from mcp_authz.task_outcome import TaskOutcomes, came_to, is_news, is_passing, kept
 
 log = logging.getLogger(__name__)
 
-Take = Callable[[Proofs, Message, Channel, Once], Awaitable[Outcome]]
-"""The road for a captured call; the `Once` is spent with its admission where no approval is claimed by it."""
+Take = Callable[[Proofs, Message, Channel], Awaitable[Outcome]]
+"""The road for a captured call."""
 
 _ENVELOPE: Final = "io.modelcontextprotocol/"
 _UNKNOWN: Final = Deny(code="unknown_task", because=(RuleId("task-owner"),))
@@ -47,8 +48,9 @@ _REPLAYED: Final = Deny(code="replayed", because=(RuleId("replayed"),))
 class Tasks:
     """Makes tasks of held calls, and answers their owners."""
 
-    def __init__(self, parts: Parts, take: Take) -> None:
+    def __init__(self, parts: Parts, sessions: Sessions, take: Take) -> None:
         self._parts = parts
+        self._sessions = sessions
         self._store = parts.store
         self._clock = parts.clock
         self._approvals = parts.approvals
@@ -112,6 +114,34 @@ class Tasks:
         seen = await self._read(new_id("c"), caller, task, held, modes)
         return seen if isinstance(seen, TaskSeen) else None
 
+    async def follow(
+        self, caller: Caller, task_id: str, modes: frozenset[str], tell: Callable[[TaskSeen], Awaitable[None]]
+    ) -> None:
+        """`tell` hears how the task stands, now and whenever it moves, until it is over; woken, never asking again.
+
+        Raises:
+            TokenRefused: what the caller stands on has ended.
+        """
+        task = await self._find(caller, task_id)
+        while task is not None:
+            watched = task.hold
+            with self._parts.waits.watched(watched) as moved:
+                caller = await self._sessions.identify(caller.token, caller.proof)
+                if caller.session_over:
+                    raise TokenRefused("the session of the token has ended")
+                seen = await self.look(caller, task_id, modes)
+                if seen is None:
+                    return
+                await tell(seen)
+                if seen.came_to is not None or stage(seen.task, seen.held) == "cancelled":
+                    return
+                task, held = seen.task, seen.held
+                can_expire = held.state in {HoldState.PENDING, HoldState.APPROVED}
+                ends = min(held.expires_at, task.expires_at) if can_expire else task.expires_at
+                if task.hold == watched:
+                    with anyio.move_on_after((ends - self._clock()).total_seconds()):
+                        await moved.wait()
+
     async def _find(self, caller: Caller, task_id: object) -> Task | None:
         """The task of this caller. One of somebody else, one that is over and one that never was are answered alike."""
         known = TaskId(task_id if isinstance(task_id, str) and len(task_id) <= limits.ID_CHARACTERS else "")
@@ -139,10 +169,10 @@ class Tasks:
 
     async def _run(self, request: _Request, task: Task) -> Outcome:
         """The captured call takes the road, now, as this poll's; what it comes to is told, and kept for later polls."""
-        once = Once(kind="task", id=task.id, expires_at=task.expires_at)
+        request.proofs.only_run = (Once(kind="task", id=task.id, expires_at=task.expires_at),)
         channel = PollChannel(request.channel)
         with self._taken(task.id):
-            outcome = await self._take(request.proofs, _message(task, request.message), channel, once)
+            outcome = await self._take(request.proofs, _message(task, request.message), channel)
             with anyio.CancelScope(shield=True):  # it has happened: the task says so, also when its caller is gone
                 task, held = await self._note(task, outcome)
         modes = request.channel.can_elicit
@@ -161,14 +191,14 @@ class Tasks:
         match outcome:
             case Asked(result=result):
                 until = self._clock() + limits.REQUEST_STATE_LIFETIME
-                task = await self._change(task, lambda old: _asking(old, result, until))
+                task = await self._change(task, lambda old: old.asking(result, until))
             case Held(held=other) if other.id != held.id:  # more approval is needed than was given
-                task, held = await self._change(task, lambda old: _under(old, other)), other
+                task, held = await self._change(task, lambda old: old.under(other)), other
             case Refused(deny=deny) if is_passing(deny):
                 pass
             case Broken() | Forwarded() | Refused():
                 told = kept(outcome) if is_news(outcome, held) else None
-                task = await self._change(task, lambda old: _ended(old, told, self._clock()))
+                task = await self._change(task, lambda old: old.ended(told, self._clock()))
                 if held.state is HoldState.APPROVED and not isinstance(outcome, Refused):
                     held = await self._call_off(held, task.id, "the call ran without needing an approval")
             case _:
@@ -228,7 +258,7 @@ class Tasks:
         else:
             return task
         request = {"method": ELICIT, "params": params}
-        return await self._change(task, lambda old: _with_ours(old, asker, held, request))
+        return await self._change(task, lambda old: old.asking_ours(asker, held, request))
 
     async def _update(self, task: Task, given: object) -> None:
         """The answers to open questions count, each once; those of any other key are ignored."""
@@ -280,7 +310,7 @@ class Tasks:
         """Nobody answers the tool server any more: what of the call ran can nobody say, and it does not run again."""
         event = self._event(held, HoldState.UNKNOWN, task.id, "the tool server's question was not answered")
         await self._store.move_hold(held.id, come_from=HoldState.CLAIMED, to=HoldState.UNKNOWN, event=event)
-        task = await self._change(task, lambda old: _ended(old, old.outcome, self._clock()))
+        task = await self._change(task, lambda old: old.ended(old.outcome, self._clock()))
         return task, await self._store.hold(held.id) or held
 
     def _event(self, held: HeldCall, state: HoldState, call_id: str, summary: str) -> Event:
@@ -334,40 +364,6 @@ def _message(task: Task, poll: Message) -> Message:
     if task.progress.state is not None:
         params |= {"requestState": task.progress.state, "inputResponses": task.progress.responses}
     return Message(id=poll.id, method="tools/call", params=params, body={})
-
-
-def _asking(task: Task, result: Mapping[str, Any], until: datetime) -> Task:
-    """The task whose tool server asks; without questions it only wants to be called again."""
-    progress = task.progress.asking("server", result.get("inputRequests") or {})
-    return replace(
-        task,
-        progress=replace(progress, state=result["requestState"], until=until),
-        expires_at=max(task.expires_at, until + limits.REPLAY_WINDOW),
-    )
-
-
-def _under(task: Task, held: HeldCall) -> Task:
-    """The task under another hold, which asks for more approval."""
-    progress = replace(task.progress, questions=(), state=None, until=None)
-    return replace(
-        task,
-        hold=held.id,
-        progress=progress,
-        expires_at=max(task.expires_at, held.expires_at + limits.REPLAY_WINDOW),
-    )
-
-
-def _ended(task: Task, outcome: Mapping[str, Any] | None, now: datetime) -> Task:
-    """The task whose call runs no more, with what its hold does not say; it can be read for a while."""
-    progress = replace(task.progress, questions=(), state=None, until=None)
-    end = max(task.expires_at, now + limits.REPLAY_WINDOW)
-    return replace(task, progress=progress, outcome=outcome, expires_at=end)
-
-
-def _with_ours(task: Task, asker: Asker, held: HeldCall, request: Mapping[str, Any]) -> Task:
-    if any(one.name == held.id for one in task.progress.questions):
-        return task  # another poll was first
-    return replace(task, progress=task.progress.asking(asker, {held.id: request}))
 
 
 def _is_being_written(task: Task, held: HeldCall, now: datetime) -> bool:

@@ -65,7 +65,7 @@ class App:
             resource_metadata=f"{public_url}/.well-known/oauth-protected-resource/mcp",
             holds=f"{public_url}/holds",
         )
-        self.front = FrontServer(gateway, version=version("mcp-authz"), places=places)
+        self.front = FrontServer(gateway, version=version("mcp-authz"), places=places, clock=clock)
         self._store, self._clock, self._refusals = store, clock, refusals
         self._manager = StreamableHTTPSessionManager(
             self.front,

@@ -12,7 +12,7 @@ from mcp.server import Server
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.lowlevel.server import NotificationOptions
 from mcp.server.models import InitializationOptions
-from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, ToolsListChanged
+from mcp.server.subscriptions import InMemorySubscriptionBus, ToolsListChanged
 from mcp.shared.exceptions import MCPError
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
@@ -24,10 +24,12 @@ from mcp_authz.principals import Caller
 from mcp_authz.protocol.answers import BROKEN, UNAVAILABLE, Answer, Error, Places, Result, answer, in_stream
 from mcp_authz.protocol.channel import TASKS, LegacyChannel
 from mcp_authz.protocol.deferred import Deferred
+from mcp_authz.protocol.listening import Listening
 from mcp_authz.relay import clean
 from mcp_authz.rules.message import CLOSED_TABLE, GOVERNED, Message
 from mcp_authz.rules.message import TASKS as TASK_METHODS
 from mcp_authz.rules.session_request import SERVER as OWN_SERVER
+from mcp_authz.store.ports import Clock
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +53,7 @@ _OFFERS: Final = {offer.method: offer for offer in (RESOURCES, TEMPLATES, PROMPT
 class FrontServer(Server[Any]):
     """The SDK's low-level server with list changes announced and every message led through the closed table."""
 
-    def __init__(self, gateway: Gateway, *, version: str, places: Places) -> None:
+    def __init__(self, gateway: Gateway, *, version: str, places: Places, clock: Clock) -> None:
         self._gateway = gateway
         self._places = places
         self._bus = InMemorySubscriptionBus()
@@ -70,7 +72,7 @@ class FrontServer(Server[Any]):
             on_list_prompts=_unreachable,
             on_get_prompt=_unreachable,
             on_completion=_unreachable,
-            on_subscriptions_listen=ListenHandler(self._bus),
+            on_subscriptions_listen=Listening(self._bus, gateway.tasks, _caller, clock=clock, places=places),
             get_tool_input_schema=lambda _: None,  # header agreement is step 7 of the road, with the caller's view
         )
         # Not by the constructor, which warns that 2026-07-28 has none of it: older clients do.

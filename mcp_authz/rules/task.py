@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final, Literal, NewType
 
+from mcp_authz import limits
 from mcp_authz.model import HeldCall, HoldId, HoldState
 from mcp_authz.principals import AgentName, SessionId
 
@@ -54,6 +55,11 @@ class Progress:
         return replace(self, keys=self.keys + len(new), questions=(*kept, *new), state=None, until=None)
 
     @property
+    def over(self) -> Progress:
+        """The same with nothing that is waited for; keys stay used up."""
+        return replace(self, questions=(), state=None, until=None)
+
+    @property
     def unanswered(self) -> tuple[Question, ...]:
         """The questions that wait for an answer."""
         return tuple(question for question in self.questions if question.answer is None)
@@ -97,6 +103,31 @@ class Task:
     updated_at: datetime
     expires_at: datetime
 
+    def asking(self, result: Mapping[str, Any], until: datetime) -> Task:
+        """The task whose tool server asks, and waits `until` then; without questions it wants to be called again."""
+        progress = self.progress.asking("server", result.get("inputRequests") or {})
+        return replace(
+            self,
+            progress=replace(progress, state=result["requestState"], until=until),
+            expires_at=max(self.expires_at, until + limits.REPLAY_WINDOW),
+        )
+
+    def asking_ours(self, asker: Asker, held: HeldCall, request: Mapping[str, Any]) -> Task:
+        """The task with our question about its hold, which is asked once."""
+        if any(one.name == held.id for one in self.progress.questions):
+            return self
+        return replace(self, progress=self.progress.asking(asker, {held.id: request}))
+
+    def under(self, held: HeldCall) -> Task:
+        """The task under another hold, which asks for more approval."""
+        end = max(self.expires_at, held.expires_at + limits.REPLAY_WINDOW)
+        return replace(self, hold=held.id, progress=self.progress.over, expires_at=end)
+
+    def ended(self, outcome: Mapping[str, Any] | None, now: datetime) -> Task:
+        """The task whose call runs no more, with what its hold does not say of that; it can be read for a while."""
+        end = max(self.expires_at, now + limits.REPLAY_WINDOW)
+        return replace(self, progress=self.progress.over, outcome=outcome, expires_at=end)
+
 
 Stage = Literal["waits", "ready", "runs", "over", "cancelled"]
 
@@ -127,5 +158,5 @@ def stage(task: Task, held: HeldCall) -> Stage:
 
 def last_change(task: Task, held: HeldCall) -> datetime:
     """When what the owner sees changed last."""
-    ended = () if held.ended_at is None else (held.ended_at,)
-    return max((task.updated_at, *(verdict.given_at for verdict in held.verdicts), *ended))
+    times = [task.updated_at, *(verdict.given_at for verdict in held.verdicts)]
+    return max(times if held.ended_at is None else [*times, held.ended_at])
