@@ -16,7 +16,7 @@ from mcp_authz.approvals import Approvals, Asker, CannotBeShown, evidence
 from mcp_authz.errors import Conflict, InputError
 from mcp_authz.ids import new_id
 from mcp_authz.model import Approval, Deny, HeldCall, Hold, HoldId, HoldState, RuleId, ToolCall, Verdict
-from mcp_authz.open_request import REFUSED, OpenRequest
+from mcp_authz.open_request import GONE, REFUSED, OpenRequest
 from mcp_authz.outcome import Asked, Held, Outcome, Refused, Replayed
 from mcp_authz.principals import Caller
 from mcp_authz.relay import Channel
@@ -232,6 +232,8 @@ class Holding:
         # What was approved elsewhere waits for the prompt's answer: a no of the same person beats it.
         over = frozenset(HoldState) - UNSETTLED - {HoldState.APPROVED}
         answer = await self._open(waiting, held).ask(question(held), until=over)
+        if answer is GONE:
+            return Held(call_id=waiting.call_id, held=held)
         if answer is REFUSED:
             self._tell(held)
             return await self._wait(waiting, held)
@@ -250,7 +252,7 @@ class Holding:
         request = self._open(waiting, held)
         answer = await request.ask(asked, until=frozenset(HoldState) - UNSETTLED)
         now = await self._store.hold(held.id) or held
-        if now.state in UNSETTLED and not _opened(answer):
+        if answer is GONE or (now.state in UNSETTLED and not _opened(answer)):
             return Held(call_id=waiting.call_id, held=now)
         gone_by = timedelta(seconds=anyio.current_time() - start)
         said = await self._wait(waiting, now, gone_by=gone_by)

@@ -20,6 +20,7 @@ from mcp_authz.waits import Waits
 PROGRESS: Final = "notifications/progress"
 COMPLETE: Final = "notifications/elicitation/complete"
 REFUSED: Final = object()  # the client did not put the question to anybody
+GONE: Final = object()  # it went away before it answered
 
 _A_MOMENT: Final = timedelta(milliseconds=5)  # so that whoever waits for an end is not there just before it
 
@@ -37,20 +38,23 @@ class OpenRequest:
     clock: Clock
 
     async def ask(self, question: Mapping[str, Any], *, until: frozenset[HoldState]) -> Any:
-        """The client's answer, `REFUSED` for an error; None when the hold is in one of `until`, or over, before it."""
+        """The client's answer, `REFUSED` or `GONE`; None when the hold is in one of `until`, or over, before that."""
         answer: Any = None
         await self.channel.decided()
 
-        async def ask() -> None:
+        def settle(what: Any) -> None:
             nonlocal answer
-            try:
-                answer = await self.channel.ask(ELICIT, question)
-            except DownstreamRefusal:
-                answer = REFUSED
+            answer = what
             group.cancel_scope.cancel()
 
+        async def ask() -> None:
+            try:
+                settle(await self.channel.ask(ELICIT, question))
+            except DownstreamRefusal:
+                settle(REFUSED)
+
         async with anyio.create_task_group() as group:
-            self.channel.when_gone(group.cancel_scope.cancel)
+            self.channel.when_gone(lambda: settle(GONE))
             group.start_soon(ask)
             with suppress(StoreError):  # whoever looks at the hold next says so
                 now = self.held

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
+
+import anyio
+from mcp_types import ElicitResult
 
 from mcp_authz import limits
 from mcp_authz.model import HoldState
 from tests.road.places import BOTH
 from tests.road.waiting import DEPLOY, TOOL, approve_next, nobody_waits, pending, waiting
 from tests.road.wire import wire
-from tests.world import called, world
+from tests.world import LEGACY, called, world
 
 WAITS = {"seconds": 60}
 PROGRESS = "notifications/progress"
@@ -62,4 +66,24 @@ async def test_whoever_waits_on_hears_the_verdict_that_another_left_before(tmp_p
                 pass
             await w.answer((await pending(w)).id, by="alice")
             assert not (await call.result()).is_error
+        assert len(w.deployments()) == 1
+
+
+async def test_a_client_that_left_its_prompt_open_runs_nothing_by_what_is_approved_elsewhere(tmp_path: Path) -> None:
+    opened = anyio.Event()
+
+    async def thinks(context: Any, params: Any) -> ElicitResult:
+        opened.set()
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    async with world(tmp_path) as w:
+        coder = await w.ready("coder", "deploy", interactive=True)
+        async with w.client(coder, LEGACY, elicitation_callback=thinks) as client, anyio.create_task_group() as group:
+            group.start_soon(client.call_tool, TOOL, DEPLOY)
+            await opened.wait()
+            await w.answer((await pending(w)).id, by="alice")
+            group.cancel_scope.cancel()
+        done = await w.call(coder, TOOL, LEGACY, **DEPLOY)
+        assert not done.is_error and not done.envelope, "it ran for the client that is there"
         assert len(w.deployments()) == 1

@@ -69,6 +69,20 @@ async def test_a_wait_ends_at_once_with_its_hold(tmp_path: Path, mode: str) -> N
 
 
 @BOTH
+async def test_a_wait_ends_at_once_when_the_delegation_is_revoked_that_its_own_rests_on(
+    tmp_path: Path, mode: str
+) -> None:
+    async with world(tmp_path, waiting=WAITS) as w:
+        planner = await w.ready("planner", "deploy", depth=1, delegates_to={"coder"})
+        coder = await w.agent("coder", ceiling="deploy")
+        await w.delegate(planner, "coder", "deploy")
+        async with w.client(coder, mode) as client, waiting(client) as call:
+            await Revocation(w.store, w.clock).revoke("agent", "planner", reason="", by=OPERATOR)
+            told = await call.result()
+        assert told.envelope["reason"] in {"approval_cancelled", "revoked"} and w.deployments() == []
+
+
+@BOTH
 async def test_a_wait_ends_when_the_time_of_its_hold_is_up(tmp_path: Path, mode: str) -> None:
     async with world(tmp_path, waiting=WAITS, approval={"destructive": {"expires_minutes": 1}}) as w:
         coder = await w.ready("coder", "deploy")
