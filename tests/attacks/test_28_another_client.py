@@ -30,7 +30,7 @@ async def test_what_it_accepts_is_recorded_as_answered_in_another_client(tmp_pat
     assert permit["approval"]["assurance"] == "client-other" and "client-other" in sentence(record)
 
 
-@pytest.mark.parametrize("assurance", ["signed-in", "passkey"])
+@pytest.mark.parametrize("assurance", ["signed-in", pytest.param("passkey", marks=pytest.mark.thorough)])
 @BOTH
 async def test_it_approves_nothing_where_a_rule_asks_for_more(tmp_path: Path, assurance: str, mode: str) -> None:
     async with world(tmp_path, approval={"destructive": {"assurance": assurance}}) as w:
