@@ -20,7 +20,7 @@ from mcp_authz.rules.binding import action_statement
 from mcp_authz.rules.deciding import ClientAnswer
 from mcp_authz.rules.difference import Difference, differences
 from mcp_authz.rules.display import shown_arguments
-from mcp_authz.rules.hold import after_verdicts, evidence_assurance, is_eligible, may_speak, wants_reason
+from mcp_authz.rules.hold import after_verdicts, counts_for, evidence_assurance, is_eligible, may_speak, wants_reason
 from mcp_authz.rules.keys import PrivateKey, PublicKey
 from mcp_authz.rules.verdict import word
 from mcp_authz.store.ports import Clock, Event, Store
@@ -208,7 +208,8 @@ class Approvals:
         after = replace(held, verdicts=(*held.verdicts, verdict))
         people = {str(v.person): await self._person(v.person) for v in after.verdicts}
         to = after_verdicts(after, people)
-        return to, event_of(held, verdict, to, self._clock())
+        meets = tuple(rule.name for rule in held.rules if counts_for(verdict, who, held, rule))
+        return to, event_of(held, verdict, to, self._clock(), meets=meets)
 
     async def _hold(self, hold: HoldId) -> HeldCall:
         held = await self._store.hold(hold)
@@ -315,8 +316,10 @@ def _is_usable(key: Key, at: datetime) -> bool:
     return key.status == "active" and (key.retires_at is None or at < key.retires_at)
 
 
-def event_of(held: HeldCall, verdict: Verdict, to: HoldState, at: datetime) -> Event:
-    """The record of a verdict that leads to this state."""
+def event_of(
+    held: HeldCall, verdict: Verdict, to: HoldState, at: datetime, *, meets: tuple[str, ...] | None = None
+) -> Event:
+    """The record of a verdict that leads to this state; `meets` are the rules that it counts for, where it is known."""
     return Event(
         kind="approval",
         at=at,
@@ -332,6 +335,7 @@ def event_of(held: HeldCall, verdict: Verdict, to: HoldState, at: datetime) -> E
             "actor": f"agent:{held.actor}",
             "tool": held.tool,
             "state": to.value,
+            **({} if meets is None else {"meets": list(meets)}),
             **({"terms": dict(verdict.terms)} if verdict.terms else {}),
             **({"standing": verdict.standing} if verdict.standing else {}),
         },

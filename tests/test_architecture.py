@@ -77,6 +77,7 @@ LAYERS = [
         "mcp_authz.catalog",
         "mcp_authz.approvals",
         "mcp_authz.hearing",
+        "mcp_authz.verdict_bundles",
         "mcp_authz.other_client",
         "mcp_authz.deciding",
         "mcp_authz.revocation",

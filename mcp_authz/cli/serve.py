@@ -22,7 +22,7 @@ from mcp_authz.live_keys import follow
 from mcp_authz.oauth.server import OAuthServer, oauth_routes
 from mcp_authz.observing import keep_telling, loud_line, observed_servers
 from mcp_authz.protocol.app import App
-from mcp_authz.protocol.context_keys import context_keys_route
+from mcp_authz.protocol.context_keys import approval_keys_route, context_keys_route
 from mcp_authz.protocol.throttle import Refusals
 from mcp_authz.protocol.webhook_verdicts import Verdicts
 from mcp_authz.recovering import keep_recovering
@@ -33,6 +33,7 @@ from mcp_authz.rules.scope import parse_scopes
 from mcp_authz.settings import approval_floor, ways_in
 from mcp_authz.store.ports import Clock
 from mcp_authz.vouching import known_by, make_enterprise
+from mcp_authz.verdict_bundles import approval_keys, verdict_key
 from mcp_authz.web import PageRoute
 from mcp_authz.wiring import Running, run_gateway
 
@@ -79,6 +80,8 @@ async def open_app(config: Config, *, clock: Clock = utc_now) -> AsyncIterator[t
         verdicts = Verdicts(
             running.webhooks.all, store=store, approvals=running.approvals, clock=clock, refusals=refusals
         )
+        verdict_keys = approval_keys((await verdict_key(store)).public)
+        keys = (context_keys_route(lambda: contexts.jwks), approval_keys_route(lambda: verdict_keys))
         app = App(
             gateway=running.gateway,
             identifier=Identifier(
@@ -92,7 +95,7 @@ async def open_app(config: Config, *, clock: Clock = utc_now) -> AsyncIterator[t
             store=store,
             clock=clock,
             public_url=config.public_url,
-            routes=[*oauth_routes(oauth), context_keys_route(lambda: contexts.jwks), *verdicts.routes, page],
+            routes=[*oauth_routes(oauth), *keys, *verdicts.routes, page],
             refusals=refusals,
         )
         async with anyio.create_task_group() as group:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
+from mcp_authz.approvals import Context
 from mcp_authz.authorization import Identity, RegisteredClient
 from mcp_authz.model import HeldCall
 from mcp_authz.passkey import Passkey
@@ -168,6 +169,16 @@ def held(it: HeldCall) -> dict[str, Any]:
         "asked_at": timestamp(it.asked_at),
         "expires_at": timestamp(it.expires_at),
         "ended_at": _time(it.ended_at),
+    }
+
+
+def context(it: Context) -> dict[str, Any]:
+    """What helps to judge a held call."""
+    ran = it.same_ran
+    return {
+        "last_approved": None if it.last is None else it.last.id,
+        "differences": [{"name": one.name, "before": list(one.before), "now": list(one.now)} for one in it.differences],
+        "same_ran_at": None if ran is None else _time(ran.ended_at),
     }
 
 

@@ -21,7 +21,7 @@ from mcp_authz.rules.display import displayed_digest, visible
 from mcp_authz.rules.keys import PrivateKey, PublicKey, b64url, equal
 
 TYP: Final = "standing-approval+jwt"
-_CHALLENGE: Final = b"mcp-authz standing approval challenge 1\x00"  # no answer to one call alone passes for this
+CHALLENGE: Final = b"mcp-authz standing approval challenge 1\x00"  # no answer to one call alone passes for this
 _KINDS: Final = (Exact, OneOf, Under, Wildcard)
 _SHORT: Final = 80  # characters of a value that stays the same; a longer one stands in the call above
 
@@ -240,7 +240,7 @@ def read_statement(
 
 def standing_challenge(terms: StandingTerms, held: HeldCall, *, nonce: bytes) -> bytes:
     """Return what a passkey signs by which the person gives exactly this: a SHA-256, 32 bytes."""
-    return hashlib.sha256(_CHALLENGE + canonical({**_said(terms, held), "nonce": b64url(nonce)})).digest()
+    return hashlib.sha256(CHALLENGE + canonical({**_said(terms, held), "nonce": b64url(nonce)})).digest()
 
 
 def _said(terms: StandingTerms, held: HeldCall) -> dict[str, Any]:

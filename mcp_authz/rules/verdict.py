@@ -19,7 +19,7 @@ from mcp_authz.rules.keys import PrivateKey, PublicKey, b64url, equal
 
 TYP: Final = "approval+jwt"
 SEND_BACK: Final = "send-back"
-_CHALLENGE: Final = b"mcp-authz approval challenge 1\x00"  # so that no other signature of a passkey passes for this
+CHALLENGE: Final = b"mcp-authz approval challenge 1\x00"  # so that no other signature of a passkey passes for this
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,7 +176,7 @@ def approval_challenge(
         "terms": dict(terms),
         "nonce": b64url(nonce),
     }
-    return hashlib.sha256(_CHALLENGE + canonical(answer)).digest()
+    return hashlib.sha256(CHALLENGE + canonical(answer)).digest()
 
 
 def require_same(held: HeldCall, *, act_s256: str, shown_s256: str) -> None:

@@ -63,6 +63,11 @@ def holds(tx: Transaction, states: Sequence[HoldState] | None) -> tuple[HeldCall
     return tuple(held for row in rows if (held := _held(tx, row)).state in states)
 
 
+def hold_ids(tx: Transaction) -> tuple[HoldId, ...]:
+    """The ids of all holds there ever were."""
+    return tuple(HoldId(id_) for (id_,) in tx.db.execute("SELECT id FROM holds"))
+
+
 def find_hold(tx: Transaction, *, digest: bytes, session: SessionId, actor: AgentName) -> HeldCall | None:
     """The newest hold over exactly this call of this session and actor."""
     row = tx.db.execute(

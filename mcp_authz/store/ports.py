@@ -24,6 +24,7 @@ from mcp_authz.principals import (
     Thumbprint,
 )
 from mcp_authz.rules.audit_filter import Filter
+from mcp_authz.rules.hold_stats import HoldStory
 from mcp_authz.signing_key import KeyUse, SigningKey
 from mcp_authz.store.facts import (
     Admission,
@@ -179,8 +180,14 @@ class Holds(Protocol):
 
     async def hold(self, hold: HoldId) -> HeldCall | None: ...
     async def holds(self, *, states: Sequence[HoldState] | None = None) -> tuple[HeldCall, ...]: ...
+    async def hold_ids(self) -> tuple[HoldId, ...]:
+        """The id of every hold there ever was."""
+
     async def latest_holds(self, limit: int) -> tuple[HeldCall, ...]:
         """The `limit` holds that were asked for last, in whatever state, newest first."""
+
+    async def hold_stories(self, *, since: datetime) -> tuple[HoldStory, ...]:
+        """What became of each hold that was asked for since then, oldest first; arguments are not among it."""
 
     async def moved_holds(self, after: int) -> tuple[int, tuple[HoldId, ...]]:
         """The number of the newest move of any hold, and the holds that moved after move `after`.

@@ -161,6 +161,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             SELECT hold_id, position, person, approve, assurance, statement, signed_by, reason, given_at, terms, 0, NULL
             FROM verdicts_one_each""",
         "DROP TABLE verdicts_one_each",
+        "CREATE INDEX holds_by_time ON holds (asked_at)",
         "ALTER TABLE holds ADD COLUMN bound TEXT NOT NULL DEFAULT '{}'",
         """CREATE TRIGGER a_verdict_moves_its_hold AFTER INSERT ON verdicts
             BEGIN UPDATE holds SET moved = (SELECT max(moved) + 1 FROM holds) WHERE id = new.hold_id; END""",

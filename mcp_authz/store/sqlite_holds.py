@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from mcp_authz.model import HeldCall, HoldId, HoldState, Verdict
 from mcp_authz.principals import AgentName, SessionId
+from mcp_authz.rules.hold_stats import HoldStory
 from mcp_authz.store import holds, revoke
 from mcp_authz.store.connections import Reader
 from mcp_authz.store.files import InstanceLock
+from mcp_authz.store.hold_stories import hold_stories
 from mcp_authz.store.ports import Event, RevocableKind
 from mcp_authz.store.writer import Writer
 
@@ -37,8 +40,14 @@ class HoldsInSqlite:
     async def holds(self, *, states: Sequence[HoldState] | None = None) -> tuple[HeldCall, ...]:
         return self._reader.ask(lambda tx: holds.holds(tx, states))
 
+    async def hold_ids(self) -> tuple[HoldId, ...]:
+        return self._reader.ask(holds.hold_ids)
+
     async def latest_holds(self, limit: int) -> tuple[HeldCall, ...]:
         return self._reader.ask(lambda tx: holds.latest_holds(tx, limit))
+
+    async def hold_stories(self, *, since: datetime) -> tuple[HoldStory, ...]:
+        return self._reader.ask(lambda tx: hold_stories(tx, since))
 
     async def moved_holds(self, after: int) -> tuple[int, tuple[HoldId, ...]]:
         return self._reader.ask(lambda tx: holds.moved_holds(tx, after))

@@ -35,7 +35,7 @@ from mcp_authz.accounts import NewPasskey, ShownPasskey
 from mcp_authz.errors import SignatureRefused
 from mcp_authz.passkey import Passkey
 from mcp_authz.principals import PersonName
-from mcp_authz.rules.keys import equal
+from mcp_authz.rules.keys import b64url, equal
 from mcp_authz.rules.verdict import PasskeyProof
 
 _REQUIRED: Final = UserVerificationRequirement.REQUIRED
@@ -153,6 +153,37 @@ def proof_of(answer: Mapping[str, Any], nonce: bytes) -> PasskeyProof:
         signature=credential.response.signature,
         nonce=nonce,
     )
+
+
+def verify_kept(proof: PasskeyProof, public_key: bytes, challenge: bytes, *, public_url: str) -> None:
+    """The passkey with this public key (COSE_Key) once signed this challenge on the page at `public_url`.
+
+    Raises:
+        SignatureRefused: it did not, or not there, or without verifying its user.
+    """
+    answer = {
+        "id": b64url(proof.credential),
+        "rawId": b64url(proof.credential),
+        "type": "public-key",
+        "response": {
+            "authenticatorData": b64url(proof.authenticator_data),
+            "clientDataJSON": b64url(proof.client_data),
+            "signature": b64url(proof.signature),
+        },
+    }
+    try:
+        verify_authentication_response(
+            credential=answer,
+            expected_challenge=challenge,
+            expected_rp_id=urlsplit(public_url).hostname or "",
+            expected_origin=public_url,
+            credential_public_key=public_key,
+            credential_current_sign_count=0,
+            require_user_verification=True,
+        )
+        _require_own_page(proof.client_data)
+    except _MALFORMED as error:
+        raise SignatureRefused(f"the passkey's answer does not verify: {_reason(error)}") from None
 
 
 def _require_own_page(client_data: bytes) -> None:

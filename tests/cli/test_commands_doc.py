@@ -86,6 +86,12 @@ def keys(words: str) -> set[str]:
     return set(re.findall(r"`([a-z_]+)`", line))
 
 
+def bundle_of(desk: Desk, hold: str) -> Path:
+    """A bundle in a file."""
+    desk.path("bundle.json").write_text(desk.ok("holds", "export", hold))
+    return desk.path("bundle.json")
+
+
 async def test_json_has_the_keys_that_are_documented(desk: Desk) -> None:
     await seen_tools(desk)
     async with desk.open() as here:
@@ -106,6 +112,8 @@ async def test_json_has_the_keys_that_are_documented(desk: Desk) -> None:
         "mcp-authz delegate show": (foreign_chain(desk),),
         "mcp-authz holds list": (),
         "mcp-authz holds show": (held.id,),
+        "mcp-authz holds verify": (bundle_of(desk, held.id),),
+        "mcp-authz holds stats": (),
         "mcp-authz tools list": (),
         "mcp-authz tools diff": ("files__read",),
         "mcp-authz policy test": (ROOT / "policies" / "deny_all.cedar",),
