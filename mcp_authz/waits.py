@@ -34,6 +34,7 @@ class Waits:
         self._waiting: dict[HoldId, set[anyio.Event]] = defaultdict(set)
         self._places: Counter[HoldId] = Counter()
         self._somebody = anyio.Event()
+        self._leaving = False
 
     @property
     def count(self) -> int:
@@ -63,11 +64,18 @@ class Waits:
             StoreError: the store cannot be read.
         """
         start, end, now = anyio.current_time(), longest.total_seconds(), held
-        while now.state in UNSETTLED and (waited := anyio.current_time() - start) < end:
+        while now.state in UNSETTLED and not self._leaving and (waited := anyio.current_time() - start) < end:
             await say(now, waited)
             left = timedelta(seconds=end - waited)
             now = await self.until_moved(now, min(left, limits.WAIT_PROGRESS))
         return now
+
+    def leave(self) -> None:
+        """Nobody waits any longer: each is answered as when the time is up, and can come back to another process."""
+        self._leaving = True
+        for events in self._waiting.values():
+            for event in events:
+                event.set()
 
     async def until_moved(self, held: HeldCall, longest: timedelta) -> HeldCall:
         """Return the hold as it is now, once it is another than `held`, or after `longest`.

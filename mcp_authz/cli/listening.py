@@ -6,7 +6,7 @@ import asyncio
 import signal
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -117,16 +117,18 @@ class Stop:
     def __init__(self, start: anyio.CancelScope) -> None:
         self._start = start  # what is given up when the server does not serve yet
         self._server: Server | None = None
+        self._before: Callable[[], None] = lambda: None
 
-    def asks(self, server: Server) -> None:
-        """From now on this server is asked to end."""
-        self._server = server
+    def asks(self, server: Server, *, before: Callable[[], None]) -> None:
+        """From now on this server is asked to end, and `before` is called just before that."""
+        self._server, self._before = server, before
 
     def __call__(self) -> None:
         """The gateway ends."""
         if self._server is None:
             self._start.cancel()
         else:
+            self._before()
             self._server.force_exit = self._server.should_exit
             self._server.should_exit = True
 

@@ -134,7 +134,7 @@ async def serve(config: Config, *, idle: timedelta | None = None, port_beside: i
                     print(f"  one more process of it, on port {port_beside}", flush=True)
                 gc.collect()
                 gc.freeze()  # what was loaded lives as long as the process; no collection has to look at it again
-                stop.asks(server)
+                stop.asks(server, before=running.parts.waits.leave)
                 if idle is not None:
                     group.start_soon(use.tell_when_unused, idle, stop)
                 await server.serve(sockets)
