@@ -1,7 +1,8 @@
 """`python -m bench`: the comparison, and how long a start takes.
 
 `python -m bench steps`: where the time goes, and what growth costs; `python -m bench proofs`: what chains and proofs
-cost; `python -m bench policies`: what decisions and lists cost; `python -m bench start`: a start alone.
+cost; `python -m bench policies`: what decisions and lists cost; `python -m bench holds`: what held calls cost;
+`python -m bench start`: a start alone.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import anyio
 
 from bench import compare, table
 from bench.growth import growth
+from bench.holds import holds
 from bench.house import house
 from bench.policies import policies
 from bench.process import started
@@ -48,11 +50,17 @@ async def judge(calls: int) -> dict[str, Any]:
             return {"policies": dict(await policies(one, calls))}
 
 
+async def hold(share: int) -> dict[str, Any]:
+    """What held calls cost."""
+    with tempfile.TemporaryDirectory(prefix="mcp-authz-bench-") as name, started("-m", "bench.tool_server") as server:
+        return {"holds": await holds(Path(name), f"http://127.0.0.1:{server.port}/mcp", share=share)}
+
+
 def main() -> None:
     """The measurement was made and printed; nothing is asserted."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument(
-        "what", nargs="?", choices=("compare", "steps", "proofs", "policies", "start"), default="compare"
+        "what", nargs="?", choices=("compare", "steps", "proofs", "policies", "holds", "start"), default="compare"
     )
     parser.add_argument("--quick", action="store_true", help="about 20 seconds, good for a first look only")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
@@ -67,6 +75,9 @@ def main() -> None:
     elif asked.what == "policies":
         run = anyio.run(judge, 200 if asked.quick else 2000)
         shown = table.show_policies(run)
+    elif asked.what == "holds":
+        run = anyio.run(lambda: hold(20 if asked.quick else 1), backend_options={"use_uvloop": True})
+        shown = table.show_holds(run)
     elif asked.what == "start":
         run = {"start": asdict(start(rounds=3 if asked.quick else 9))}
         shown = table.show_start(run)

@@ -42,6 +42,21 @@ def show_policies(run: dict[str, Any]) -> str:
     return "\n".join([*lines, *(f"{name:<64}{taken:>8.0f}" for name, taken in run["policies"].items())])
 
 
+def show_holds(run: dict[str, Any]) -> str:
+    """What held calls cost, in milliseconds where nothing else is said."""
+    took, waiting = run["holds"], run["holds"]["waiting"]
+    lines = [f"{'from the verdict to the result, ms':<44}{'p50':>10}{'p99':>10}"]
+    for where in ("one process", "two processes"):
+        lines.append(f"{where:<44}{took[where]['p50']:>10.1f}{took[where]['p99']:>10.1f}")
+    lines += ["", f"{waiting['calls']} calls that wait at once"]
+    lines += [f"  {name:<42}{value:>10.1f}" for name, value in waiting.items() if name != "calls"]
+    lines += ["", f"{'beside holds that are over, ms':<30}{'held':>10}{'answered':>10}{'page':>10}{'ids':>10}"]
+    for row in took["older"]:
+        columns = "".join(f"{row[name]:>10.1f}" for name in ("opened", "answered", "page", "ids"))
+        lines.append(f"{row['older']:<30}{columns}")
+    return "\n".join(lines)
+
+
 def show_steps(run: dict[str, Any]) -> str:
     """The steps of one call, and what growth costs it."""
     lines = [f"{'step':<48}{'us':>8}"]

@@ -90,7 +90,7 @@ async def _names(store: Store, kind: RevocableKind) -> list[str]:
         case "link":
             return [link.id for session in await store.sessions() for link in await store.links(session.id)]
         case "hold":
-            return [held.id for held in await store.holds()]
+            return list(await store.hold_ids())
         case "approval":
             return [standing.terms.id for standing in await store.standing_approvals()]
         case "key":
