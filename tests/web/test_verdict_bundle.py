@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -17,15 +18,18 @@ from mcp_authz.rules.canonical import digest_b64url
 from mcp_authz.rules.keys import PrivateKey, PublicKey, unb64url
 from mcp_authz.rules.statement_checks import Statement, check_statement
 from mcp_authz.rules.strict_json import dump, parse_object
-from mcp_authz.rules.verdict_bundle import TYP, read_hold
+from mcp_authz.rules.verdict_bundle import MEMBERS, TYP, read_hold
 from mcp_authz.rules.verdict_checks import Trust, verify_bundle
 from mcp_authz.verdict_bundles import export_bundle, verdict_key
 from mcp_authz.web.passkeys import verify_kept
 from tests.attacks.attacker import spy, tool
 from tests.web.authenticator import visiting
-from tests.world import World, world
+from tests.world import ROOT, World, world
 
 Bundle = dict[str, Any]
+
+PAGE = (ROOT / "docs" / "verdicts.md").read_text()
+EXAMPLE = parse_object(PAGE.split("```json\n")[1].split("```")[0].encode())
 
 WORD = {  # what is the gateway's word alone: it could sign another bundle that says otherwise
     "hold.owner",
@@ -131,6 +135,12 @@ async def test_a_bundle_verifies_anywhere_and_nothing_in_it_can_be_changed_unsee
     unseen = {path for path, other in signed if not wrongs(other, keys) and path != "signature"}
     assert unseen == WORD, unseen ^ WORD
 
+    # The page about it has an example of the same members.
+    for part in ("hold", "keys", "action"):
+        assert EXAMPLE[part].keys() == bundle[part].keys()
+    for part in ("verdicts", "records"):
+        assert EXAMPLE[part][0].keys() == bundle[part][0].keys()
+
     # Each byte of each statement, by the statement alone.
     held = read_hold(bundle)
     for said in bundle["verdicts"]:
@@ -160,3 +170,20 @@ async def test_a_bundle_verifies_anywhere_and_nothing_in_it_can_be_changed_unsee
                     ),
                     passkey,
                 )
+
+
+def test_the_example_of_the_page_verifies_and_has_every_member_that_there_is() -> None:
+    example = EXAMPLE
+    assert wrongs(example, None) == []
+    texts = [finding.text for finding in verify_bundle(example, trust(example, None))]
+    assert any(text.startswith("bob approved this with their own key") for text in texts)
+    members, claims = (set(re.findall(r"`(\w+)`", row)) for row in _columns(PAGE))
+    assert members == set(MEMBERS) == set(example)
+    statement = jose.read(example["verdicts"][0]["statement"]).claims
+    assert claims == {*statement, "terms", "proof"}
+
+
+def _columns(page: str) -> list[str]:
+    """The first column of each of the page's tables."""
+    tables = re.findall(r"\|---\|---\|\n((?:\|.*\n)+)", page)
+    return [" ".join(line.split("|")[1] for line in table.splitlines()) for table in tables]
