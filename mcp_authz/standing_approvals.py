@@ -11,7 +11,7 @@ from mcp_authz.approvals import Approvals, Asker, event_of, held_now
 from mcp_authz.errors import Conflict, InputError, NotFound, SignatureRefused
 from mcp_authz.ids import new_id
 from mcp_authz.model import Assurance, HeldCall, Hold, HoldId, HoldState, StandingId, ToolCall, Verdict
-from mcp_authz.principals import Person, PersonName
+from mcp_authz.principals import Person, PersonName, SessionId
 from mcp_authz.rules.canonical import digest
 from mcp_authz.rules.constraint import Constraint
 from mcp_authz.rules.display import shown_arguments
@@ -63,6 +63,10 @@ class StandingApprovals:
             InputError: too many calls, too long, or what is freed is not of this call.
         """
         held = await self._held(hold)
+        if held.state is not HoldState.PENDING:
+            raise Conflict(f"hold `{hold}` is {held.state.value}, it cannot be answered any more")
+        if shown_arguments(held.arguments) is None:
+            raise Conflict("this call is too large to be shown whole, so nobody can approve it")
         if not 1 <= wish.calls <= limits.STANDING_CALLS:
             raise InputError(f"a standing approval is for 1 to {limits.STANDING_CALLS} calls")
         now = self._clock()
@@ -151,6 +155,16 @@ class StandingApprovals:
         fields = {"calls": terms.most, "until": terms.expires_at.isoformat()}
         event = replace(event, fields={**event.fields, "permits": fields})
         return await self._store.give_standing(standing, verdict, after=len(held.verdicts), to=to, event=event)
+
+    async def given_by(self, person: PersonName) -> tuple[StandingApproval, ...]:
+        """What this person has given and what still counts, newest first."""
+        now, counts = self._clock(), []
+        for standing in await self._store.standing_approvals():
+            session = await self._store.session(SessionId(str(standing.terms.pattern.bound["session"])))
+            over = session is None or session.status != "active" or now >= session.expires_at
+            if standing.terms.person == person and not over and not standing.is_over(now):
+                counts.append(standing)
+        return tuple(reversed(counts))
 
     async def use(
         self, call: ToolCall, asker: Asker, decision: Hold, record: Callable[[HoldId], Event]

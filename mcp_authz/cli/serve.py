@@ -72,6 +72,7 @@ async def open_app(config: Config, *, clock: Clock = utc_now) -> AsyncIterator[t
         page = PageRoute(
             store=store,
             approvals=running.approvals,
+            standing=running.standing_approvals,
             consents=_consents(config, running, clock),
             public_url=config.public_url,
             clock=clock,

@@ -12,11 +12,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mcp_authz.approvals import Approvals
 from mcp_authz.consent import Consents
+from mcp_authz.standing_approvals import StandingApprovals
 from mcp_authz.store.ports import Clock, Store
 from mcp_authz.web.ways_in import PASSKEYS_ALONE, WaysIn
 
 _FIRST_PARTS: Final = frozenset(
-    {"", "holds", "welcome", "sign-in", "sign-out", "passkeys", "access", "authorize", "events", "static"}
+    {"", "holds", "standing", "welcome", "sign-in", "sign-out", "passkeys", "access", "authorize", "events", "static"}
 )
 
 
@@ -28,6 +29,7 @@ class PageRoute(BaseRoute):
         *,
         store: Store,
         approvals: Approvals,
+        standing: StandingApprovals,
         consents: Consents,
         public_url: str,
         clock: Clock,
@@ -36,6 +38,7 @@ class PageRoute(BaseRoute):
         self._parts = {
             "store": store,
             "approvals": approvals,
+            "standing": standing,
             "consents": consents,
             "public_url": public_url,
             "clock": clock,

@@ -21,6 +21,7 @@ from mcp_authz.rules.display import shown_arguments
 from mcp_authz.rules.hold import wants_reason
 from mcp_authz.rules.keys import b64url, unb64url
 from mcp_authz.rules.verdict import SignInProof, approval_challenge
+from mcp_authz.standing_approvals import StandingApprovals
 from mcp_authz.store.ports import Clock, Store
 from mcp_authz.web import facts
 from mcp_authz.web.challenges import Challenges
@@ -52,6 +53,7 @@ class Answering:
         store: Store,
         accounts: Accounts,
         approvals: Approvals,
+        standing: StandingApprovals,
         cookies: Cookies,
         party: RelyingParty,
         clock: Clock,
@@ -59,6 +61,7 @@ class Answering:
         self._store = store
         self._accounts = accounts
         self._approvals = approvals
+        self._standing = standing
         self._cookies = cookies
         self._party = party
         self._clock = clock
@@ -94,6 +97,7 @@ class Answering:
             person=who.name,
             waiting=[facts.summary(held) for held in waits],
             decided=[facts.summary(held) for held in decided[: limits.DECIDED_SHOWN]],
+            ahead=[facts.ahead(standing) for standing in await self._standing.given_by(who.name)],
             replaced_at=await self._accounts.replaced_lately(who.name),
         )
 

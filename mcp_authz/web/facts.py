@@ -16,6 +16,7 @@ from mcp_authz.rules import session_request
 from mcp_authz.rules.difference import Difference
 from mcp_authz.rules.display import displayed, for_whom, shown_arguments, through, visible
 from mcp_authz.rules.hold import counts_for, is_eligible, may_deny, met, wants_reason, was_sent_back
+from mcp_authz.rules.standing_approval import StandingApproval, may_stand, sentence
 
 HAZARDS: Final[Mapping[Hazard, str]] = {
     Hazard.READ: "changes nothing",
@@ -169,6 +170,8 @@ def full(held: HeldCall, context: Context, who: Person, people: dict[str, Person
     return {
         **summary(held),
         "sentence": visible(session_request.sentence(held.arguments, held.actor)) if request else None,
+        "alike": [] if not may_stand(held) else [_freeable(name, value) for name, value in held.arguments.items()],
+        "may_stand": may_stand(held),
         "narrowing": _narrowing(held.arguments) if request else None,
         "owner": held.owner,
         "chain": list(through(held)),
@@ -185,6 +188,29 @@ def full(held: HeldCall, context: Context, who: Person, people: dict[str, Person
         "last": context.last,
         "differences": [_shown_difference(one) for one in context.differences],
         "same_ran": context.same_ran,
+    }
+
+
+def _freeable(name: str, value: Any) -> dict[str, Any]:
+    """One argument that calls like this one may have another value of, and what the page begins with."""
+    line = isinstance(value, str) and "\n" not in value and value != ""
+    return {
+        "name": name,
+        "shown": visible(name),
+        "is_text": line,
+        "listed": value if line else json.dumps(value, ensure_ascii=False),
+        "root": value.rpartition("/")[0] or "/" if line and "/" in value else None,
+    }
+
+
+def ahead(standing: StandingApproval) -> dict[str, Any]:
+    """Return what the list shows of a standing approval."""
+    return {
+        "id": standing.terms.id,
+        "permits": sentence(standing.terms),
+        "left": standing.terms.most - standing.used,
+        "most": standing.terms.most,
+        "expires_at": standing.terms.expires_at,
     }
 
 

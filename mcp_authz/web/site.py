@@ -18,8 +18,10 @@ from mcp_authz.approvals import Approvals
 from mcp_authz.consent import Consents
 from mcp_authz.errors import AuthzError, Conflict, InputError, NotFound, SignatureRefused, StoreError
 from mcp_authz.people_elsewhere import NotAdmitted
+from mcp_authz.standing_approvals import StandingApprovals
 from mcp_authz.store.ports import Clock, Store
 from mcp_authz.web.access import Access
+from mcp_authz.web.alike import Alike
 from mcp_authz.web.answering import Answering
 from mcp_authz.web.consenting import Consenting
 from mcp_authz.web.door import Door
@@ -50,6 +52,7 @@ def make_site(
     *,
     store: Store,
     approvals: Approvals,
+    standing: StandingApprovals,
     consents: Consents,
     public_url: str,
     clock: Clock,
@@ -60,8 +63,15 @@ def make_site(
     cookies, party = Cookies(accounts, store, public_url), RelyingParty(public_url)
     entering = Entering(accounts, cookies, party, clock, ways_in)
     answering = Answering(
-        store=store, accounts=accounts, approvals=approvals, cookies=cookies, party=party, clock=clock
+        store=store,
+        accounts=accounts,
+        approvals=approvals,
+        standing=standing,
+        cookies=cookies,
+        party=party,
+        clock=clock,
     )
+    alike = Alike(store=store, accounts=accounts, standing=standing, cookies=cookies, party=party, clock=clock)
     consenting = Consenting(
         consents=consents,
         store=store,
@@ -94,6 +104,7 @@ def make_site(
             *entering.routes,
             *elsewhere,
             *answering.routes,
+            *alike.routes,
             *consenting.routes,
             *access.routes,
             *events.routes,

@@ -1,4 +1,6 @@
-// The page's one script: passkey ceremonies, verdicts, times in the reader's zone, and what changes while it is open.
+// The page's script: passkey ceremonies, verdicts, times in the reader's zone, and what changes while it is open.
+
+import { alike, place } from "./alike.js";
 
 const bytes = (text) =>
   Uint8Array.from(atob(text.replaceAll("-", "+").replaceAll("_", "/")), (one) => one.charCodeAt(0));
@@ -18,9 +20,9 @@ function complain(sentence) {
   if (sentence) trouble.scrollIntoView({ block: "nearest" });
 }
 
-class Refused extends Error {}
+export class Refused extends Error {}
 
-async function post(path, body) {
+export async function post(path, body) {
   let response;
   try {
     response = await fetch(path, {
@@ -147,10 +149,10 @@ const onClick = {
   approve: (button) =>
     attempt(button, async () => {
       const form = button.form;
-      const asked = { reason: form.reason.value, ...terms(form) };
+      const asked = { reason: form.reason.value, ...terms(form), ...(await alike(form)) };
       if (missesReason(form)) return;
-      const { nonce, options } = await post(`${form.dataset.hold}/question`, asked);
-      await answered(await post(`${form.dataset.hold}/approve`, { nonce, answer: await show(options) }));
+      const { nonce, options } = await post(`${place(form)}/question`, asked);
+      await answered(await post(`${place(form)}/approve`, { nonce, answer: await show(options) }));
     }),
 
   approveSignedIn: (button) =>
@@ -158,8 +160,8 @@ const onClick = {
       const form = button.form;
       if (missesReason(form)) return;
       const half = localStorage.getItem("half") ?? "";
-      const body = { reason: form.reason.value, half, ...terms(form) };
-      await answered(await post(`${form.dataset.hold}/approve-signed-in`, body));
+      const body = { reason: form.reason.value, half, ...terms(form), ...(await alike(form)) };
+      await answered(await post(`${place(form)}/approve-signed-in`, body));
     }),
 
   deny: (button) =>
