@@ -45,7 +45,7 @@ def sentence(event: Written) -> str:
                 f"{_bare(f.get('actor'))}'s call of {f.get('tool')}: {f.get('outcome')} in {f.get('milliseconds')} ms"
             )
         case "approval":
-            verb = "approved" if f.get("verdict") == "approve" else "denied"
+            verb = {"approve": "approved", "send-back": "sent back"}.get(str(f.get("verdict")), "denied")
             who_said = _answerer(f.get("person"), f.get("assurance"))
             said = f"{who_said} {verb} {_bare(f.get('actor'))}'s call of {f.get('tool')}"
             return f"{said} ({f.get('assurance')}): now {f.get('state')}"

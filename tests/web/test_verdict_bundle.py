@@ -23,6 +23,7 @@ from mcp_authz.rules.verdict_checks import Trust, verify_bundle
 from mcp_authz.verdict_bundles import export_bundle, verdict_key
 from mcp_authz.web.passkeys import verify_kept
 from tests.attacks.attacker import spy, tool
+from tests.standing import ANY, give
 from tests.web.authenticator import visiting
 from tests.world import ROOT, World, world
 
@@ -170,6 +171,32 @@ async def test_a_bundle_verifies_anywhere_and_nothing_in_it_can_be_changed_unsee
                     ),
                     passkey,
                 )
+
+
+async def test_a_call_that_a_standing_approval_answered_verifies_by_its_pattern(tmp_path: Path) -> None:
+    server = spy(tmp_path / "spy", tool("drop"))
+    async with world(tmp_path, servers={"spy": server.config(tools={"drop": {"scopes": ["spy:drop"]}})}) as w:
+        coder = await w.ready("coder", "spy:drop")
+        first = await w.call(coder, "spy__drop", where="a", mode="m")
+        await give(w, first.hold, by="alice", where=ANY)
+        assert not (await w.call(coder, "spy__drop", where="b", mode="m")).is_error
+        holds = [held for held in await w.store.holds() if held.verdicts]
+        bundles = [
+            parse_object(dump(await export_bundle(w.store, w.clock, held, gateway=w.config.public_url)))
+            for held in holds
+        ]
+        key = await verdict_key(w.store)
+    assert len(bundles) == 2
+    for bundle in bundles:
+        texts = [finding.text for finding in verify_bundle(bundle, trust(bundle, None))]
+        assert wrongs(bundle, None) == [], wrongs(bundle, None)
+        assert any(text.startswith("alice approved this by standing approval ") for text in texts), texts
+    other = copy.deepcopy(bundles[1])
+    other["action"]["arguments"]["mode"] = "x"
+    assert any("does not fit the pattern" in text for text in wrongs(resigned(other, key), None))
+    other = copy.deepcopy(bundles[1])
+    other["verdicts"][0]["standing"]["pattern"]["arguments"]["mode"] = {"constraint_type": "wildcard"}
+    assert any("pattern is not the one" in text for text in wrongs(resigned(other, key), None))
 
 
 def test_the_example_of_the_page_verifies_and_has_every_member_that_there_is() -> None:
