@@ -140,7 +140,7 @@ def shown_task(seen: TaskSeen, places: Places) -> dict[str, Any]:
     call = Message(id=None, method="tools/call", params=seen.task.call, body={})
     match _answer(seen.came_to, call, places):
         case Result(result=result):
-            came_to: dict[str, Any] = {"result": dict(result)}
+            came_to: dict[str, Any] = {"result": {"resultType": "complete", **result}}  # as the call itself would say
         case Error(code=code, message=message, data=data):
             more = {} if data is None else {"data": data}
             came_to = {"error": {"code": code, "message": message, **more}}

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from mcp_authz.ids import new_id
+from mcp_authz.principals import AgentName
 from tests.attacks.attacker import answer_in, reason, spy, tool
+from tests.road.tasks import ask, begin, get
 from tests.world import world
 
 YES = {"approval": {"action": "accept", "content": {"approve": True}}}
@@ -48,3 +50,31 @@ async def test_a_tool_out_of_reach_answers_like_one_that_is_not_there(tmp_path: 
         assert answers[0] == answers[1]
         first, second = await w.decisions()
         assert {**first, "tool": ""} == {**second, "tool": ""}
+
+
+async def test_the_task_of_another_agent_session_or_client_is_answered_like_one_that_never_was(tmp_path: Path) -> None:
+    server = spy(tmp_path / "spy", tool("drop"))
+    async with world(tmp_path, servers={"spy": server.config(tools={"drop": {"scopes": ["spy:drop"]}})}) as w:
+        coder = await w.ready("coder", "spy:drop", interactive=True)
+        mine = await w.token(coder)
+        task = (await begin(w, mine, "spy__drop"))["taskId"]
+        strangers = [await w.token(await w.ready("rival", "spy:drop", interactive=True))]
+        (before,) = await w.store.grants(agent=AgentName("coder"))
+        (old,) = [one for one in await w.store.sessions() if one.agent == "coder"]
+        session, _ = await w.start(before)
+        strangers.append(await w.token(coder, client_assertion=w.assertion(coder, session=session.id)))
+        strangers.append((await w.client_agent("inspector", "alice", scope="spy:drop")).access_token)
+        (held,) = await w.store.holds()
+        await w.answer(held.id, by="alice")
+        for token in strangers:
+            for method in ("tasks/get", "tasks/update", "tasks/cancel"):
+                answers = []
+                for name in (task, "t_" + "0" * 26):
+                    answered = await ask(w, token, method, name, inputResponses={"q1": YES["approval"]})
+                    headers = {key: value for key, value in answered.headers.items() if key != "date"}
+                    answers.append((answered.status_code, answered.text.replace(name, "TASK"), headers))
+                assert answers[0] == answers[1] and answers[0][0] == 400, (method, answers)
+        assert server.ran == [] and (await w.store.hold(held.id)).state == "approved"
+        assert old.id != session.id
+        mine = await w.token(coder, client_assertion=w.assertion(coder, session=old.id))
+        assert (await get(w, mine, task))["status"] == "completed" and len(server.ran) == 1

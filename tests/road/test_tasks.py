@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from tests.road.tasks import (
 )
 from tests.road.test_questions import ASKED, RED, received
 from tests.signing import signing
-from tests.world import MODERN, OPERATOR, World, modern_call, world
+from tests.world import MODERN, OPERATOR, ROOT, World, modern_call, world
 
 YES = {"action": "accept", "content": {"approve": True}}
 NO = {"action": "accept", "content": {"approve": False}}
@@ -357,3 +358,20 @@ def test_the_envelope_of_a_request_is_no_part_of_the_captured_call() -> None:
     params = modern_call("x", {"a": 1}, meta={"progressToken": 1, "dev.mcp-authz/x": 1, "traceparent": "00"})["params"]
     call = _captured(Message(id=1, method="tools/call", params={**params, "requestState": "s"}, body={}))
     assert call == {"name": "x", "arguments": {"a": 1}, "_meta": {"traceparent": "00"}}
+
+
+async def test_the_documented_task_has_the_members_that_one_has(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "tasks.md").read_text()
+    documented = json.loads(page.partition("```json\n")[2].partition("```")[0])
+    async with world(tmp_path) as w:
+        made = await begin(w, await w.token(await w.ready("coder", "deploy")))
+        (held,) = await w.store.holds()
+    del made["_meta"]
+    assert made.keys() == documented.keys()
+    for member in ("resultType", "status", "pollIntervalMs"):
+        assert made[member] == documented[member]
+    assert abs(made["ttlMs"] - documented["ttlMs"]) < 1000
+    own = made["statusMessage"].replace(f"{w.config.public_url}/holds/{held.id}", "PLACE")
+    assert own == documented["statusMessage"].replace(
+        "https://gateway.example/holds/h_4tqzfdcpkzb3lf5xqkcqa3wwoy", "PLACE"
+    )
