@@ -17,6 +17,7 @@ from mcp_authz.principals import Caller
 from mcp_authz.rules.canonical import canonical
 from mcp_authz.rules.obligation import carried_out
 from mcp_authz.rules.sentence import sentence
+from mcp_authz.rules.trace_context import MEMBER, read_traceparent
 from mcp_authz.step_ups import StepUp
 from mcp_authz.store.ports import Event
 
@@ -28,6 +29,7 @@ __all__ = [
     "revision",
     "sent_back",
     "sentence",
+    "traced",
     "what",
     "who",
 ]
@@ -140,6 +142,12 @@ def decided(decision: Permit | Hold | Deny, *, policy: str, approval: Approval |
 def revision(answer: PolicyAnswer | None) -> dict[str, Any]:
     """The member that says which revision of a policy elsewhere decided, in the words of whoever decided."""
     return {} if answer is None or not answer.revision else {"policy_revision": answer.revision}
+
+
+def traced(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """The members that say which trace, and which span of it, the caller says that the call belongs to."""
+    found = read_traceparent(meta.get(MEMBER))
+    return {} if found is None else {"trace": found.trace, "span": found.span}
 
 
 def sent_back(asked: StepUp) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from mcp_authz.config_obligations import (
 )
 from mcp_authz.config_people import ClientsConfig, EnterpriseConfig, SignInConfig, require_words
 from mcp_authz.config_policy import AuditConfig, PdpConfig, require_one_form
+from mcp_authz.config_telemetry import MetricsConfig, OtelConfig
 from mcp_authz.config_webhooks import WebhookConfig, require_webhook_names
 from mcp_authz.errors import ConfigError
 from mcp_authz.rules.obligation import Means
@@ -137,6 +138,8 @@ class Config(_Strict):
     policy_query: str | None = None
     pdp: PdpConfig = PdpConfig()
     audit: AuditConfig = AuditConfig()
+    metrics: MetricsConfig = MetricsConfig()
+    otel: OtelConfig = OtelConfig()
     budgets: dict[str, BudgetConfig] = {}
     notices: dict[str, NoticeConfig] = {}
     redact: dict[str, RedactConfig] = {}

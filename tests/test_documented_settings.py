@@ -28,6 +28,7 @@ from mcp_authz.config_people import (
     SignInConfig,
 )
 from mcp_authz.config_policy import AuditConfig, PdpConfig
+from mcp_authz.config_telemetry import MetricsConfig, OtelConfig
 from mcp_authz.config_webhooks import WebhookConfig
 from mcp_authz.settings import approval_floor, require_rules, server_rules
 from tool_adapters.presets import preset_names
@@ -39,6 +40,8 @@ SECTIONS = {
     "## `[servers.NAME.tools.TOOL]`": ToolConfig,
     "## `[pdp]`": PdpConfig,
     "## `[audit]`": AuditConfig,
+    "## `[metrics]`": MetricsConfig,
+    "## `[otel]`": OtelConfig,
     "## `[budgets.NAME]`": BudgetConfig,
     "## `[notices.NAME]`": NoticeConfig,
     "## `[redact.NAME]`": RedactConfig,

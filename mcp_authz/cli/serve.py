@@ -14,6 +14,7 @@ import anyio
 
 from mcp_authz.cli.listening import Server, Stop, Use, listening
 from mcp_authz.cli.places import beside, listeners, the_only_one
+from mcp_authz.cli.telling import Telling
 from mcp_authz.config import Config
 from mcp_authz.consent import Consents, Terms
 from mcp_authz.identity import Identifier
@@ -43,6 +44,7 @@ async def open_app(config: Config, *, clock: Clock = utc_now) -> AsyncIterator[t
     """The application over a running gateway; list changes of its tool servers reach those who listen."""
     async with run_gateway(config, clock=clock) as running:
         store, refusals = running.installation.store, Refusals()
+        telling = Telling(config, store)
         signing, contexts = running.issuer_keys, running.parts.contexts
         nonces = Nonces(key=await store.secret("dpop-nonce-key", lambda: random_bytes(32)), demanded=config.dpop_nonce)
         oauth = OAuthServer(
@@ -96,7 +98,7 @@ async def open_app(config: Config, *, clock: Clock = utc_now) -> AsyncIterator[t
             store=store,
             clock=clock,
             public_url=config.public_url,
-            routes=[*oauth_routes(oauth), *keys, *verdicts.routes, page],
+            routes=[*oauth_routes(oauth), *telling.routes, *keys, *verdicts.routes, page],
             refusals=refusals,
         )
         async with anyio.create_task_group() as group:
@@ -105,6 +107,7 @@ async def open_app(config: Config, *, clock: Clock = utc_now) -> AsyncIterator[t
             group.start_soon(running.parts.waits.run)
             group.start_soon(keep_recovering, store, clock)
             group.start_soon(keep_telling, config)
+            group.start_soon(telling.run)
             group.start_soon(follow, store, signing.live, contexts.keys)
             if running.desktop is not None:
                 group.start_soon(running.desktop.run)

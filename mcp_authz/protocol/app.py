@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
 from importlib.metadata import version
 
 import anyio
@@ -20,6 +22,8 @@ from mcp_authz import limits
 from mcp_authz.errors import StoreError
 from mcp_authz.gateway import Gateway
 from mcp_authz.identity import Identifier
+from mcp_authz.ids import new_id
+from mcp_authz.principals import Once
 from mcp_authz.protocol.answers import Places
 from mcp_authz.protocol.endpoint import Endpoint
 from mcp_authz.protocol.server import FrontServer
@@ -29,6 +33,8 @@ from mcp_authz.store.ports import Clock, Event, Store
 log = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 60.0
+READY_SECONDS = 2.0  # for which an answer stands: whoever asks more often does not keep the disk busy
+READY_PATIENCE = 5.0  # seconds that a ready store may take
 
 
 class Entrance:
@@ -67,6 +73,7 @@ class App:
         )
         self.front = FrontServer(gateway, version=version("mcp-authz"), places=places, clock=clock)
         self._store, self._clock, self._refusals = store, clock, refusals
+        self._is_ready, self._looked_at, self._looking = False, -READY_SECONDS, anyio.Lock()
         self._manager = StreamableHTTPSessionManager(
             self.front,
             # Host and Origin are checked at the endpoint, for every request alike.
@@ -84,7 +91,13 @@ class App:
             remember=store.remember,
         )
         others = Starlette(
-            routes=[Route("/mcp", endpoint), Route("/healthz", self._health), *routes], lifespan=self._lifespan
+            routes=[
+                Route("/mcp", endpoint),
+                Route("/healthz", self._health),
+                Route("/readyz", self._readiness),
+                *routes,
+            ],
+            lifespan=self._lifespan,
         )
         self.asgi = Entrance(endpoint, others)
 
@@ -113,3 +126,24 @@ class App:
 
     async def _health(self, _: Request) -> JSONResponse:
         return JSONResponse({"status": "ok"})
+
+    async def _readiness(self, _: Request) -> JSONResponse:
+        """Whether a call could be recorded now; the policy was loaded before anything listened, and stays loaded."""
+        async with self._looking:
+            if time.monotonic() >= self._looked_at + READY_SECONDS:
+                self._is_ready = await _is_writable(self._store, self._clock())
+                self._looked_at = time.monotonic()
+        if self._is_ready:
+            return JSONResponse({"status": "ready"})
+        return JSONResponse({"status": "not ready", "why": "the store cannot be read and written"}, status_code=503)
+
+
+async def _is_writable(store: Store, at: datetime) -> bool:
+    """Whether the store can be written and read; what is written is forgotten soon."""
+    with anyio.move_on_after(READY_PATIENCE):
+        try:
+            once = Once(kind="ready", id=new_id("o"), expires_at=at + timedelta(seconds=READY_SECONDS))
+            return await store.remember(once) and (await store.head())[0] >= 0
+        except StoreError:
+            return False
+    return False

@@ -18,6 +18,7 @@ from mcp_authz import limits
 from mcp_authz.errors import InputError
 from mcp_authz.rules import strict_json
 from mcp_authz.rules.message import TASKS, Message, read_message
+from mcp_authz.rules.trace_context import MEMBER, with_traceparent
 
 PARSE_ERROR: Final = -32700
 INVALID_REQUEST: Final = -32600
@@ -102,6 +103,7 @@ def read(request: Request) -> Read | Unreadable:
     except InputError as error:
         return Unreadable(status=400, code=PARSE_ERROR, message=f"the body cannot be read: {error}")
     try:
+        body = with_traceparent(body, headers.get(MEMBER))
         message = read_message(body)
     except InputError as error:
         return Unreadable(status=400, code=INVALID_REQUEST, message=str(error))

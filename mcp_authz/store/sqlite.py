@@ -131,6 +131,11 @@ class SqliteStore(HoldsInSqlite, StandingInSqlite, TasksInSqlite, PeopleInSqlite
         instance.sweep()
         return cls(Reader(make(partial(connect_reader, opening))), pen, instance, inputs_kept)
 
+    @property
+    def queued(self) -> int:
+        """How many writes wait for the disk."""
+        return self._writer.queued
+
     async def aclose(self) -> None:
         """What waited is written; connections, locks and thread are gone."""
         await self._writer.aclose()

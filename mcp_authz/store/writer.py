@@ -100,6 +100,11 @@ class Writer:
             self._wake.notify()
         return await answer
 
+    @property
+    def queued(self) -> int:
+        """How many jobs wait."""
+        return len(self._waiting)
+
     async def aclose(self) -> None:
         """What waited is written, and the thread has ended."""
         with self._wake:
