@@ -64,10 +64,15 @@ class Waits:
             StoreError: the store cannot be read.
         """
         start, end, now = anyio.current_time(), longest.total_seconds(), held
-        while now.state in UNSETTLED and not self._leaving and (waited := anyio.current_time() - start) < end:
-            await say(now, waited)
-            left = timedelta(seconds=end - waited)
-            now = await self.until_moved(now, min(left, limits.WAIT_PROGRESS))
+        while now.state in UNSETTLED and not self._leaving and anyio.current_time() - start < end:
+            with self._told(held.id) as moved:
+                fresh = await self._store.hold(held.id) or held  # what moved before it was watched is not missed
+                if _same(fresh, now):
+                    while not moved.is_set() and (waited := anyio.current_time() - start) < end:
+                        await say(now, waited)
+                        with anyio.move_on_after(min(end - waited, limits.WAIT_PROGRESS.total_seconds())):
+                            await moved.wait()
+            now = await self._store.hold(held.id) or held
         return now
 
     def leave(self) -> None:
