@@ -2,7 +2,7 @@
 
 `python -m bench steps`: where the time goes, and what growth costs; `python -m bench proofs`: what chains and proofs
 cost; `python -m bench policies`: what decisions and lists cost; `python -m bench holds`: what held calls cost;
-`python -m bench start`: a start alone.
+`python -m bench audit`: what the log costs; `python -m bench start`: a start alone.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 import anyio
 
 from bench import compare, table
+from bench.audit import audit
 from bench.growth import growth
 from bench.holds import holds
 from bench.house import house
@@ -56,11 +57,20 @@ async def hold(share: int) -> dict[str, Any]:
         return {"holds": await holds(Path(name), f"http://127.0.0.1:{server.port}/mcp", share=share)}
 
 
+async def record(*, lengths: tuple[int, ...], appends: int) -> dict[str, Any]:
+    """What the log costs."""
+    with tempfile.TemporaryDirectory(prefix="mcp-authz-bench-") as name:
+        return {"audit": await audit(Path(name), lengths=lengths, appends=appends)}
+
+
 def main() -> None:
     """The measurement was made and printed; nothing is asserted."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument(
-        "what", nargs="?", choices=("compare", "steps", "proofs", "policies", "holds", "start"), default="compare"
+        "what",
+        nargs="?",
+        choices=("compare", "steps", "proofs", "policies", "holds", "audit", "start"),
+        default="compare",
     )
     parser.add_argument("--quick", action="store_true", help="about 20 seconds, good for a first look only")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
@@ -78,6 +88,10 @@ def main() -> None:
     elif asked.what == "holds":
         run = anyio.run(lambda: hold(20 if asked.quick else 1), backend_options={"use_uvloop": True})
         shown = table.show_holds(run)
+    elif asked.what == "audit":
+        lengths, appends = ((10_000,), 1000) if asked.quick else ((10_000, 1_000_000), 10_000)
+        run = anyio.run(lambda: record(lengths=lengths, appends=appends), backend_options={"use_uvloop": True})
+        shown = table.show_audit(run)
     elif asked.what == "start":
         run = {"start": asdict(start(rounds=3 if asked.quick else 9))}
         shown = table.show_start(run)

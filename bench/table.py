@@ -57,6 +57,19 @@ def show_holds(run: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def show_audit(run: dict[str, Any]) -> str:
+    """What the log costs."""
+    found = run["audit"]
+    lines = [f"appends per second, {writers:>2} writers {each:>12.0f}" for writers, each in found["appends"].items()]
+    lines += [
+        f"verified per second, {int(length):>9,} records {each:>8.0f}" for length, each in found["verified"].items()
+    ]
+    lines += ["", f"{'milliseconds, records in the log:':<34}" + "".join(f"{int(n):>12,}" for n in found["asked"])]
+    for name in next(iter(found["asked"].values())):
+        lines.append(f"{name:<34}" + "".join(f"{took[name]:>12.1f}" for took in found["asked"].values()))
+    return "\n".join(lines)
+
+
 def show_steps(run: dict[str, Any]) -> str:
     """The steps of one call, and what growth costs it."""
     lines = [f"{'step':<48}{'us':>8}"]
