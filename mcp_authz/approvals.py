@@ -20,7 +20,15 @@ from mcp_authz.rules.binding import action_statement
 from mcp_authz.rules.deciding import ClientAnswer
 from mcp_authz.rules.difference import Difference, differences
 from mcp_authz.rules.display import shown_arguments
-from mcp_authz.rules.hold import after_verdicts, counts_for, evidence_assurance, is_eligible, may_speak, wants_reason
+from mcp_authz.rules.hold import (
+    after_verdicts,
+    counts_for,
+    evidence_assurance,
+    is_eligible,
+    is_enough,
+    may_speak,
+    wants_reason,
+)
 from mcp_authz.rules.keys import PrivateKey, PublicKey
 from mcp_authz.rules.verdict import word
 from mcp_authz.store.ports import Clock, Event, Store
@@ -149,8 +157,8 @@ class Approvals:
         Raises:
             NotFound, Conflict: as `hear_signed`; and when it is not about what waits.
         """
-        held, who = await self._hold(answer.hold), await self._person(answer.person)
-        return await self._hear_answered(held, hearing.by_webhook(held, who, answer))
+        held = await self._hold(answer.hold)
+        return await self._hear_answered(held, hearing.by_webhook(held, answer))
 
     async def context(self, held: HeldCall) -> Context:
         """What was approved before of this kind: the same tool, by the same actor, for the same person."""
@@ -193,9 +201,7 @@ class Approvals:
             raise Conflict(_too_late(held, verdict))
         if not any(is_eligible(who, held, rule) for rule in held.rules):
             raise Conflict(f"`{who.name}` may not answer hold `{held.id}`: no rule of it names them")
-        if verdict.approve and not any(
-            verdict.assurance >= r.assurance for r in held.rules if is_eligible(who, held, r)
-        ):
+        if verdict.approve and not is_enough(who, held, verdict.assurance):
             raise Conflict(f"hold `{held.id}` needs a stronger proof than `{verdict.assurance.label}`")
         if verdict.approve and wants_reason(who, held) and not verdict.reason.strip():
             raise Conflict(f"hold `{held.id}` needs a reason with the approval")

@@ -18,7 +18,7 @@ from mcp_authz.enterprise import is_by_assertion
 from mcp_authz.errors import Conflict, InputError, SignatureRefused
 from mcp_authz.holding import once
 from mcp_authz.ids import new_id
-from mcp_authz.model import Deny, HeldCall, HoldId, HoldState, RuleId
+from mcp_authz.model import Assurance, Deny, HeldCall, HoldId, HoldState, RuleId
 from mcp_authz.open_request import REFUSED, OpenRequest
 from mcp_authz.other_client import in_the_chain
 from mcp_authz.outcome import Asked, Forwarded, Outcome
@@ -28,7 +28,7 @@ from mcp_authz.rules import deciding as rules
 from mcp_authz.rules.approval_prompt import ANSWER, ELICIT, invitation
 from mcp_authz.rules.canonical import canonical
 from mcp_authz.rules.display import displayed_digest
-from mcp_authz.rules.hold import is_eligible
+from mcp_authz.rules.hold import is_eligible, is_enough
 from mcp_authz.rules.keys import Sealer, b64url, equal
 from mcp_authz.rules.message import Message
 from mcp_authz.rules.offered import COMPLETE, GET
@@ -147,7 +147,7 @@ class Deciding:
 
     async def _ask(self, got: Got, held: HeldCall) -> Outcome | Deny:
         """By form where an approval from there is enough, else on the page; a client that can do neither says where."""
-        can, enough = got.channel.can_elicit, rules.is_enough(got.person, held)
+        can, enough = got.channel.can_elicit, is_enough(got.person, held, Assurance.CLIENT_OTHER)
         if "form" in can and (enough or "url" not in can):
             return await self._put(got, held, "decide", rules.form(held, may_approve=enough, page=self._url(held)))
         if "url" in can:

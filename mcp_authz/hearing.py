@@ -13,9 +13,9 @@ from typing import Any
 from mcp_authz import limits
 from mcp_authz.errors import Conflict, NotFound
 from mcp_authz.model import Assurance, HeldCall, HoldId, Verdict
-from mcp_authz.principals import Caller, Person, PersonName
+from mcp_authz.principals import Caller, PersonName
 from mcp_authz.rules import verdict as verdicts
-from mcp_authz.rules.deciding import ClientAnswer, is_enough, may_decide
+from mcp_authz.rules.deciding import ClientAnswer, may_decide
 from mcp_authz.rules.hold import prompt_may_answer
 from mcp_authz.rules.keys import PrivateKey, PublicKey
 from mcp_authz.rules.verdict import PasskeyProof, SignInProof
@@ -129,13 +129,10 @@ def by_other_client(held: HeldCall, caller: Caller, answer: ClientAnswer) -> Ans
     """What a person answered in a client of theirs that is none of those that ask, and which client that is.
 
     Raises:
-        Conflict: the person did not let this client answer held calls, or it is nobody's own; or their approval would
-            be too little for a rule of theirs.
+        Conflict: the person did not let this client answer held calls, or it is nobody's own.
     """
     if not may_decide(caller) or caller.person is None:
         raise Conflict("this client may not answer held calls; its person agrees to that on the consent page")
-    if answer.approve and not is_enough(caller.person, held):
-        raise Conflict(f"hold `{held.id}` needs a stronger proof than `{Assurance.CLIENT_OTHER.label}`")
     return Answered(
         person=caller.person.name,
         approve=answer.approve,
@@ -153,19 +150,16 @@ def by_other_client(held: HeldCall, caller: Caller, answer: ClientAnswer) -> Ans
     )
 
 
-def by_webhook(held: HeldCall, who: Person, answer: WebhookAnswer) -> Answered:
+def by_webhook(held: HeldCall, answer: WebhookAnswer) -> Answered:
     """What a webhook says that this person answered: never surer than another client, whatever else it says.
 
     Raises:
         NotFound: the webhook is not about this hold.
-        Conflict: what was answered is not what waits, or not what has to be shown of it; or the approval would be too
-            little for a rule of theirs.
+        Conflict: what was answered is not what waits, or not what has to be shown of it.
     """
     if not concerns(answer.rules, held):
         raise NotFound(f"there is no hold `{held.id}`")
     verdicts.require_same(held, act_s256=answer.act_s256, shown_s256=answer.shown_s256)
-    if answer.approve and not is_enough(who, held):
-        raise Conflict(f"hold `{held.id}` needs a stronger proof than `{Assurance.CLIENT_OTHER.label}`")
     return Answered(
         person=answer.person,
         approve=answer.approve,

@@ -24,7 +24,7 @@ from mcp_authz.installation import Installation
 from mcp_authz.model import Assurance, HeldCall, HoldId, HoldState
 from mcp_authz.principals import PersonName
 from mcp_authz.rules.display import displayed, for_whom, visible
-from mcp_authz.rules.hold import wants_reason
+from mcp_authz.rules.hold import is_enough, wants_reason
 from mcp_authz.rules.session_request import sentence
 from mcp_authz.rules.standing_approval import make_statement as make_standing
 from mcp_authz.rules.standing_approval import sentence as sentence_of
@@ -87,9 +87,8 @@ async def answer(ctx: typer.Context, here: Installation, hold: str, who: Signing
     sealed = keyfile.sealed_key(who.key)
     await _show(held, approvals)
     _require_answerable(held, said)
-    person = await here.store.person(who.person)
-    if said.approve and not said.reason.strip() and person is not None and wants_reason(person, held):
-        raise Conflict("a rule of this hold wants to know why: add --reason TEXT")
+    if said.approve:
+        await _require_enough(here.store, held, who.person, said.reason)
     if said.terms:
         _show_also(f"\nyou give: {visible(sentence(terms_of(held, said.terms), held.actor))}")
     verb = "send back" if said.sent_back else "approve" if said.approve else "deny"
@@ -117,6 +116,7 @@ async def approve_alike(
     sealed = keyfile.sealed_key(who.key)
     await _show(held, approvals)
     _require_answerable(held, Said(approve=True))
+    await _require_enough(here.store, held, person, reason)
     alike = StandingApprovals(
         store=here.store, clock=here.clock, approvals=approvals, gateway_key=await verdict_key(here.store)
     )
@@ -159,6 +159,21 @@ def _require_answerable(held: HeldCall, said: Said) -> None:
     may = held.state is HoldState.PENDING or (held.state is HoldState.APPROVED and not said.approve)
     if not may:
         raise Conflict(f"hold `{held.id}` is {held.state.value}, it cannot be answered any more")
+
+
+async def _require_enough(store: Store, held: HeldCall, name: PersonName, reason: str) -> None:
+    """Nobody types a passphrase in vain: an approval with a key that would not count is refused before.
+
+    Raises:
+        Conflict: a rule of theirs asks for a passkey, or for a reason.
+    """
+    person = await store.person(name)
+    if person is not None and not is_enough(person, held, Assurance.SIGNED_IN):
+        raise Conflict(
+            f"a rule of this hold takes a passkey: approve it on its page, mcp-authz holds approve {held.id}"
+        )
+    if person is not None and not reason.strip() and wants_reason(person, held):
+        raise Conflict("a rule of this hold wants to know why: add --reason TEXT")
 
 
 async def _show(held: HeldCall, approvals: Approvals) -> None:

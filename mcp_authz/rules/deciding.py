@@ -8,7 +8,7 @@ from datetime import UTC
 from typing import Any, Final, Literal
 
 from mcp_authz import limits
-from mcp_authz.model import Assurance, HeldCall, HoldState
+from mcp_authz.model import HeldCall, HoldState
 from mcp_authz.principals import Caller, Mode, Person
 from mcp_authz.rules import session_request
 from mcp_authz.rules.approval_prompt import narrowing, read_terms
@@ -73,15 +73,6 @@ def waits_for(person: Person, held: HeldCall) -> bool:
     if held.state is not HoldState.PENDING or any(verdict.person == person.name for verdict in held.verdicts):
         return False
     return any(is_eligible(person, held, rule) for rule in held.rules)
-
-
-def is_enough(person: Person, held: HeldCall) -> bool:
-    """Whether an approval from another client counts for every rule that names this person.
-
-    A person is heard once: an approval that counts for some of their rules only would leave the others unmet for good.
-    """
-    theirs = [rule for rule in held.rules if is_eligible(person, held, rule)]
-    return all(rule.assurance <= Assurance.CLIENT_OTHER for rule in theirs)
 
 
 def found(text: object, waiting: Iterable[HeldCall]) -> HeldCall | None:

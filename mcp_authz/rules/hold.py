@@ -70,6 +70,14 @@ def met(held: HeldCall, rule: ApprovalRule, people: dict[str, Person]) -> bool:
     return len(counted) >= rule.quorum
 
 
+def is_enough(person: Person, held: HeldCall, assurance: Assurance) -> bool:
+    """Whether an approval as sure as this counts for every rule that names the person.
+
+    A person is heard once: an approval that counts for some of their rules only would leave the others unmet for good.
+    """
+    return all(assurance >= rule.assurance for rule in held.rules if is_eligible(person, held, rule))
+
+
 def wants_reason(person: Person, held: HeldCall) -> bool:
     """Whether an approval of this person has to say why: a rule that they may answer asks for it."""
     return any(rule.reason and is_eligible(person, held, rule) for rule in held.rules)

@@ -16,6 +16,7 @@ from mcp_authz.accounts import Accounts
 from mcp_authz.errors import Conflict, InputError, NotFound
 from mcp_authz.model import HeldCall, HoldId, StandingId
 from mcp_authz.revocation import Revocation
+from mcp_authz.rules.hold import wants_reason
 from mcp_authz.rules.keys import b64url, unb64url
 from mcp_authz.rules.standing_approval import StandingTerms, read_freed, sentence, standing_challenge
 from mcp_authz.rules.verdict import SignInProof
@@ -134,8 +135,10 @@ class Alike:
         return await self._standing.draft(held.id, visitor.person.name, self._wish(body), reason=reason)
 
     async def _draft_as_read(self, held: HeldCall, visitor: Visitor, body: Mapping[str, Any]) -> StandingTerms:
-        """The terms, whose sentence is the one that the person had before them."""
+        """The terms, whose sentence is the one that the person had before them, and which would count."""
         terms = await self._draft(held, visitor, body)
+        if wants_reason(visitor.person, held) and not terms.reason.strip():
+            raise Conflict("a rule of this call wants to know why: write a reason")
         if sentence(terms) != text_of(body, "says", most=_SAYS):
             raise Conflict("what you approve has changed; read it again")
         return terms

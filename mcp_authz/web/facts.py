@@ -15,7 +15,7 @@ from mcp_authz.principals import Mode, Person
 from mcp_authz.rules import session_request
 from mcp_authz.rules.difference import Difference
 from mcp_authz.rules.display import displayed, for_whom, shown_arguments, through, visible
-from mcp_authz.rules.hold import counts_for, is_eligible, may_deny, met, wants_reason, was_sent_back
+from mcp_authz.rules.hold import counts_for, is_eligible, is_enough, may_deny, met, wants_reason, was_sent_back
 from mcp_authz.rules.standing_approval import StandingApproval, may_stand, sentence
 
 HAZARDS: Final[Mapping[Hazard, str]] = {
@@ -215,14 +215,14 @@ def ahead(standing: StandingApproval) -> dict[str, Any]:
 
 
 def way_to_approve(held: HeldCall, who: Person, sign_in: SignIn, *, passkeys: Sequence[Passkey]) -> str:
-    """Return how this person can approve: by `passkey` whoever has one, by `sign-in` where that is enough, else `none`.
+    """Return how this person can approve: by `passkey` whoever has one, by `sign-in` where that counts, else `none`.
 
     What counts as a sign-in is one that a provider vouches for: a cookie that a passkey gave proves no more than that
     a passkey was there once, and the passkey is gone.
     """
     if passkeys:
         return "passkey"
-    enough = any(is_eligible(who, held, rule) and rule.assurance <= Assurance.SIGNED_IN for rule in held.rules)
+    enough = is_enough(who, held, Assurance.SIGNED_IN)
     return "sign-in" if enough and sign_in.authentication.issuer is not None else "none"
 
 

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mcp_authz.errors import AuthzError
+from mcp_authz.errors import AuthzError, Conflict
+from mcp_authz.hearing import PageAnswer
 from mcp_authz.model import Assurance, HeldCall, HoldState
-from mcp_authz.principals import PersonName
+from mcp_authz.passkey import SignIn
+from mcp_authz.principals import Authentication, PersonName
 from mcp_authz.rules import jose
 from mcp_authz.rules.keys import PrivateKey, b64url
-from mcp_authz.rules.verdict import TYP, make_statement
-from tests.world import World, world
+from mcp_authz.rules.verdict import TYP, SignInProof, make_statement
+from mcp_authz.standing_approvals import Wish
+from mcp_authz.web.facts import way_to_approve
+from tests.web.authenticator import visiting
+from tests.world import World, incident_server, world
 
 DEPLOY = {"owner": "acme", "repo": "api", "environment": "staging", "version": "1.4.0"}
 PASSKEY = {"destructive": {"by": ["subject"], "assurance": "passkey"}}
@@ -77,3 +83,44 @@ async def test_the_word_of_a_client_is_never_more_than_that(tmp_path: Path) -> N
         said = jose.read(verdict.statement).claims
         assert verdict.assurance is Assurance.CLIENT and said["assurance"] == "client"
         assert said["act_s256"] == b64url(heard.digest)
+
+
+async def test_an_approval_that_is_too_little_for_one_of_a_persons_rules_does_not_take_their_one_word(
+    tmp_path: Path,
+) -> None:
+    server = incident_server(tmp_path)
+    server["tools"]["deploy"]["approval"] = "release"
+    rules = {
+        "destructive": {"by": ["subject"], "assurance": "signed-in"},
+        "release": {"by": ["subject", "group:leads"], "assurance": "passkey"},
+    }
+    async with world(tmp_path, approval=rules, servers={"acme": server}) as w:
+        held, alice = await held_call(w), PersonName("alice")
+        too_little = "stronger proof than `signed-in`"
+        with pytest.raises(Conflict, match=too_little):
+            await w.answer(held.id, by="alice")
+        proof = SignInProof(issuer="https://login.example.com", amr=(), at=w.clock())
+        with pytest.raises(Conflict, match=too_little):
+            await w.running.approvals.hear_page(
+                held.id, PageAnswer(person=alice, approve=True, reason="", terms={}, proof=proof)
+            )
+        standing = w.running.standing_approvals
+        with pytest.raises(Conflict, match=too_little):
+            await standing.give_page(await standing.draft(held.id, alice, Wish(calls=1), reason=""), proof)
+        assert (await w.store.hold(held.id)).verdicts == ()
+
+        # The page says so before, and a passkey is enough for all of them.
+        who = await w.store.person(alice)
+        now = w.clock()
+        known = SignIn(
+            digest=bytes(32),
+            person=alice,
+            credential=None,
+            authentication=Authentication(at=now, amr=(), issuer=proof.issuer),
+            began_at=now,
+            last_used_at=now,
+            expires_at=now + timedelta(hours=1),
+        )
+        assert way_to_approve(held, who, known, passkeys=()) == "none"
+        async with visiting(w, "alice") as browser:
+            assert (await browser.approve(held.id)).json()["state"] == "approved"

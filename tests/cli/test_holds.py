@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mcp_authz.model import HoldId, HoldState
+from mcp_authz.model import ApprovalRule, Assurance, HoldId, HoldState
 from mcp_authz.rules.display import displayed
 from tests.cli.desk import BOB_APPROVES, CTRL_C, PASSPHRASE, Cast, Desk, held_call, hold, sealed, settle
 
@@ -49,6 +49,18 @@ async def test_the_call_stands_on_the_terminal_wherever_stdout_leads(desk: Desk,
     assert f"{held.id} is denied by bob" in done.out
     shown = desk.ok("holds", "show", held.id)
     assert "bob denied" in shown and "(signed-in): no" in shown
+
+
+async def test_no_passphrase_is_asked_for_where_a_key_is_too_little_for_a_rule_of_theirs(
+    desk: Desk, cast: Cast, key: Path
+) -> None:
+    strong = ApprovalRule(name="strong", by=("group:release",), assurance=Assurance.PASSKEY)
+    async with desk.open() as here:
+        held = await hold(here, held_call(cast, rules=(BOB_APPROVES, strong)))
+    for more in ((), ("--standing", "2")):
+        done = desk.seated("holds", "approve", held.id, "--as", "bob", "--key", key, *more)
+        assert done.code == 1 and "takes a passkey: approve it on its page" in done.sentence, done
+    assert desk.seated("holds", "deny", held.id, "--as", "bob", "--key", key, types=ASKED).code == 0
 
 
 async def test_another_passphrase_leaves_the_hold_as_it_is(desk: Desk, cast: Cast, key: Path) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from mcp_authz.model import ApprovalRule, Assurance, HeldCall, HoldId, HoldState, ToolName
+from mcp_authz.model import ApprovalRule, HeldCall, HoldId, HoldState, ToolName
 from mcp_authz.principals import Person, PersonName
-from mcp_authz.rules.deciding import form, found, is_enough, listed, read_answer, told, waits_for
+from mcp_authz.rules.deciding import form, found, listed, read_answer, told, waits_for
 from mcp_authz.rules.display import displayed
 from tests.rules.test_hold import HELD
 
@@ -38,20 +38,6 @@ def test_nothing_hidden_and_nothing_of_the_agents_own_text_is_listed() -> None:
 def test_very_many_are_not_all_listed() -> None:
     text = listed(ALICE, [held(f"h_{number}") for number in range(70)], page=PAGE)
     assert "70 calls wait" in text and "and 20 more" in text and "h_69" not in text
-
-
-@pytest.mark.parametrize(
-    ("others", "enough"),
-    [
-        ([], True),
-        ([ApprovalRule(name="strong", assurance=Assurance.PASSKEY)], False),
-        ([ApprovalRule(name="else", by=("user:bob",), assurance=Assurance.PASSKEY)], True),
-    ],
-)
-def test_an_answer_is_enough_when_it_counts_for_every_rule_of_the_person(
-    others: list[ApprovalRule], enough: bool
-) -> None:
-    assert is_enough(ALICE, replace(held(), rules=(*held().rules, *others))) is enough
 
 
 def test_the_form_shows_the_whole_call_and_offers_no_yes_that_would_not_count() -> None:

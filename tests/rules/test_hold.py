@@ -28,7 +28,7 @@ from mcp_authz.model import (
 from mcp_authz.policy.engine import PolicyAnswer
 from mcp_authz.principals import AgentName, Mode, Person, PersonName, SessionId
 from mcp_authz.rules.decision import ApprovalFloor, decide
-from mcp_authz.rules.hold import after_verdicts, is_eligible, may_speak
+from mcp_authz.rules.hold import after_verdicts, is_eligible, is_enough, may_speak
 
 AT = datetime(2026, 11, 21, 10, 0, tzinfo=UTC)
 PEOPLE = {
@@ -225,3 +225,22 @@ def test_every_rule_that_applies_is_needed_wherever_it_comes_from(
     if needed:
         assert isinstance(decided(*needed), Permit)
         assert all(isinstance(decided(*(set(RULES) - {missing})), Hold) for missing in needed)
+
+
+@pytest.mark.parametrize(
+    ("others", "enough"),
+    [
+        ([], Assurance.CLIENT),
+        ([rule("strong", assurance=Assurance.PASSKEY)], Assurance.PASSKEY),
+        ([rule("else", by=("user:bob",), assurance=Assurance.PASSKEY)], Assurance.CLIENT),
+        ([rule("key", by=OPS, assurance=Assurance.SIGNED_IN)], Assurance.SIGNED_IN),
+        ([rule("not them", by=OPS, outside_chain=True, assurance=Assurance.PASSKEY)], Assurance.CLIENT),
+    ],
+)
+def test_an_approval_is_enough_when_it_counts_for_every_rule_of_the_person(
+    others: list[ApprovalRule], enough: Assurance
+) -> None:
+    held = replace(HELD, rules=(rule(assurance=Assurance.CLIENT), *others))
+    assert [how for how in Assurance if is_enough(PEOPLE["alice"], held, how)] == [
+        how for how in Assurance if how >= enough
+    ]
