@@ -17,6 +17,7 @@ import pytest
 
 from mcp_authz.protocol.answers import ENVELOPE
 from tests.clients.node import node, package, program, run
+from tests.road.waiting import approve_next
 from tests.web.authenticator import visiting
 from tests.world import World, world
 
@@ -68,10 +69,21 @@ async def test_the_inspector_shows_why_a_call_is_denied(tmp_path: Path, era: str
     assert result["isError"] and result["content"][0]["text"].startswith("Denied: ")
 
 
-@ERAS
-async def test_the_inspector_shows_that_a_call_is_held_and_runs_it_once_it_is_approved(
-    tmp_path: Path, era: str
+async def test_the_inspector_of_the_newer_era_looks_after_its_held_call_as_a_task_until_it_is_approved(
+    tmp_path: Path,
 ) -> None:
+    async with world(tmp_path) as w:
+        coder = await w.ready("coder", "deploy")
+        token = await w.token(coder)
+        async with anyio.create_task_group() as group:
+            group.start_soon(approve_next, w, "alice")
+            done, result = await call(w, "modern", token, "acme__deploy", DEPLOY)
+        assert done.returncode == 0 and result["structuredContent"]["version"] == "1.4.0"
+        assert len(w.deployments()) == 1
+
+
+async def test_the_inspector_shows_that_a_call_is_held_and_runs_it_once_it_is_approved(tmp_path: Path) -> None:
+    era = "legacy"
     async with world(tmp_path) as w:
         coder = await w.ready("coder", "deploy")
         token = await w.token(coder)
