@@ -23,7 +23,7 @@ from mcp_authz.errors import Conflict, SignatureRefused
 from mcp_authz.installation import Installation
 from mcp_authz.model import Assurance, HeldCall, HoldId, HoldState
 from mcp_authz.principals import PersonName
-from mcp_authz.rules.display import displayed, for_whom, visible
+from mcp_authz.rules.display import displayed, for_whom, shown_name, visible
 from mcp_authz.rules.hold import is_enough, wants_reason
 from mcp_authz.rules.session_request import sentence
 from mcp_authz.rules.standing_approval import make_statement as make_standing
@@ -144,7 +144,7 @@ def compared(held: HeldCall, context: Context) -> list[str]:
     return [
         *lines,
         f"{asked}, differs:",
-        *(f"  {visible(one.name)}: {_value(one.before)} -> {_value(one.now)}" for one in context.differences),
+        *(f"  {shown_name(one.name)}: {_value(one.before)} -> {_value(one.now)}" for one in context.differences),
     ]
 
 

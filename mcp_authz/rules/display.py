@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import unicodedata
 from collections.abc import Mapping
 from datetime import UTC
@@ -13,28 +14,50 @@ from mcp_authz import limits
 from mcp_authz.model import ApprovalRule, HeldCall
 from mcp_authz.principals import Mode
 from mcp_authz.rules import session_request
+from mcp_authz.rules.hidden_text import has_no_shape
 
 # Categories whose characters have no shape of their own, or reorder and hide others (UAX #9, Unicode chapter 23).
-_HIDDEN = frozenset({"Cc", "Cf", "Co", "Cn", "Cs", "Zl", "Zp"})
+_HIDDEN: Final = frozenset({"Cc", "Cf", "Co", "Cn", "Cs", "Zl", "Zp"})
+_STACKED: Final = frozenset({"Mn", "Me"})
+
+
+_MARKS: Final = 4  # on one character; more of them hide the lines above and below
+_PLAIN_NAME: Final = re.compile(r"[\w.$@/-]+")
 
 
 def visible(text: str) -> str:
-    """The text with every control, format, bidirectional or unassigned character shown as `\\u{...}`."""
-    return "".join(_shown(character) for character in text)
+    """The text with every character that has no shape of its own, or hides others, shown as `\\u{...}`."""
+    if text.isascii() and text.isprintable() and "\\" not in text:
+        return text
+    shown, marks = list[str](), 0
+    for character in text:
+        marks = marks + 1 if unicodedata.category(character) in _STACKED else 0
+        shown.append(_spelled(character) if marks > _MARKS else _shown(character))
+    return "".join(shown)
+
+
+def shown_name(name: str) -> str:
+    """The name of an argument, visibly; as JSON where it is no plain name, so that none looks like name and value."""
+    return visible(name if _PLAIN_NAME.fullmatch(name) else json.dumps(name, ensure_ascii=False))
 
 
 def _shown(character: str) -> str:
     if character == "\\":
         return "\\\\"  # so that a spelled-out escape cannot pass for a hidden character, or the other way round
-    if unicodedata.category(character) in _HIDDEN or (character != " " and unicodedata.category(character) == "Zs"):
-        return f"\\u{{{ord(character):04x}}}"
+    category = unicodedata.category(character)
+    if category in _HIDDEN or (character != " " and category == "Zs") or has_no_shape(character):
+        return _spelled(character)
     return character
+
+
+def _spelled(character: str) -> str:
+    return f"\\u{{{ord(character):04x}}}"
 
 
 def shown_arguments(arguments: Mapping[str, Any]) -> str | None:
     """One line for each argument, values as JSON, everything visible; None when it is too much to be shown whole."""
     lines = [
-        f"  {visible(name)}: {visible(json.dumps(value, ensure_ascii=False))}" for name, value in arguments.items()
+        f"  {shown_name(name)}: {visible(json.dumps(value, ensure_ascii=False))}" for name, value in arguments.items()
     ]
     text = "\n".join(lines)
     return text if len(text) <= limits.ARGUMENTS_SHOWN else None

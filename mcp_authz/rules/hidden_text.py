@@ -71,7 +71,12 @@ def _is_hidden(character: str) -> bool:
     code = ord(character)
     if unicodedata.category(character) in _HIDDEN:
         return not (unicodedata.category(character) == "Cn" and _within(code, _PICTURES))  # a later Unicode's emoji
-    return character in _BLANK or any(_within(code, span) for span in _SELECTORS)
+    return has_no_shape(character)
+
+
+def has_no_shape(character: str) -> bool:
+    """Whether a letter, mark or selector of Unicode is drawn as nothing at all."""
+    return character in _BLANK or any(_within(ord(character), span) for span in _SELECTORS)
 
 
 def _is_writing(text: str, at: int, *, right_to_left: bool) -> bool:

@@ -17,7 +17,7 @@ from mcp_authz.rules import jose, session_request
 from mcp_authz.rules.canonical import canonical, digest
 from mcp_authz.rules.constraint import Constraint, Exact, OneOf, Under, Wildcard, parse_constraint
 from mcp_authz.rules.constraint_kinds import literal, value_of
-from mcp_authz.rules.display import displayed_digest, visible
+from mcp_authz.rules.display import displayed_digest, shown_name, visible
 from mcp_authz.rules.keys import PrivateKey, PublicKey, b64url, equal
 
 TYP: Final = "standing-approval+jwt"
@@ -160,7 +160,7 @@ def sentence(terms: StandingTerms) -> str:
     pattern, calls = terms.pattern, "call" if terms.most == 1 else f"{terms.most} calls"
     actor = str(pattern.bound["actor"]).removeprefix("agent:")
     tool = visible(f"{pattern.bound['server']}__{pattern.bound['tool']}")
-    arguments = [f"{visible(name)} {_permitted(constraint)}" for name, constraint in pattern.arguments.items()]
+    arguments = [f"{shown_name(name)} {_permitted(constraint)}" for name, constraint in pattern.arguments.items()]
     said = ", ".join(arguments or ["without arguments"])
     until = f"until {terms.expires_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
     return f"the next {calls} of {tool} by {actor} in this session, {said}, {until}"

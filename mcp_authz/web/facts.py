@@ -14,7 +14,7 @@ from mcp_authz.passkey import Passkey, SignIn
 from mcp_authz.principals import Mode, Person
 from mcp_authz.rules import session_request
 from mcp_authz.rules.difference import Difference
-from mcp_authz.rules.display import displayed, for_whom, shown_arguments, through, visible
+from mcp_authz.rules.display import displayed, for_whom, shown_arguments, shown_name, through, visible
 from mcp_authz.rules.hold import counts_for, is_eligible, is_enough, may_deny, met, wants_reason, was_sent_back
 from mcp_authz.rules.standing_approval import StandingApproval, may_stand, sentence
 
@@ -94,7 +94,7 @@ def shown_value(value: Any) -> ShownValue:
 
 def shown_values(arguments: Mapping[str, Any]) -> list[tuple[str, ShownValue]]:
     """Return every argument by its name, in the order of the call."""
-    return [(visible(name), shown_value(value)) for name, value in arguments.items()]
+    return [(shown_name(name), shown_value(value)) for name, value in arguments.items()]
 
 
 def _has_marks(name: str, value: ShownValue) -> bool:
@@ -112,7 +112,7 @@ def _shown_difference(one: Difference) -> ShownDifference:
         and max(len(before.lines), len(now.lines)) > 1
     ):
         lines = tuple(_changed_lines(before.lines, now.lines))
-    return ShownDifference(name=visible(one.name), before=before, now=now, lines=lines)
+    return ShownDifference(name=shown_name(one.name), before=before, now=now, lines=lines)
 
 
 def _changed_lines(before: Sequence[str], now: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -193,14 +193,20 @@ def full(held: HeldCall, context: Context, who: Person, people: dict[str, Person
 
 def _freeable(name: str, value: Any) -> dict[str, Any]:
     """One argument that calls like this one may have another value of, and what the page begins with."""
-    line = isinstance(value, str) and "\n" not in value and value != ""
+    line = isinstance(value, str) and value != "" and _is_plain(value)
+    written = json.dumps(value, ensure_ascii=False)
     return {
-        "name": name,
-        "shown": visible(name),
+        "name": json.dumps(name),  # for the script: nothing hidden stands in the page
+        "shown": shown_name(name),
         "is_text": line,
-        "listed": value if line else json.dumps(value, ensure_ascii=False),
+        "listed": value if line else written if _is_plain(written) else json.dumps(value),
         "root": value.rpartition("/")[0] or "/" if line and "/" in value else None,
     }
+
+
+def _is_plain(text: str) -> bool:
+    """Whether the text can stand in a field as it is: on one line, and every character of it is seen."""
+    return visible(text) == text.replace("\\", "\\\\")
 
 
 def ahead(standing: StandingApproval) -> dict[str, Any]:

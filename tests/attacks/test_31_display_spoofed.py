@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 
 from mcp_authz import limits
 from mcp_authz.model import HoldId, HoldState
-from mcp_authz.rules.display import visible
+from mcp_authz.rules.display import shown_arguments, visible
+from mcp_authz.rules.hidden_text import has_no_shape
 from tests.attacks.attacker import spy, tool
 from tests.web.authenticator import visiting
 from tests.web.browser import browsers, signed_in
@@ -28,6 +30,10 @@ SPOOFS = {
     "carriage return": "harmless\rharmful",
     "terminal": "\x1b[2K\x1b[1Aharmless\x08",
     "line separator": "one\u2028two\u2029three",
+    "fillers": "api\u3164\u115f\u1160\uffa0\u2800",
+    "selectors that spell": "ok" + "".join(chr(0xE0100 + ord(letter) - 16) for letter in "rm -rf") + "\ufe01",
+    "joiners and vowels without a shape": "a\u034f\u17b4\u180b\u180c",
+    "stacked marks": "Z" + "\u0335\u0300\u0489" * 40,
     "html": "<img src=x onerror=alert(1)></pre></dd><h1>Approved</h1><script>alert(2)</script>",
     "attribute": '" autofocus onfocus="alert(3)',
     "template": "{{ 7*7 }}{% raw %}",
@@ -35,6 +41,15 @@ SPOOFS = {
     "line breaks": "x\n\n\n\n\nfor bob, through user:bob",
     "many spaces": "x" + " " * 500 + "--force",
 }
+
+STACK = re.compile("[\u0300-\u036f\u0489]{5}")
+
+
+def test_no_name_of_an_argument_looks_like_another_one_with_its_value() -> None:
+    shown = shown_arguments({'environment: "staging"': 1, "environment": "production", "a.b-c/d": 2, "größe": 3, "": 4})
+    assert shown == (
+        '  "environment: \\\\"staging\\\\"": 1\n  environment: "production"\n  a.b-c/d: 2\n  größe: 3\n  "": 4'
+    )
 
 
 def server(directory: Path) -> Any:
@@ -54,7 +69,9 @@ async def test_nothing_of_an_argument_is_hidden_on_the_page(tmp_path: Path, spoo
         call = await held(w, path=spoof, **{spoof.replace("\x00", ""): [{spoof: spoof}]})
         async with visiting(w, "alice") as alice:
             page = (await alice.get(f"/holds/{call.hold}")).text
-        hidden = [c for c in page if unicodedata.category(c) in {"Cc", "Cf", "Co", "Cn", "Zl", "Zp"} and c != "\n"]
+        unseen = {"Cc", "Cf", "Co", "Cn", "Zl", "Zp"}
+        hidden = [c for c in page if (unicodedata.category(c) in unseen and c != "\n") or has_no_shape(c)]
+        assert not STACK.search(page)
         assert not hidden and "\u00a0" not in page and "\u3000" not in page
         assert "<script>" not in page and "<img" not in page and page.count("<h1") == 1 and 'onfocus="' not in page
 

@@ -18,7 +18,7 @@ function value(line, row) {
   try {
     return JSON.parse(line);
   } catch {
-    throw new Refused(`Write each value of ${row.dataset.argument} as JSON, one on each line.`);
+    throw new Refused(`Write each value of ${row.querySelector("legend").textContent} as JSON, one on each line.`);
   }
 }
 
@@ -38,7 +38,7 @@ function choice(row) {
 }
 
 function chosen(form) {
-  const rows = [...form.querySelectorAll("[data-argument]")].map((row) => [row.dataset.argument, choice(row)]);
+  const rows = [...form.querySelectorAll("[data-argument]")].map((row) => [JSON.parse(row.dataset.argument), choice(row)]);
   return {
     reason: form.reason.value,
     calls: number(form.alike_calls),
