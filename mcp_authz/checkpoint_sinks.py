@@ -1,15 +1,18 @@
-"""Where checkpoints are kept: a file that only grows, or standard output for whoever collects logs."""
+"""Where checkpoints are kept: a file that only grows, standard output for whoever collects logs, a URL."""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import anyio
 
-from mcp_authz.errors import AuthzError
+from mcp_authz.errors import AuthzError, FetchRefused
+from mcp_authz.posting import Poster
 
 
 class SinkRefused(AuthzError):
@@ -65,3 +68,29 @@ class StandardOutputSink:
             print(text, file=sys.stdout, flush=True)
         except (OSError, ValueError) as error:
             raise SinkRefused(f"standard output cannot be written: {error}") from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UrlSink:
+    """A URL that takes `{"checkpoint": "..."}` by POST; 2xx means that it is kept."""
+
+    url: str
+    poster: Poster
+
+    @property
+    def name(self) -> str:
+        """What it is called in records and errors."""
+        return f"https://{urlsplit(self.url).hostname}"
+
+    async def keep(self, text: str) -> None:
+        """The receiver has it.
+
+        Raises:
+            SinkRefused: it could not be reached, or did not take it.
+        """
+        try:
+            posted = await self.poster(self.url, {}, json.dumps({"checkpoint": text}).encode())
+        except FetchRefused as error:
+            raise SinkRefused(str(error)) from None
+        if not posted.is_taken:
+            raise SinkRefused(f"{self.name} answered with HTTP {posted.status}")

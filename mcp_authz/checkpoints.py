@@ -89,12 +89,16 @@ class Checkpoints:
     async def run(self, every: timedelta, while_waiting: Callable[[], Awaitable[None]] = anyio.sleep_forever) -> None:
         """A checkpoint is written now, and then every so often; without end. What cannot be written is in the log."""
         while True:
-            try:
-                await self.write()
-            except StoreError as error:
-                log.error("no checkpoint was written: %s", error)
+            await self.write_if_possible()
             with anyio.move_on_after(every.total_seconds()):
                 await while_waiting()
+
+    async def write_if_possible(self) -> None:
+        """A checkpoint is written, or the log of the process says why not."""
+        try:
+            await self.write()
+        except StoreError as error:
+            log.error("no checkpoint was written: %s", error)
 
     async def _head(self, chain: bytes, after: int, sequence: int, hash_: bytes) -> Head:
         hashes = await self._store.record_hashes(after=after, until=sequence)

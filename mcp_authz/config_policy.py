@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from mcp_authz import limits
 
@@ -30,11 +30,27 @@ class PdpConfig(BaseModel):
 
 
 class AuditConfig(BaseModel):
-    """For how long it is kept what calls were decided upon."""
+    """What is kept of calls beside the log, and where it is signed how far the log goes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     inputs_days: Annotated[int, Field(ge=0, le=365)] = limits.INPUTS_LIFETIME.days
+    checkpoint_minutes: Annotated[int, Field(ge=0, le=1440)] = 10
+    checkpoints: tuple[str, ...] = Field(default=("file",), strict=False)
+
+    @field_validator("checkpoints")
+    @classmethod
+    def _places(cls, places: tuple[str, ...]) -> tuple[str, ...]:
+        for place in places:
+            if place in {"file", "stdout"} or place.startswith(("file:/", "https://")):
+                continue
+            raise ValueError(f"`{place}` is no place for checkpoints; use file, file:/PATH, stdout or https://HOST/PATH")
+        return places
+
+    @property
+    def checkpoint_every(self) -> timedelta | None:
+        """How often a checkpoint is made, where something was written since; None: never."""
+        return timedelta(minutes=self.checkpoint_minutes) if self.checkpoint_minutes and self.checkpoints else None
 
     @property
     def inputs_kept(self) -> timedelta:

@@ -10,14 +10,17 @@ from typing import Final, Literal
 from mcp_authz import limits
 from mcp_authz.principals import Thumbprint
 
-KeyUse = Literal["issuer", "context"]
-"""What a key signs: `issuer` access tokens and the roots of chains, `context` what tool servers are told of a call."""
+KeyUse = Literal["issuer", "context", "checkpoint"]
+"""What a key signs: `issuer` access tokens and the roots of chains, `context` what tool servers are told of a call,
+`checkpoint` where the audit log ends.
+"""
 
-USES: Final[tuple[KeyUse, ...]] = ("issuer", "context")
+USES: Final[tuple[KeyUse, ...]] = ("issuer", "context", "checkpoint")
 
 OVERLAP: Final[dict[KeyUse, timedelta]] = {
     "issuer": limits.ROOT_KEY_OVERLAP,
     "context": limits.CONTEXT_KEY_OVERLAP,
+    "checkpoint": timedelta(),  # whoever verifies a checkpoint has the public keys of all times
 }
 """How long what a key signed can still count after another one signs in its place."""
 

@@ -37,6 +37,7 @@ from mcp_authz.hop import PolicyAtHop
 from mcp_authz.hosted import HostedAgents
 from mcp_authz.installation import Installation, open_installation, utc_now
 from mcp_authz.issuer_keys import IssuerKeys
+from mcp_authz.live_keys import LiveKeys
 from mcp_authz.obligations import Notices, Obligations
 from mcp_authz.observing import observed_servers
 from mcp_authz.offers import Offers
@@ -64,6 +65,7 @@ from mcp_authz.settings import (
 from mcp_authz.standing_approvals import StandingApprovals
 from mcp_authz.step_ups import StepUps
 from mcp_authz.store.ports import Clock, Event
+from mcp_authz.underway import Underway
 from mcp_authz.waits import Waits
 from mcp_authz.webhook_settings import make_webhooks
 from mcp_authz.webhooks import Webhooks, telling
@@ -87,6 +89,7 @@ class Running:
     delegations: Delegations
     chains: Chains
     issuer_keys: IssuerKeys
+    checkpoint_keys: LiveKeys
     agents: Agents
     hosted: HostedAgents
     clients: Clients
@@ -209,6 +212,7 @@ async def run_gateway(config: Config, *, clock: Clock = utc_now) -> AsyncIterato
             approvals=approvals,
             page=f"{config.public_url}/holds",
             waits=waits,
+            underway=Underway(store, sessions.identify, clock),
             deciding=Deciding(
                 store=store,
                 approvals=approvals,
@@ -253,6 +257,7 @@ async def run_gateway(config: Config, *, clock: Clock = utc_now) -> AsyncIterato
             delegations=delegations,
             chains=chains,
             issuer_keys=issuer_keys,
+            checkpoint_keys=await LiveKeys.load(store, "checkpoint", clock=clock),
             agents=agents,
             hosted=hosted,
             clients=_clients(installation),

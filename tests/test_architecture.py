@@ -48,6 +48,7 @@ LAYERS = [
         "mcp_authz.ids",
         "mcp_authz.audit",
         "mcp_authz.audit_reading",
+        "mcp_authz.audit_excerpts",
         "mcp_authz.metrics",
         "mcp_authz.spans",
         "mcp_authz.telemetry",

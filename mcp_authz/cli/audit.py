@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import anyio
 import typer
@@ -12,6 +13,8 @@ from rich.progress import Progress
 
 from mcp_authz.audit_reading import newest
 from mcp_authz.cli import views
+from mcp_authz.cli.audit_evidence import Covered, covered, excerpted, read_keys
+from mcp_authz.cli.audit_explain import explain, keys
 from mcp_authz.cli.audit_export import export
 from mcp_authz.cli.audit_options import (
     AgentName,
@@ -35,8 +38,9 @@ from mcp_authz.cli.verification import verify as verify_chain
 from mcp_authz.errors import NotFound
 from mcp_authz.rules.audit_filter import Filter
 from mcp_authz.rules.display import visible
+from mcp_authz.rules.excerpt import Excerpted
 from mcp_authz.rules.sentence import sentence
-from mcp_authz.store.ports import Record
+from mcp_authz.store.ports import Event, EventKind, Record
 
 app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, add_completion=False)
 
@@ -147,18 +151,36 @@ async def tail(
 
 
 app.command("export")(export)
+app.command("explain")(explain)
+app.command("keys")(keys)
 
 
 @app.command()
 def verify(
     ctx: typer.Context,
+    *,
     store: Annotated[
         Path | None,
         typer.Option(metavar="FILE", readable=False, help="The store to verify, also a copy. Else the one in use."),
     ] = None,
+    checkpoints: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Checkpoints that were kept elsewhere: the log is also what they say."),
+    ] = None,
+    excerpt: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Verify what `audit explain --bundle` wrote, and no store.")
+    ] = None,
+    keys_file: Annotated[
+        Path | None, typer.Option("--keys", metavar="FILE", help="The public keys of checkpoints: `audit keys`.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Verify the whole chain: every record follows from the one before, none is missing."""
+    if (excerpt is not None or checkpoints is not None) and keys_file is None:
+        raise typer.BadParameter("name the public keys with --keys FILE; `mcp-authz audit keys` prints them")
+    if excerpt is not None and keys_file is not None:
+        _say_excerpted(excerpted(excerpt, read_keys(keys_file)), json)
+        return
     path = store if store is not None else config_of(ctx).data / "store.db"
     if not path.exists():
         raise NotFound(f"there is no store at `{path}`; name one with --store FILE")
@@ -168,21 +190,49 @@ def verify(
         verified = verify_chain(
             path, lambda done, of: progress.update(bar, completed=done, total=of, visible=of >= LONG)
         )
-    _say_verified(verified, json)
-    if verified.broken is not None:
+    vouched = None
+    if checkpoints is not None and keys_file is not None and verified.broken is None:
+        vouched = covered(path, checkpoints, read_keys(keys_file))
+    _say_verified(verified, vouched, json)
+    if verified.broken is not None or (vouched is not None and vouched.broken is not None):
         raise typer.Exit(1)
 
 
-def _say_verified(verified: Verified, json: bool) -> None:
-    broken = verified.broken
+def _say_excerpted(found: tuple[Excerpted, ...], json: bool) -> None:
+    if json:
+        print_json([{"sequence": one.sequence, "checkpoint": _number(one), "record": dict(one.body)} for one in found])
+        return
+    for one in found:
+        by = "no checkpoint: the gateway's word alone" if one.checkpoint is None else f"checkpoint {_number(one)}"
+        event = Event(
+            kind=cast(EventKind, one.kind), at=datetime.fromisoformat(one.body["at"]), fields=one.body["fields"]
+        )
+        said = sentence(event)
+        say(f"{one.body['at']}  {visible(said)}  ({by})")
+
+
+def _number(one: Excerpted) -> int | None:
+    return None if one.checkpoint is None else one.checkpoint.number
+
+
+def _say_verified(verified: Verified, vouched: Covered | None, json: bool) -> None:
+    broken = verified.broken or (None if vouched is None else vouched.broken)
     if json:
         view = None if broken is None else {"sequence": broken.sequence, "why": broken.why}
         print_json(
-            {"unbroken": broken is None, "records": verified.records, "head": verified.head.hex(), "broken": view}
+            {
+                "unbroken": broken is None,
+                "records": verified.records,
+                "head": verified.head.hex(),
+                "broken": view,
+                "checkpointed": None if vouched is None else vouched.until,
+            }
         )
     elif broken is None:
         say(f"{verified.records} record{'s'[: verified.records != 1]}, unbroken")
         say(f"head {verified.head.hex()}")
+        if vouched is not None:
+            say(f"{vouched.checkpoints} checkpoints vouch for the first {vouched.until}")
     else:
         say(f"broken at record {broken.sequence}: {broken.why}")
         say("what stands before it is whole; keep this file, and compare it with a copy or a backup")

@@ -27,6 +27,10 @@ _AT_ONCE: Final[dict[KeyUse, tuple[str, ...]]] = {
         "a tool server fetches the new key at its next call, or refuses calls for a minute if it fetched one just now",
         "one that is not called believes the old key for up to an hour: restart it if that matters",
     ),
+    "checkpoint": (
+        "checkpoints from now on are signed by the new key, which the log names; give it to whoever verifies them",
+        "of those before, believe the copies that were kept elsewhere before the old key may have been known",
+    ),
 }
 
 
@@ -62,7 +66,8 @@ async def rotate(
     which: Annotated[
         KeyUse,
         typer.Option(
-            metavar="USE", help="issuer: access tokens and chains. context: what tool servers are told of calls."
+            metavar="USE",
+            help="issuer: tokens and chains. context: what tool servers are told. checkpoint: where the log ends.",
         ),
     ] = "issuer",
     now: Annotated[

@@ -7,11 +7,12 @@ import logging
 import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, nullcontext
 from datetime import timedelta
 
 import anyio
 
+from mcp_authz.cli.checkpointing import checkpointing
 from mcp_authz.cli.listening import Server, Stop, Use, listening
 from mcp_authz.cli.places import beside, listeners, the_only_one
 from mcp_authz.cli.telling import Telling
@@ -23,7 +24,7 @@ from mcp_authz.live_keys import follow
 from mcp_authz.oauth.server import OAuthServer, oauth_routes
 from mcp_authz.observing import keep_telling, loud_line, observed_servers
 from mcp_authz.protocol.app import App
-from mcp_authz.protocol.context_keys import approval_keys_route, context_keys_route
+from mcp_authz.protocol.context_keys import approval_keys_route, checkpoint_keys_route, context_keys_route
 from mcp_authz.protocol.throttle import Refusals
 from mcp_authz.protocol.webhook_verdicts import Verdicts
 from mcp_authz.recovering import keep_recovering
@@ -33,8 +34,8 @@ from mcp_authz.rules.keys import random_bytes
 from mcp_authz.rules.scope import parse_scopes
 from mcp_authz.settings import approval_floor, ways_in
 from mcp_authz.store.ports import Clock
-from mcp_authz.vouching import known_by, make_enterprise
 from mcp_authz.verdict_bundles import approval_keys, verdict_key
+from mcp_authz.vouching import known_by, make_enterprise
 from mcp_authz.web import PageRoute
 from mcp_authz.wiring import Running, run_gateway
 
@@ -84,7 +85,11 @@ async def open_app(config: Config, *, clock: Clock = utc_now) -> AsyncIterator[t
             running.webhooks.all, store=store, approvals=running.approvals, clock=clock, refusals=refusals
         )
         verdict_keys = approval_keys((await verdict_key(store)).public)
-        keys = (context_keys_route(lambda: contexts.jwks), approval_keys_route(lambda: verdict_keys))
+        keys = (
+            context_keys_route(lambda: contexts.jwks),
+            approval_keys_route(lambda: verdict_keys),
+            checkpoint_keys_route(lambda: running.checkpoint_keys.jwks),
+        )
         app = App(
             gateway=running.gateway,
             identifier=Identifier(
@@ -105,10 +110,11 @@ async def open_app(config: Config, *, clock: Clock = utc_now) -> AsyncIterator[t
             group.start_soon(running.follow_changes, app.front.tools_changed)
             group.start_soon(running.follow_policy)
             group.start_soon(running.parts.waits.run)
+            group.start_soon(running.parts.underway.run, app.front.tools_changed)
             group.start_soon(keep_recovering, store, clock)
             group.start_soon(keep_telling, config)
             group.start_soon(telling.run)
-            group.start_soon(follow, store, signing.live, contexts.keys)
+            group.start_soon(follow, store, signing.live, contexts.keys, running.checkpoint_keys)
             if running.desktop is not None:
                 group.start_soon(running.desktop.run)
             group.start_soon(running.webhooks.run)
@@ -141,7 +147,9 @@ async def serve(config: Config, *, idle: timedelta | None = None, port_beside: i
                 stop.asks(server, before=running.parts.waits.leave)
                 if idle is not None:
                     group.start_soon(use.tell_when_unused, idle, stop)
-                await server.serve(sockets)
+                # Of several processes the first makes the checkpoints: they are numbered.
+                async with nullcontext() if port_beside is not None else checkpointing(running):
+                    await server.serve(sockets)
             group.cancel_scope.cancel()
 
 

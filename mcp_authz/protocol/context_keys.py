@@ -1,4 +1,4 @@
-"""Where others find the keys of context tokens, and of verdicts; not in the issuer's JWKS, for access tokens alone."""
+"""Where others find the keys of context tokens, verdicts and checkpoints; the issuer's JWKS is for tokens alone."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from mcp_authz.rules.context_token import JWKS_PATH
 from mcp_authz.rules.strict_json import dump
 
 APPROVAL_KEYS: Final = "/approval-keys"
+CHECKPOINT_KEYS: Final = "/checkpoint-keys"
 
 
 def context_keys_route(jwks: Callable[[], Mapping[str, Any]]) -> Route:
@@ -23,6 +24,11 @@ def context_keys_route(jwks: Callable[[], Mapping[str, Any]]) -> Route:
 def approval_keys_route(jwks: Callable[[], Mapping[str, Any]]) -> Route:
     """Return the route at which whoever verifies verdicts finds this JWK Set."""
     return _published(APPROVAL_KEYS, jwks)
+
+
+def checkpoint_keys_route(jwks: Callable[[], Mapping[str, Any]]) -> Route:
+    """Return the route at which whoever verifies checkpoints finds the keys that sign them now, and soon."""
+    return _published(CHECKPOINT_KEYS, jwks)
 
 
 def _published(path: str, jwks: Callable[[], Mapping[str, Any]]) -> Route:

@@ -205,6 +205,20 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE INDEX tasks_by_agent ON tasks (agent, expires_at)",
         """CREATE TRIGGER a_task_moves_its_hold AFTER UPDATE ON tasks
             BEGIN UPDATE holds SET moved = (SELECT max(moved) + 1 FROM holds) WHERE id = new.hold_id; END""",
+        # A third use of signing keys: checkpoints of the log.
+        "ALTER TABLE signing_keys RENAME TO signing_keys_of_two_uses",
+        """CREATE TABLE signing_keys (
+            kid TEXT PRIMARY KEY,
+            purpose TEXT NOT NULL CHECK (purpose IN ('issuer', 'context', 'checkpoint')),
+            seed BLOB,
+            made_at INTEGER NOT NULL,
+            signs_from INTEGER NOT NULL,
+            retires_at INTEGER,
+            status TEXT NOT NULL CHECK (status IN ('active', 'revoked'))
+        ) STRICT, WITHOUT ROWID""",
+        """INSERT INTO signing_keys SELECT kid, purpose, seed, made_at, signs_from, retires_at, status
+            FROM signing_keys_of_two_uses""",
+        "DROP TABLE signing_keys_of_two_uses",
     ),
 )
 

@@ -33,8 +33,9 @@ def signing_keys(tx: Transaction, use: KeyUse) -> tuple[SigningKey, ...]:
 def begin_signing(tx: Transaction, use: KeyUse, make: Callable[[], bytes]) -> tuple[SigningKey, ...]:
     """Every key of this use; where there is none the secret that was it before becomes the first, or a new one is."""
     if not (known := signing_keys(tx, use)):
-        seed = known_secret(tx, _BEFORE[use]) or make()
-        tx.db.execute("DELETE FROM secrets WHERE name = ?", (_BEFORE[use],))
+        before = _BEFORE.get(use, "")
+        seed = known_secret(tx, before) or make()
+        tx.db.execute("DELETE FROM secrets WHERE name = ?", (before,))
         kid = Thumbprint(PrivateKey.from_seed(seed).public.thumbprint)
         _add(tx, SigningKey(kid=kid, use=use, made_at=tx.at, signs_from=tx.at, seed=seed))
         known = signing_keys(tx, use)

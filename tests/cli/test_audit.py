@@ -124,6 +124,7 @@ def test_a_whole_chain_is_verified_also_in_a_copy(desk: Desk) -> None:
         "records": 1,
         "head": said.split()[-1],
         "broken": None,
+        "checkpointed": None,
     }
 
 

@@ -12,13 +12,17 @@ from tests.cli.test_doctor import case, told
 
 def test_keys_are_rotated_once_until_the_new_one_signs(desk: Desk) -> None:
     first = {key["use"]: key for key in desk.json("keys", "list")}
-    assert {use: key["state"] for use, key in first.items()} == {"issuer": "signing", "context": "signing"}
+    assert {use: key["state"] for use, key in first.items()} == {
+        "issuer": "signing",
+        "context": "signing",
+        "checkpoint": "signing",
+    }
     said = desk.ok("keys", "rotate", "--reason", "once a year")
     assert "is published, and signs from" in said and "keys list" in said
     refusal = desk.refused("keys", "rotate")
     assert "does not sign yet" in refusal and "--now" in refusal
     states = [(key["use"], key["state"]) for key in desk.json("keys", "list")]
-    assert states == [("issuer", "signing"), ("issuer", "next"), ("context", "signing")]
+    assert states == [("issuer", "signing"), ("issuer", "next"), ("context", "signing"), ("checkpoint", "signing")]
     record = desk.json("audit", "list", "--kind", "administration")[0]["fields"]
     assert record["replaces"] == [first["issuer"]["key"]] and record["reason"] == "once a year"
     assert record["by"].startswith("user:")
@@ -31,7 +35,8 @@ def test_a_key_that_is_replaced_at_once_is_said_to_cost_something(desk: Desk) ->
     assert "restart it" in desk.ok("keys", "rotate", "--now", "--which", "context")
     states = [(key["use"], key["state"]) for key in desk.json("keys", "list")]
     assert states[:3] == [("issuer", "revoked"), ("issuer", "revoked"), ("issuer", "signing")]
-    assert states[3:] == [("context", "revoked"), ("context", "signing")]
+    assert states[3:5] == [("context", "revoked"), ("context", "signing")]
+    assert "give it to whoever verifies" in desk.ok("keys", "rotate", "--now", "--which", "checkpoint")
     assert desk.run("keys", "rotate", "--which", "verdict").code == 2
 
 

@@ -1,0 +1,85 @@
+"""Everything that the log has about one call, and an excerpt of it that shows this without the rest of the log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from mcp_authz.audit_reading import newest
+from mcp_authz.errors import NotFound
+from mcp_authz.rules.audit_filter import Filter
+from mcp_authz.rules.checkpoint import checkpoint_digest
+from mcp_authz.rules.excerpt import entry, excerpt
+from mcp_authz.rules.log import record_bytes
+from mcp_authz.store.ports import Record, Store
+
+_MOST: Final = 1000  # records of one call; a caller can make the same call again and again
+
+
+async def records_of(store: Store, call: str) -> tuple[Record, ...]:
+    """Return every record of this call, or of all calls of this hold, oldest first; enough of the id names it.
+
+    A held call is made again with an id of its own: what became of it is told by the hold that both belong to.
+
+    Raises:
+        NotFound: no record is of such a call.
+    """
+    found = {record.sequence: record for record in await newest(store, Filter(call=call), _MOST)}
+    if not found:
+        raise NotFound(f"no record is of a call or hold `{call}`; `mcp-authz audit list` has their ids")
+    for hold in _holds(found.values()):
+        found |= {record.sequence: record for record in await newest(store, Filter(text=hold), _MOST)}
+    for again in {record.event.call for record in found.values() if record.event.kind == "decision"}:
+        if again is not None:
+            found |= {record.sequence: record for record in await store.records(call=again, limit=_MOST)}
+    return tuple(found[sequence] for sequence in sorted(found))
+
+
+async def excerpt_of(store: Store, records: Iterable[Record]) -> dict[str, Any]:
+    """Return an excerpt of the log with these records (`rules.excerpt`)."""
+    made = await _checkpoints(store)
+    covered: dict[str, list[Mapping[str, Any]]] = {}
+    uncovered: list[bytes] = []
+    for record in records:
+        one = next((one for one in made if record.sequence <= one["sequence"]), None)
+        if one is None:
+            uncovered.append(_bytes(record))
+            continue
+        hashes = await store.record_hashes(after=one["after"], until=one["sequence"])
+        shown = entry(_bytes(record), sequence=record.sequence, after=one["after"], hashes=hashes)
+        covered.setdefault(str(one["text"]), []).append(shown)
+    return excerpt(covered, uncovered)
+
+
+async def _checkpoints(store: Store) -> list[dict[str, Any]]:
+    """The checkpoints that the log has, oldest first, each with the record behind which its tree begins."""
+    made: list[dict[str, Any]] = []
+    after = before = 0
+    while records := await store.records(after=after, kind="checkpoint"):
+        for record in records:
+            after, said = record.sequence, record.event.fields
+            if "text" in said and checkpoint_digest(str(said["text"])).hex() == said.get("digest"):
+                made.append({"text": said["text"], "sequence": int(said["sequence"]), "after": before})
+                before = int(said["sequence"])
+    return made
+
+
+def _holds(records: Iterable[Record]) -> set[str]:
+    holds = set()
+    for record in records:
+        approval = record.event.fields.get("approval")
+        named = (record.event.fields.get("hold"), approval.get("hold") if isinstance(approval, dict) else None)
+        holds |= {str(hold) for hold in named if hold is not None}
+    return holds
+
+
+def _bytes(record: Record) -> bytes:
+    event = record.event
+    return record_bytes(
+        sequence=record.sequence,
+        previous=record.previous,
+        kind=event.kind,
+        at=event.at,
+        call=event.call,
+        fields=event.fields,
+    )

@@ -1,0 +1,73 @@
+"""`mcp-authz audit explain`: one call's story, and the excerpt of the log that shows it elsewhere."""
+
+from __future__ import annotations
+
+import json as json_text
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mcp_authz.audit_excerpts import excerpt_of, records_of
+from mcp_authz.audit_story import story
+from mcp_authz.cli import views
+from mcp_authz.cli.checkpointing import checkpoint_keys
+from mcp_authz.cli.invocation import asynchronous, command_line, installation
+from mcp_authz.cli.options import Json
+from mcp_authz.cli.output import local, next_step, print_json, say
+from mcp_authz.errors import ConfigError
+from mcp_authz.rules.display import visible
+from mcp_authz.rules.sentence import sentence
+
+
+@asynchronous
+async def explain(
+    ctx: typer.Context,
+    call: Annotated[str, typer.Argument(metavar="CALL", help="The id of a call or a hold, or enough of it.")],
+    bundle: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write an excerpt of the log that verifies elsewhere, with public keys."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Tell what became of one call: who asked, for whom, through whom, who approved it, how it ended."""
+    async with installation(ctx) as here:
+        records = await records_of(here.store, call)
+        excerpt = None if bundle is None else await excerpt_of(here.store, records)
+    told = story([record.event for record in records])
+    if bundle is not None and excerpt is not None:
+        _write(bundle, excerpt)
+    if json:
+        print_json({"story": told, "records": [views.record(record) for record in records]})
+        return
+    say(told)
+    say()
+    for record in records:
+        say(f"{local(record.event.at)}  {visible(sentence(record.event))}")
+    if bundle is not None and excerpt is not None:
+        say()
+        newer = len(excerpt["uncovered"])
+        if newer:
+            say(f"{newer} of these records are newer than the last checkpoint: they are the gateway's word alone")
+        next_step(command_line(ctx, "audit", "verify", "--excerpt", str(bundle), "--keys", "KEYS.json"))
+
+
+@asynchronous
+async def keys(ctx: typer.Context) -> None:
+    """Print the public keys of all checkpoints as a JWK Set; keep it away from the store, to verify with."""
+    async with installation(ctx) as here:
+        print_json(await checkpoint_keys(here.store))
+
+
+def _write(path: Path, document: dict[str, Any]) -> None:
+    """The file is there whole; it has what the records have, so it is for its owner alone."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        raise ConfigError(f"`{path}` is there already; name another file") from None
+    except OSError as error:
+        raise ConfigError(f"`{path}` cannot be written: {error.strerror}") from None
+    with os.fdopen(descriptor, "w") as file:
+        json_text.dump(document, file, indent=1)
+        file.write("\n")
