@@ -180,10 +180,12 @@ def outcome_event(
     call: ToolCall,
     result: str | None,
     redacted: int | None = None,
+    ended_by: str | None = None,
 ) -> Event:
     """The outcome record of one forwarded call: `done`, `tool-error`, `error` or `unknown`, and how long it took.
 
-    `redacted` is how much of what was said was taken out; None where nothing had to be.
+    `redacted` is how much of what was said was taken out; None where nothing had to be. `ended_by` says what the
+    gateway ended the call for, where it did.
     """
     fields: dict[str, Any] = {
         "outcome": outcome,
@@ -195,4 +197,6 @@ def outcome_event(
         fields["result_digest"] = result
     if redacted is not None:
         fields["redacted"] = redacted
+    if ended_by is not None:
+        fields["ended_by"] = ended_by
     return Event(kind="outcome", at=ended, call=call_id, fields=fields)

@@ -31,12 +31,17 @@ QUESTIONS: Final = 10  # rounds of questions one call may ask an older client be
 class Forwarding:
     """One admitted call at its tool server."""
 
-    def __init__(self, parts: Parts, caller: Caller, admitted: Admitted, channel: Channel) -> None:
+    def __init__(
+        self, parts: Parts, caller: Caller, admitted: Admitted, channel: Channel, running: anyio.CancelScope
+    ) -> None:
+        """`running` is cancelled, and the call with it, once what the caller stands on is revoked."""
         self._parts = parts
+        self._running = running
         self._caller = caller
         self._admitted = admitted
         self._channel = channel
         self._recorded = False
+        self._hold: HoldId | None = None
         self._result_digest: str | None = None
         server = admitted.call.tool.server
         self._redacting = parts.obligations.redacting(admitted.permit)
@@ -52,9 +57,10 @@ class Forwarding:
 
         A store that fails now fails after the call was forwarded: that is no refusal, and nobody may try again blindly.
         """
+        self._hold = self._admitted.permit.approval or _continued(resume)
         try:
             await self._channel.decided()
-            return await self._run(digest, self._admitted.permit.approval or _continued(resume))
+            return await self._run(digest, self._hold)
         except StoreError as error:
             log.error("the outcome of call %s could not be recorded: %s", self._admitted.call_id, error)
             return self._broken(
@@ -62,13 +68,13 @@ class Forwarding:
             )
         finally:
             if not self._recorded:
-                # The caller went away or the gateway stops: the call may have run, and nobody will be told.
+                # The caller went away, its authority was revoked, or the gateway stops: the call may have run.
                 with anyio.CancelScope(shield=True):
                     await self._record_unknown()
 
     async def _record_unknown(self) -> None:
         try:
-            await self._record("unknown", HoldState.UNKNOWN, self._admitted.permit.approval, None)
+            await self._record("unknown", HoldState.UNKNOWN, self._hold, None)
         except StoreError as error:
             log.error("that call %s ended nobody knows how could not be recorded: %s", self._admitted.call_id, error)
 
@@ -197,20 +203,33 @@ class Forwarding:
             call=self._admitted.call,
             result=self._result_digest if result is not None else None,
             redacted=None if self._redacting is None else self._redacting.count,
+            ended_by="revocation" if outcome == "unknown" and self._running.cancel_called else None,
         )
         moved = False
-        if hold is not None and state is not None:
-            moved = await self._parts.store.move_hold(
-                hold, come_from=HoldState.CLAIMED, to=state, event=event, result=result
-            )
-        if not moved:
-            await self._parts.store.append(event)
-        self._recorded = True
+        with anyio.CancelScope(shield=True):  # what is known of the call by now is not made unknown by who leaves now
+            if hold is not None and state is not None:
+                moved = await self._parts.store.move_hold(
+                    hold, come_from=HoldState.CLAIMED, to=state, event=event, result=result
+                )
+            if not moved:
+                await self._parts.store.append(event)
+            self._recorded = True
 
     def _broken(self, code: int, message: str, data: object, *, may_have_run: bool) -> Broken:
         return Broken(
             call_id=self._admitted.call_id, rpc_code=code, message=message, data=data, may_have_run=may_have_run
         )
+
+
+def revoked(call_id: str) -> Broken:
+    """What the caller of a call is told that was cancelled because its authority was revoked while it ran."""
+    return Broken(
+        call_id=call_id,
+        rpc_code=INTERNAL_ERROR,
+        message="the authority for this call was revoked while it ran, and it was cancelled",
+        data={"outcome": "unknown", "reason": "revoked", "call": call_id},
+        may_have_run=True,
+    )
 
 
 def _continued(resume: RequestState | None) -> HoldId | None:

@@ -16,12 +16,12 @@ from mcp_authz.downstream import PROMPTS as OFFERED_PROMPTS
 from mcp_authz.downstream import Offer
 from mcp_authz.errors import SignatureRefused
 from mcp_authz.evaluation import Evaluation, effective
-from mcp_authz.forwarding import INTERNAL_ERROR, Forwarding
+from mcp_authz.forwarding import INTERNAL_ERROR, Forwarding, revoked
 from mcp_authz.holding import Waiting, once
 from mcp_authz.ids import new_id
 from mcp_authz.inputs import kept
 from mcp_authz.model import Admitted, Approval, Deny, Hold, Permit, RuleId, Tool, ToolCall
-from mcp_authz.obligations import unpaid, why_lost
+from mcp_authz.obligations import LOST, unpaid, why_lost
 from mcp_authz.outcome import Broken, Outcome, Refused, Replayed
 from mcp_authz.parts import Parts
 from mcp_authz.principals import Caller
@@ -38,21 +38,8 @@ from mcp_authz.rules.request_state import RequestState, open_state, split_retry
 from mcp_authz.rules.token import MINIMAL_SCOPE
 from mcp_authz.sessions import Sessions
 from mcp_authz.step_ups import StepUp
-from mcp_authz.store.ports import Admission, Event, Lost, LostReason
+from mcp_authz.store.ports import Admission, Event, Lost
 from mcp_authz.tasks import Tasks
-
-_LOST: Mapping[LostReason, str] = {
-    "revoked": "revoked",
-    "expired": "session_over",
-    "session": "session_over",
-    "budget": "budget",
-    "replayed": "replayed",
-    "claimed": "approval_used",
-    "definition": "changed",
-    "rate": "rate_limited",
-    "spent": "spent",
-}
-"""Which reason code a lost race is told with."""
 
 
 class Gateway:
@@ -61,6 +48,7 @@ class Gateway:
     def __init__(self, parts: Parts, sessions: Sessions) -> None:
         self._parts = parts
         self._sessions = sessions
+        self.underway = parts.underway
         self.tasks = Tasks(parts, sessions, self.take)
 
     async def list_tools(self, caller: Caller) -> tuple[Tool, ...]:
@@ -190,12 +178,11 @@ class Ride:
                 continue  # an approval is evidence for a second full evaluation, never a bypass
             if verdict.policy != self._policy:  # another policy decides by now; what was approved stays evidence for it
                 continue
-            admitted = await self._admit(call, verdict, verdict.decision, approval, resume)  # 14
-            if isinstance(admitted, Admitted):
-                self._tell(admitted, verdict, resume)
-                return await self._forward(admitted, verdict, resume)  # 15, 16
-            if admitted.reason not in {"definition", "claimed"}:
-                return await self.refuse(call, _deny(_LOST[admitted.reason], detail=why_lost(admitted)), verdict)
+            ran = await self._run(call, verdict, verdict.decision, approval, resume)  # 14 - 16
+            if not isinstance(ran, Lost):
+                return ran
+            if ran.reason not in {"definition", "claimed"}:
+                return await self.refuse(call, _deny(LOST[ran.reason], detail=why_lost(ran)), verdict)
             await self._parts.catalog.reread()
             approval = None  # where an identical call was first, this one is given its result, or waits for it
         return await self.refuse(call, _deny("changed"))
@@ -253,6 +240,29 @@ class Ride:
             text = f"the result is withheld: {error}"
             return Broken(call_id=self._call_id, rpc_code=INTERNAL_ERROR, message=text, data=None, may_have_run=True)
 
+    async def _run(
+        self,
+        call: ToolCall,
+        verdict: Evaluation,
+        permit: Permit,
+        approval: Approval | None,
+        resume: RequestState | None,
+    ) -> Outcome | Lost:
+        """Steps 14 to 16; once what the call stands on is revoked, it is cancelled.
+
+        Whatever happens to it, its outcome is recorded before anybody hears of it. Whoever wants to hear of such calls
+        is told; once, also of one that goes on with an answer.
+        """
+        with self._parts.underway.while_standing(self._caller, call.tool) as running:
+            admitted = await self._admit(call, verdict, permit, approval, resume)  # 14
+            if isinstance(admitted, Lost):
+                return admitted
+            if resume is None or resume.kind != "downstream":
+                self._parts.obligations.tell(permit, call, verdict.resource, self._caller)
+            forwarding = Forwarding(self._parts, self._caller, admitted, self._channel, running)
+            return await forwarding.run(digest=verdict.digest, resume=resume)  # 15, 16
+        return revoked(self._call_id)
+
     async def _admit(
         self,
         call: ToolCall,
@@ -309,16 +319,6 @@ class Ride:
         own = {} if resume.downstream is None else {"requestState": resume.downstream}
         answers = {key: clean(answer) if isinstance(answer, dict) else answer for key, answer in responses.items()}
         return {"inputResponses": answers, **own}
-
-    def _tell(self, admitted: Admitted, verdict: Evaluation, resume: RequestState | None) -> None:
-        """Whoever wants to hear of such calls is told; once, also of one that goes on with an answer."""
-        if resume is None or resume.kind != "downstream":
-            self._parts.obligations.tell(admitted.permit, admitted.call, verdict.resource, self._caller)
-
-    async def _forward(self, admitted: Admitted, verdict: Evaluation, resume: RequestState | None) -> Outcome:
-        """Steps 15 and 16: whatever happens to the call, its outcome is recorded before anybody hears of it."""
-        forwarding = Forwarding(self._parts, self._caller, admitted, self._channel)
-        return await forwarding.run(digest=verdict.digest, resume=resume)
 
     async def refuse(self, call: ToolCall, deny: Deny, verdict: Evaluation | None = None) -> Refused:
         """The denial is recorded, then answered."""

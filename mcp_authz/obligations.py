@@ -21,7 +21,7 @@ from mcp_authz.rules.canonical import digest_b64url
 from mcp_authz.rules.display import visible
 from mcp_authz.rules.obligation import BUDGET, NOTIFY, RATE_LIMIT, REDACT, Means, named, read_rate
 from mcp_authz.rules.redaction import Redaction, Redactor
-from mcp_authz.store.ports import Lost, Rate, Spending
+from mcp_authz.store.ports import Lost, LostReason, Rate, Spending
 
 log = logging.getLogger(__name__)
 
@@ -153,6 +153,20 @@ def paid(obligations: tuple[Obligation, ...]) -> tuple[str, ...]:
 def unpaid(permit: Permit, already: tuple[str, ...]) -> tuple[Obligation, ...]:
     """Return what the permit asks for beyond what is paid already."""
     return tuple(one for one in permit.obligations if f"{one.kind} {one.argument}" not in already)
+
+
+LOST: Final[Mapping[LostReason, str]] = {
+    "revoked": "revoked",
+    "expired": "session_over",
+    "session": "session_over",
+    "budget": "budget",
+    "replayed": "replayed",
+    "claimed": "approval_used",
+    "definition": "changed",
+    "rate": "rate_limited",
+    "spent": "spent",
+}
+"""Which reason code a lost race is told with."""
 
 
 def why_lost(lost: Lost) -> str:

@@ -20,6 +20,7 @@ from mcp_authz.proving import Proving
 from mcp_authz.rules.keys import Sealer
 from mcp_authz.step_ups import StepUps
 from mcp_authz.store.ports import Clock, Store
+from mcp_authz.underway import Underway
 from mcp_authz.waits import Waits
 
 
@@ -34,6 +35,7 @@ class Parts:
     approvals: Approvals
     page: str  # the URL that holds have their page under
     waits: Waits
+    underway: Underway
     deciding: Deciding
     obligations: Obligations
     offers: Offers

@@ -275,17 +275,18 @@ class Sessions:
         worked_for = await self._store.worked_for(agent, self._clock() - limits.PEOPLE_REMEMBERED)
         return {*worked_for, *(f"user:{grant.subject}" for grant in grants)}
 
-    async def identify(self, token: AccessToken, proof: Proof) -> Caller:
+    async def identify(self, token: AccessToken, proof: Proof, *, at: datetime | None = None) -> Caller:
         """Return who presents this token, after one read of everything it stands on (steps 5 and 6).
 
-        A session that has ended, expired or was idle for too long is no refusal: the caller comes back without it.
+        A session that has ended, expired or was idle for too long is no refusal: the caller comes back without it. With
+        `at` only what was revoked counts as ended, and what had run out by then.
 
         Raises:
             TokenRefused: the agent, its key, the person, the grant or a link is not what the token says, or has ended.
         """
         person = PersonName(token.subject.removeprefix("user:")) if token.subject.startswith("user:") else None
         standing = await self._store.standing(agent=token.actor, key=token.key, person=person, link=token.link)
-        caller = caller_of(standing, token, proof, self._clock())
+        caller = caller_of(standing, token, proof, self._clock() if at is None else at)
         if caller.chain is not None and caller.session is not None:
             if not self._is_permitted(caller.session, caller.chain.leaf):
                 raise TokenRefused("the configuration does not let the agent impersonate this person any more")

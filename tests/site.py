@@ -89,6 +89,13 @@ class Site:
         self, http: httpx2.AsyncClient, tool: str, arguments: Any, *, token: str | None = None, **params: Any
     ) -> dict[str, Any]:
         """The result of one call."""
+        result: dict[str, Any] = (await self.answer(http, tool, arguments, token=token, **params))["result"]
+        return result
+
+    async def answer(
+        self, http: httpx2.AsyncClient, tool: str, arguments: Any, *, token: str | None = None, **params: Any
+    ) -> dict[str, Any]:
+        """The whole answer to one call."""
         headers = {
             "authorization": f"Bearer {token or await self.token(http)}",
             "accept": "application/json",
@@ -98,9 +105,8 @@ class Site:
             "mcp-name": tool,
         }
         body = json.dumps(modern_call(tool, arguments, **params)).encode()
-        answer = await http.post("/mcp", content=body, headers=headers)
-        result: dict[str, Any] = answer.json()["result"]
-        return result
+        answer: dict[str, Any] = (await http.post("/mcp", content=body, headers=headers)).json()
+        return answer
 
     async def approve(self, here: Installation, hold: HoldId) -> None:
         """Alice's verdict, by a process of its own on the same store, as the command line gives it."""

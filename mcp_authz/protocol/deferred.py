@@ -1,4 +1,7 @@
-"""A response that waits for the decision: the SDK would say 200 before anybody knows, a challenge needs 401 or 403."""
+"""Responses between the SDK and the client: one waits for the decision, one is ended where the SDK was stopped.
+
+The SDK would say 200 before anybody knows, and a challenge needs 401 or 403.
+"""
 
 from __future__ import annotations
 
@@ -68,6 +71,25 @@ class Deferred:
             headers.append((b"www-authenticate", error.challenge.encode("latin-1")))
         await self._send({"type": "http.response.start", "status": error.status, "headers": headers})
         await self._send({"type": "http.response.body", "body": dump(body), "more_body": False})
+
+
+class Ending:
+    """Passes a response on, so that one that is cut off in the middle can be ended as if it were whole."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._begun = self._over = False
+
+    async def __call__(self, message: Message) -> None:
+        """The `send` of whoever responds."""
+        self._begun = True
+        self._over = message["type"] == "http.response.body" and not message.get("more_body", False)
+        await self._send(message)
+
+    async def end(self) -> None:
+        """The response is over, also where whoever responded was stopped."""
+        if self._begun and not self._over:
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def _is_stream(message: Message) -> bool:

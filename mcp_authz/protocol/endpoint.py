@@ -22,7 +22,7 @@ from mcp_authz.identity import Identifier, Unidentified
 from mcp_authz.principals import Caller, Once
 from mcp_authz.protocol.answers import UNAUTHENTICATED, Places, dpop_challenge, unauthorized_challenge
 from mcp_authz.protocol.channel import MISSING_CAPABILITY, NO_TASKS, TASKS_NEEDED, declares_tasks, dump
-from mcp_authz.protocol.deferred import Deferred
+from mcp_authz.protocol.deferred import Deferred, Ending
 from mcp_authz.protocol.modern import Exchange, serve_call
 from mcp_authz.protocol.reading import INVALID_REQUEST, Read, Request, Unreadable, check_headers, read
 from mcp_authz.protocol.server import CALLER, DEFERRED
@@ -142,8 +142,10 @@ class Endpoint:
             return
         caller = await self._identify(visit, None)
         if caller is not None and await self._spend(visit, caller, None):
-            send = self._renewing(visit, caller).send
-            await self._manager.handle_request(_identified(visit.scope, caller), visit.receive, send)
+            send, scope = Ending(self._renewing(visit, caller).send), _identified(visit.scope, caller)
+            with self._gateway.underway.while_standing(caller):
+                await self._manager.handle_request(scope, visit.receive, send)
+            await send.end()
 
     async def _lead(self, visit: Visit, caller: Caller, message: Read) -> None:
         if not _is_governed(message):

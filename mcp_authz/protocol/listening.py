@@ -33,6 +33,7 @@ from mcp_authz.protocol.channel import (
 )
 from mcp_authz.store.ports import Clock
 from mcp_authz.tasks import Tasks
+from mcp_authz.underway import Underway
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ class Listening:
         self,
         bus: InMemorySubscriptionBus,
         tasks: Tasks,
+        underway: Underway,
         caller_of: Callable[[ServerRequestContext[Any, Any]], Caller],
         *,
         clock: Clock,
@@ -57,6 +59,7 @@ class Listening:
     ) -> None:
         self._bus = bus
         self._tasks = tasks
+        self._underway = underway
         self._caller_of = caller_of
         self._clock = clock
         self._places = places
@@ -65,7 +68,9 @@ class Listening:
     async def __call__(
         self, ctx: ServerRequestContext[Any, Any], params: types.SubscriptionsListenRequestParams
     ) -> types.SubscriptionsListenResult:
-        """One stream, until its client goes away; one that tells of tasks also ends with the token it was asked with.
+        """One stream, until its client goes away or what its caller stands on is revoked.
+
+        One that tells of tasks also ends with the token it was asked with.
 
         Raises:
             MCPError: too many streams are open, or it asks for tasks and its client did not declare them.
@@ -76,13 +81,13 @@ class Listening:
             raise MCPError(types.INTERNAL_ERROR, "too many streams are open; try again later")
         self._open += 1
         try:
-            return await self._serve(ctx, params.notifications)
+            with self._underway.while_standing(self._caller_of(ctx)):
+                await self._serve(ctx, params.notifications)
         finally:
             self._open -= 1
+        return types.SubscriptionsListenResult(_meta={SUBSCRIPTION_ID_META_KEY: ctx.request_id})
 
-    async def _serve(
-        self, ctx: ServerRequestContext[Any, Any], asked: types.SubscriptionFilter
-    ) -> types.SubscriptionsListenResult:
+    async def _serve(self, ctx: ServerRequestContext[Any, Any], asked: types.SubscriptionFilter) -> None:
         caller, modes = self._caller_of(ctx), elicitation_modes(_capabilities(ctx))
         wanted = _task_ids(asked, ctx)
         own = [task for task in wanted if await self._tasks.look(caller, task, modes) is not None]
@@ -104,7 +109,6 @@ class Listening:
             unsubscribe()
             send.close()
             receive.close()
-        return types.SubscriptionsListenResult(_meta=meta)
 
     async def _tell_of(
         self, caller: Caller, tasks: list[str], modes: frozenset[str], send: MemoryObjectSendStream[Said]

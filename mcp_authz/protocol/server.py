@@ -72,7 +72,9 @@ class FrontServer(Server[Any]):
             on_list_prompts=_unreachable,
             on_get_prompt=_unreachable,
             on_completion=_unreachable,
-            on_subscriptions_listen=Listening(self._bus, gateway.tasks, _caller, clock=clock, places=places),
+            on_subscriptions_listen=Listening(
+                self._bus, gateway.tasks, gateway.underway, _caller, clock=clock, places=places
+            ),
             get_tool_input_schema=lambda _: None,  # header agreement is step 7 of the road, with the caller's view
         )
         # Not by the constructor, which warns that 2026-07-28 has none of it: older clients do.
