@@ -81,7 +81,8 @@ def read_statement(
     """Return what the statement says, once it is known to be this person's answer to exactly this hold.
 
     Raises:
-        SignatureRefused: another type, key, person, hold, action or display, or a time that is not now.
+        SignatureRefused: another type, key, person, hold, action or display, a time that is not now, or an assurance or
+            a proof that the approver's key alone does not give.
     """
     unverified = jose.read(statement)
     key = keys.get(str(unverified.header.get("kid")))
@@ -97,6 +98,8 @@ def read_statement(
     for name, value in bound.items():
         if not equal(str(claims.get(name)).encode(), value.encode()):
             raise SignatureRefused(f"verdict is about something else: `{name}` differs")
+    if claims.get("assurance") != Assurance.SIGNED_IN.label or "proof" in claims:
+        raise SignatureRefused("verdict says more of itself than that a key of the approver signed it: `signed-in`")
     issued, reason, terms = claims.get("iat"), claims.get("reason", ""), claims.get("terms", {})
     if isinstance(issued, bool) or not isinstance(issued, int):
         raise SignatureRefused("verdict does not say when it was given")

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from mcp_authz.errors import AuthzError, Conflict
+from mcp_authz.errors import AuthzError, Conflict, SignatureRefused
 from mcp_authz.hearing import PageAnswer
-from mcp_authz.model import Assurance, HeldCall, HoldState
+from mcp_authz.model import Assurance, HeldCall
 from mcp_authz.passkey import SignIn
 from mcp_authz.principals import Authentication, PersonName
 from mcp_authz.rules import jose
@@ -50,14 +50,16 @@ def statement(w: World, held: HeldCall, key: PrivateKey, **claims: Any) -> str:
     return jose.sign({**body, **claims}, typ=TYP, key=key, kid=key.public.thumbprint)
 
 
-async def test_a_statement_that_calls_itself_a_passkeys_is_worth_what_its_key_is(tmp_path: Path) -> None:
-    async with world(tmp_path, approval=PASSKEY) as w:
-        held = await held_call(w)
-        with pytest.raises(AuthzError, match="stronger proof than `signed-in`"):
-            await w.running.approvals.hear_signed(
-                held.id, PersonName("alice"), statement(w, held, w.approvers["alice"], assurance="passkey")
-            )
-        assert (await w.store.hold(held.id)).state is HoldState.PENDING
+@pytest.mark.parametrize("asked", ["signed-in", "passkey"])
+async def test_a_statement_that_calls_itself_a_passkeys_is_no_verdict_and_on_no_record(
+    tmp_path: Path, asked: str
+) -> None:
+    async with world(tmp_path, approval={"destructive": {"by": ["subject"], "assurance": asked}}) as w:
+        held, key = await held_call(w), w.approvers["alice"]
+        for claims in ({"assurance": "passkey"}, {"assurance": "signed-in"}, {"assurance": None, "proof": None}):
+            with pytest.raises(SignatureRefused, match="says more of itself"):
+                await w.running.approvals.hear_signed(held.id, PersonName("alice"), statement(w, held, key, **claims))
+        assert (await w.store.hold(held.id)).verdicts == () and not await w.records("approval")
 
 
 async def test_a_statement_of_a_key_that_no_person_has_is_no_verdict(tmp_path: Path) -> None:
