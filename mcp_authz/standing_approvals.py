@@ -226,8 +226,16 @@ class StandingApprovals:
         now = self._clock()
         states = [*(HoldState.PENDING for _ in chosen[1:]), HoldState.APPROVED]
         verdicts = [_verdict(standing, wanted.id) for standing in chosen]
-        events = [event_of(wanted, verdict, to, now) for verdict, to in zip(verdicts, states, strict=True)]
+        events = [
+            event_of(wanted, verdict, to, now, meets=await self._meets(verdict, wanted))
+            for verdict, to in zip(verdicts, states, strict=True)
+        ]
         return StandingUse(held=wanted, decision=record(wanted.id), verdicts=tuple(zip(verdicts, events, strict=True)))
+
+    async def _meets(self, verdict: Verdict, held: HeldCall) -> tuple[str, ...]:
+        """The rules that the verdict counts for now: whoever verifies it later cannot know who was in which group."""
+        who = await self._store.person(verdict.person)
+        return () if who is None else tuple(rule.name for rule in held.rules if counts_for(verdict, who, held, rule))
 
     async def _held(self, hold: HoldId) -> HeldCall:
         held = await self._store.hold(hold)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from mcp_authz.errors import AuthzError, InputError, SignatureRefused
@@ -45,9 +45,15 @@ def verify_bundle(bundle: Mapping[str, Any], trust: Trust) -> tuple[Finding, ...
     if set(bundle) != set(MEMBERS) or bundle["format"] != FORMAT:
         raise InputError(f"this is no bundle of the format `{FORMAT}`")
     try:
-        return tuple(_findings(bundle, trust))
+        # What is visible already stays as it is; the rest of a text may be somebody else's choice, too.
+        return tuple(replace(one, text=_printable(one.text)) for one in _findings(bundle, trust))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"the bundle cannot be read: {type(error).__name__} {error}") from None
+
+
+def _printable(text: str) -> str:
+    """The text without anything that a terminal would act on; what it spells out already is not spelled out again."""
+    return "".join(character if character == "\\" else visible(character) for character in text)
 
 
 def _findings(bundle: Mapping[str, Any], trust: Trust) -> Iterator[Finding]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,13 +15,17 @@ import httpx2
 import pytest
 
 from mcp_authz.errors import AuthzError
+from mcp_authz.model import Assurance, HoldState, Verdict
+from mcp_authz.principals import PersonName
 from mcp_authz.rules import jose
-from mcp_authz.rules.canonical import digest_b64url
+from mcp_authz.rules.canonical import digest, digest_b64url
 from mcp_authz.rules.keys import PrivateKey, PublicKey, unb64url
 from mcp_authz.rules.statement_checks import Statement, check_statement
 from mcp_authz.rules.strict_json import dump, parse_object
-from mcp_authz.rules.verdict_bundle import MEMBERS, TYP, read_hold
+from mcp_authz.rules.verdict import make_statement
+from mcp_authz.rules.verdict_bundle import MEMBERS, TYP, Given, Keys, make_bundle, read_hold
 from mcp_authz.rules.verdict_checks import Trust, verify_bundle
+from mcp_authz.store.ports import Event
 from mcp_authz.verdict_bundles import export_bundle, verdict_key
 from mcp_authz.web.passkeys import verify_kept
 from tests.attacks.attacker import spy, tool
@@ -173,13 +179,45 @@ async def test_a_bundle_verifies_anywhere_and_nothing_in_it_can_be_changed_unsee
                 )
 
 
+def test_no_text_of_a_bundle_reaches_the_terminal_of_who_verifies_it() -> None:
+    # Made and signed by somebody else than the gateway: only its key is wrong, and that line must stay to be read.
+    key, other = PrivateKey.generate(), PrivateKey.generate()
+    person, at = PersonName("alice\x1b[1A\x1b[2K\u202e\n\u3164"), datetime(2026, 11, 21, 10, 0, tzinfo=UTC)
+    held = replace(read_hold(EXAMPLE), digest=digest(EXAMPLE["action"]), asked_at=at, state=HoldState.PENDING)
+    statement = make_statement(
+        held, person=person, approve=True, assurance=Assurance.SIGNED_IN, reason="\x1b[2J", at=at, key=key
+    )
+    verdict = Verdict(
+        hold=held.id,
+        person=person,
+        approve=True,
+        assurance=Assurance.SIGNED_IN,
+        statement=statement,
+        signed_by=key.public.thumbprint,
+        reason="\x1b[2J",
+        given_at=at,
+    )
+    bundle = make_bundle(
+        held, [Given(verdict=verdict, meets=())], keys=Keys(gateway=key.public), gateway="x", records=[], key=key, at=at
+    )
+    found = verify_bundle(bundle, trust(bundle, {other.public.thumbprint: other.public}))
+    assert "the gateway's key is none of the keys that you trust" in [one.text for one in found]
+    assert len(found) > 5 and all(one.text.isprintable() and "\u3164" not in one.text for one in found), found
+    assert any("\\u{001b}" in one.text for one in found) and not any("\\\\u{" in one.text for one in found)
+
+
 async def test_a_call_that_a_standing_approval_answered_verifies_by_its_pattern(tmp_path: Path) -> None:
     server = spy(tmp_path / "spy", tool("drop"))
-    async with world(tmp_path, servers={"spy": server.config(tools={"drop": {"scopes": ["spy:drop"]}})}) as w:
+    config = {"spy": server.config(tools={"drop": {"scopes": ["spy:drop"]}})}
+    rule = {"by": ["group:ops"], "assurance": "signed-in"}
+    async with world(tmp_path, servers=config, approval={"destructive": rule}) as w:
+        await w.person("alice", "ops")
         coder = await w.ready("coder", "spy:drop")
         first = await w.call(coder, "spy__drop", where="a", mode="m")
         await give(w, first.hold, by="alice", where=ANY)
         assert not (await w.call(coder, "spy__drop", where="b", mode="m")).is_error
+        left = Event(kind="administration", at=w.clock(), fields={})
+        await w.store.set_groups(PersonName("alice"), frozenset(), left)  # what she met then, she met
         holds = [held for held in await w.store.holds() if held.verdicts]
         bundles = [
             parse_object(dump(await export_bundle(w.store, w.clock, held, gateway=w.config.public_url)))
