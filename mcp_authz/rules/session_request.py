@@ -6,6 +6,8 @@ tool by name, with what it does. A person may narrow it, never widen it.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -21,6 +23,7 @@ from mcp_authz.rules.definition import definition_digest
 SERVER: Final = "authz"
 NAME: Final = ToolName("authz__request_session")
 MINUTES: Final = 60  # when the agent names none
+_PLAIN: Final = re.compile(r"[\w./@~:-]+")
 _LONGEST: Final = int(limits.SESSION_LIFETIME.total_seconds()) // 60
 
 DEFINITION: Final[Mapping[str, Any]] = {
@@ -63,7 +66,7 @@ DEFINITION: Final[Mapping[str, Any]] = {
                 },
                 "description": (
                     'What arguments have to be: {"repo": "api"} is that value, {"path": {"under": "/srv/x"}} a path at '
-                    "or below it; tools without such an argument are left out"
+                    "or below it; tools without one of these arguments are left out"
                 ),
             },
             "minutes": {"type": "integer", "minimum": 1, "maximum": _LONGEST, "description": f"Else {MINUTES}."},
@@ -178,7 +181,16 @@ def _task(purpose: str) -> str:
 
 
 def _place(value: Any) -> str:
-    return f"is at or below {value['under']}" if isinstance(value, Mapping) else f"is {value}"
+    if isinstance(value, Mapping):
+        return f"is at or below {_word(value['under'])}"
+    return f"is {_word(value)}"
+
+
+def _word(value: Any) -> str:
+    """The value; in quotes where it is no plain word, so that it cannot go on as the sentence."""
+    if isinstance(value, str) and not _PLAIN.fullmatch(value):
+        return json.dumps(value, ensure_ascii=False)
+    return str(value)
 
 
 def _listed(tools: Iterable[str]) -> str:
@@ -200,8 +212,8 @@ def _constraints(tool: Tool, where: Mapping[str, Any], limited: ToolsMap | None)
     properties = (tool.definition.get("inputSchema") or {}).get("properties")
     named = {name: _constraint(value) for name, value in where.items()}
     known = inherited or properties
-    if not isinstance(known, Mapping) or not named.keys() & known.keys():
-        return None
+    if not isinstance(known, Mapping) or not named.keys() <= known.keys():
+        return None  # or the person would read of a limit that this tool does not have
     if not inherited:
         return {name: named.get(name, Optionally(constraint=Wildcard())) for name in known}
     ours = {name: named.get(name, constraint) for name, constraint in inherited.items()}

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from mcp_authz import limits
-from mcp_authz.model import HoldId, HoldState
+from mcp_authz.errors import InputError
+from mcp_authz.model import Classification, Hazard, HoldId, HoldState, Tool, ToolName
+from mcp_authz.rules import session_request
 from mcp_authz.rules.display import shown_arguments, visible
 from mcp_authz.rules.hidden_text import has_no_shape
 from tests.attacks.attacker import spy, tool
@@ -50,6 +52,31 @@ def test_no_name_of_an_argument_looks_like_another_one_with_its_value() -> None:
     assert shown == (
         '  "environment: \\\\"staging\\\\"": 1\n  environment: "production"\n  a.b-c/d: 2\n  größe: 3\n  "": 4'
     )
+
+
+def takes(name: str, *arguments: str) -> Tool:
+    definition = {"inputSchema": {"type": "object", "properties": {key: {} for key in arguments}}}
+    return Tool(
+        name=ToolName(name),
+        server="acme",
+        tool=name.partition("__")[2],
+        environment="acme",
+        definition=definition,
+        digest=b"",
+        classification=Classification(action="x", hazard=Hazard.WRITE, scopes=(), by="operator"),
+    )
+
+
+def test_the_sentence_of_a_session_promises_no_limit_that_its_tools_do_not_have() -> None:
+    known = [takes("acme__deploy", "repo"), takes("acme__try", "repo", "dry_run")]
+    limits_both = {"repo": "api", "dry_run": True}
+    made = session_request.spelled_out({"purpose": "p", "where": limits_both}, known, None)
+    assert made["tools"] == ["acme__try"]
+    with pytest.raises(InputError, match="has these arguments"):
+        session_request.spelled_out({"purpose": "p", "where": {"repo": "api", "harmless": True}}, known, None)
+    spoof = {"repo": "api, and nothing is changed", "path": {"under": "/srv is all"}}
+    said = session_request.sentence({**made, "where": spoof}, "coder")
+    assert said.endswith('only where repo is "api, and nothing is changed" and path is at or below "/srv is all"')
 
 
 def server(directory: Path) -> Any:
