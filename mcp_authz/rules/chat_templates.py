@@ -98,11 +98,15 @@ _HEADLINES: Final = {
 
 
 def _ntfy(message: Message, topic: str) -> Json:
-    """Published as JSON, so that no text gets into a header; without `markdown` a message is plain text."""
-    text = "\n".join(message.lines)
+    """Published as JSON, so that no text gets into a header; without `markdown` its apps make links alone of it."""
+    text = _unlinked("\n".join(message.lines))
     if len(text.encode()) > _NTFY_BYTES:
-        text = "\n".join(message.brief)
-    return {"topic": topic, "title": message.title, "message": text, "click": message.link}
+        text = _unlinked("\n".join(message.brief))
+    return {"topic": topic, "title": _unlinked(message.title), "message": text, "click": message.link}
+
+
+def _unlinked(text: str) -> str:
+    return text.replace("://", ":\\u{002f}/")
 
 
 def _pieces(lines: Sequence[str], most: int) -> Iterator[str]:

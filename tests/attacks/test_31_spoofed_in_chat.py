@@ -72,7 +72,8 @@ def test_discord_mentions_nobody_and_its_block_ends_where_it_should() -> None:
     assert description.startswith("```\n") and description.endswith("\n```") and "`" not in description[3:-3]
 
 
-def test_ntfy_gets_no_text_in_a_header_and_reads_no_markdown() -> None:
+def test_ntfy_gets_no_text_in_a_header_and_reads_no_markdown_and_no_link() -> None:
     body = made("ntfy")
+    assert "https:\\u{002f}/evil.example" in body["message"] and "://" not in body["message"] + body["title"]
     assert body.keys() == {"topic", "title", "message", "click"}
     assert body["topic"] == "approvals" and body["click"] == f"{PAGE}/h_1" and "\n" not in body["title"]
