@@ -159,6 +159,7 @@ TASK_POLL: Final = timedelta(seconds=2)  # between two polls, as clients are tol
 TASK_WRITTEN: Final = timedelta(seconds=2)  # from the end of a failed call until its error can be read
 TASKS_LISTENED: Final = 64  # tasks that one stream tells of
 LISTENERS: Final = 1024  # streams that tell of changes, at once
+LISTENERS_PER_AGENT: Final = 64  # of them, with those of the agents that it passed its authority on to
 CHANGES_WAITING: Final = 1024  # of one stream whose client reads slowly; then it is ended
 STANDING_CALLS: Final = 100  # that one standing approval permits, at most
 STANDING_TIME: Final = timedelta(minutes=30)  # of a standing approval, where nobody chooses

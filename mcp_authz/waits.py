@@ -58,7 +58,8 @@ class Waits:
     ) -> HeldCall:
         """Return the hold as soon as it has settled, or as it is after `longest`.
 
-        `say` is told at once, and now and then, that it is still waited for, and for how many seconds by now.
+        `say` is told at once, and now and then, that it is still waited for, and for how many seconds by now; a client
+        that does not read what it says keeps nobody here for longer.
 
         Raises:
             StoreError: the store cannot be read.
@@ -69,7 +70,8 @@ class Waits:
                 fresh = await self._store.hold(held.id) or held  # what moved before it was watched is not missed
                 if _same(fresh, now):
                     while not moved.is_set() and (waited := anyio.current_time() - start) < end:
-                        await say(now, waited)
+                        with anyio.move_on_after(end - waited):
+                            await say(now, waited)
                         with anyio.move_on_after(min(end - waited, limits.WAIT_PROGRESS.total_seconds())):
                             await moved.wait()
             now = await self._store.hold(held.id) or held

@@ -7,6 +7,7 @@ subscription, nothing is sent that was not asked for, and a client that does not
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -21,7 +22,7 @@ from mcp.shared.subscriptions import event_matches, event_to_notification
 from mcp_authz import limits
 from mcp_authz.errors import StoreError, TokenRefused
 from mcp_authz.outcome import TaskSeen
-from mcp_authz.principals import Caller
+from mcp_authz.principals import AgentName, Caller
 from mcp_authz.protocol.answers import Places, shown_task
 from mcp_authz.protocol.channel import (
     MISSING_CAPABILITY,
@@ -63,7 +64,7 @@ class Listening:
         self._caller_of = caller_of
         self._clock = clock
         self._places = places
-        self._open = 0
+        self._open: Counter[AgentName] = Counter()  # by who the authority was given to first
 
     async def __call__(
         self, ctx: ServerRequestContext[Any, Any], params: types.SubscriptionsListenRequestParams
@@ -77,14 +78,16 @@ class Listening:
         """
         if ctx.request_id is None:
             raise MCPError(types.INVALID_REQUEST, "subscriptions/listen requires a request id")
-        if self._open >= limits.LISTENERS:
+        caller = self._caller_of(ctx)
+        first = caller.chain.agents[0] if caller.chain is not None else caller.agent.name
+        if self._open.total() >= limits.LISTENERS or self._open[first] >= limits.LISTENERS_PER_AGENT:
             raise MCPError(types.INTERNAL_ERROR, "too many streams are open; try again later")
-        self._open += 1
+        self._open[first] += 1
         try:
-            with self._underway.while_standing(self._caller_of(ctx)):
+            with self._underway.while_standing(caller):
                 await self._serve(ctx, params.notifications)
         finally:
-            self._open -= 1
+            self._open -= Counter([first])
         return types.SubscriptionsListenResult(_meta={SUBSCRIPTION_ID_META_KEY: ctx.request_id})
 
     async def _serve(self, ctx: ServerRequestContext[Any, Any], asked: types.SubscriptionFilter) -> None:

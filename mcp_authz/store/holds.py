@@ -115,7 +115,7 @@ def expire_due(tx: Transaction) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Room:
-    """How many holds may be pending at once."""
+    """How many holds may be pending at once, or have been called off before their time was up."""
 
     per_session: int
     per_agent: int
@@ -134,8 +134,10 @@ def open_hold(tx: Transaction, held: HeldCall, event: Event, room: Room) -> Held
         ("actor = ?", (held.actor,), room.per_agent),
     ):
         (waiting,) = tx.db.execute(
-            f"SELECT count(*) FROM holds WHERE {where} AND state = 'pending'",  # noqa: S608 - constants
-            values,
+            # What was called off keeps its place: who could call off and ask again would be heard of without end.
+            f"""SELECT count(*) FROM holds WHERE {where} AND state IN ('pending', 'cancelled')
+                AND (state = 'pending' OR expires_at > ?)""",  # noqa: S608 - constants
+            (*values, tx.now),
         ).fetchone()
         if waiting >= most:
             raise Conflict(f"{most} calls wait for a person already; wait for their verdicts")

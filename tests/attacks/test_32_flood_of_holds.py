@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from contextlib import AsyncExitStack
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import anyio
 import httpx2
+import pytest
 
 from mcp_authz import limits
 from mcp_authz.model import HeldCall, HoldState
 from mcp_authz.protocol.answers import ENVELOPE
 from tests.attacks.attacker import answer_in
+from tests.road.tasks import TASKS, ask, listening
+from tests.road.waiting import nobody_waits
 from tests.world import World, modern_call, world
 
 SCOPE = "deploy:staging"
@@ -94,3 +101,62 @@ async def test_who_waits_in_a_flood_of_others_hears_their_own_verdict_at_once(tm
                 await anyio.sleep(0.01)
         assert mine == {"done": 1} and [one["version"] for one in w.deployments()] == ["mine"]
         group.cancel_scope.cancel()
+
+
+async def test_who_calls_off_and_asks_again_is_not_heard_of_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "HOLDS_PER_SESSION", 4)
+    async with world(tmp_path) as w:
+        told: list[HeldCall] = []
+        w.running.parts.holding._on_held = told.append
+        token, got = await w.token(await w.ready("coder", SCOPE)), Counter[str]()
+        for n in range(6):
+            result = answer_in(await w.raw_call(token, "acme__deploy", deploy(str(n)), capabilities=TASKS))["result"]
+            got[result["resultType"]] += 1
+            if "taskId" in result:
+                await ask(w, token, "tasks/cancel", result["taskId"])
+        assert got == {"task": 4, "complete": 2}
+        assert len(told) == 4 and not await pending(w)
+
+
+async def test_one_agent_cannot_take_every_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "LISTENERS_PER_AGENT", 3)
+    async with world(tmp_path) as w, AsyncExitStack() as streams:
+        coder, other = [await w.token(await w.ready(name, SCOPE)) for name in ("coder", "other")]
+        kept: list[Any] = []
+
+        async def first_word(token: str) -> dict[str, Any]:
+            kept.append(await streams.enter_async_context(listening(w, token, toolsListChanged=True)))
+            return dict(await anext(kept[-1]))
+
+        for _ in range(3):
+            assert "method" in await first_word(coder)
+        assert "too many streams" in (await first_word(coder))["error"]["message"]
+        assert "method" in await first_word(other)
+
+
+async def test_who_does_not_read_keeps_no_place_among_those_who_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "WAIT_PROGRESS", timedelta(milliseconds=20))
+    async with world(tmp_path, waiting={"seconds": 1}) as w:
+        token, at = await w.token(await w.ready("coder", SCOPE)), urlsplit(w.url)
+        # Each word of progress repeats the token: a few of them are more than a connection holds that nobody reads.
+        body = json.dumps(modern_call("acme__deploy", deploy("1"), meta={"progressToken": "x" * 1_000_000})).encode()
+        lines = {
+            "host": at.netloc,
+            "authorization": f"Bearer {token}",
+            "accept": "application/json, text/event-stream",
+            "content-type": "application/json",
+            "content-length": str(len(body)),
+            **MODERN,
+        }
+        head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+        async with await anyio.connect_tcp("127.0.0.1", at.port or 0) as silent:
+            await silent.send(f"POST {at.path} HTTP/1.1\r\n{head}\r\n".encode() + body)
+            with anyio.fail_after(SOON):
+                while not w.running.parts.waits.count:  # noqa: ASYNC110 - the gateway has no event for this
+                    await anyio.sleep(0.01)
+            with anyio.fail_after(5):
+                await nobody_waits(w)
