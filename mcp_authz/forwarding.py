@@ -25,6 +25,7 @@ from mcp_authz.rules.request_state import RequestState, seal_state
 log = logging.getLogger(__name__)
 
 INTERNAL_ERROR: Final = -32603
+_KINDS: Final = ("complete", "input_required")  # of results that a tool server gives: tasks are the gateway's own
 QUESTIONS: Final = 10  # rounds of questions one call may ask an older client before it is ended
 
 
@@ -257,7 +258,9 @@ def _is_question(request: Any) -> bool:
 
 
 def strip(result: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The result without `_meta` members of our prefix: no tool server speaks in the gateway's name."""
+    """The result without what only the gateway says: `_meta` members of our prefix, and that it is a task of ours."""
+    if "resultType" in result and result["resultType"] not in _KINDS:
+        result = {**result, "resultType": "complete"}
     meta = result.get("_meta")
     if not isinstance(meta, dict) or not any(key.startswith(OWN_META) for key in meta):
         return result
