@@ -17,7 +17,7 @@ from mcp_authz.obligations import paid
 from mcp_authz.outcome import Asked, Broken, Forwarded, Outcome
 from mcp_authz.parts import Parts
 from mcp_authz.principals import Caller
-from mcp_authz.relay import Channel, GovernedRelay
+from mcp_authz.relay import Channel, GovernedRelay, Unanswered
 from mcp_authz.rules.message import OWN_META
 from mcp_authz.rules.redaction import REDACTED, Withheld
 from mcp_authz.rules.request_state import RequestState, seal_state
@@ -59,6 +59,8 @@ class Forwarding:
         A store that fails now fails after the call was forwarded: that is no refusal, and nobody may try again blindly.
         """
         self._hold = self._admitted.permit.approval or _continued(resume)
+        if self._hold is not None:
+            self._parts.holding.goes_on(self._hold)
         try:
             await self._channel.decided()
             return await self._run(digest, self._hold)
@@ -133,10 +135,13 @@ class Forwarding:
             result = strip(await downstream.forward(await self._in_context(admitted, hold), self._relay))
             if result.get("resultType") != "input_required" or not self._channel.can_be_asked:
                 return result
-            answers = {
-                key: await self._relay.ask(request["method"], request.get("params") or {})
-                for key, request in asked_by(result).items()
-            }
+            try:
+                answers = {
+                    key: await self._relay.ask(request["method"], request.get("params") or {})
+                    for key, request in asked_by(result).items()
+                }
+            except Unanswered as error:
+                raise DownstreamError(f"the tool server asked, and {error}", sent=True) from None
             state = {"requestState": result["requestState"]} if "requestState" in result else {}
             admitted = replace(admitted, extra={"inputResponses": answers, **state})
         raise DownstreamError("the tool server asked too many questions", sent=True)

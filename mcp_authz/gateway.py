@@ -295,6 +295,7 @@ class Ride:
             definition_digest=call.tool.digest,
             once=(*self._proofs.unspent, *only_run, *((once(resume),) if resume is not None and answers else ())),
             claim=None if continued else permit.approval,
+            continues=permit.approval if continued else None,
             rates=due.rates,
             budgets=due.budgets,
         )

@@ -83,15 +83,27 @@ class Holding:
         self._page = page
         self._patience = patience
         self._on_held = on_held
-        self._told: dict[
-            HoldId, datetime
-        ] = {}  # holds that `on_held` was called for, and until when they can be joined
+        self._told: dict[HoldId, datetime] = {}  # `on_held` was called for them; until when they can be joined
         self._unanswered: dict[HoldId, datetime] = {}  # runs whose tool server asked something, and until when
         self.as_task: Callable[[Waiting, HeldCall], Awaitable[Outcome | None]] | None = None
 
     def asks(self, hold: HoldId, *, until: datetime) -> None:
         """The run of this hold goes on when its caller answers the tool server's question, `until` at the latest."""
         self._unanswered[hold] = until
+
+    def goes_on(self, hold: HoldId) -> None:
+        """The question was answered: the run of this hold is on its way again."""
+        self._unanswered.pop(hold, None)
+
+    async def give_up_unanswered(self) -> None:
+        """The runs whose questions nobody can answer any more are `unknown`.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        now = self._clock()
+        for hold in [hold for hold, until in self._unanswered.items() if until <= now]:
+            await self._give_up(hold, "the tool server's question was not answered in time")
 
     async def answer(self, waiting: Waiting, *, too_little: Approval | None) -> Approval | Outcome:
         """Return the evidence that the rules of this hold are met, or what the caller is told instead.
@@ -166,15 +178,15 @@ class Holding:
         until = self._unanswered.get(held.id)
         if until is None or now < until:
             return held
-        del self._unanswered[held.id]
-        fields = {
-            "hold": held.id,
-            "state": HoldState.UNKNOWN.value,
-            "summary": "the tool server's question was not answered in time; nobody can say what of the call ran",
-        }
-        event = Event(kind="approval", at=now, call=held.id, fields=fields)
-        await self._store.move_hold(held.id, come_from=HoldState.CLAIMED, to=HoldState.UNKNOWN, event=event)
+        await self._give_up(held.id, "the tool server's question was not answered in time")
         return await self._store.hold(held.id)
+
+    async def _give_up(self, hold: HoldId, why: str) -> None:
+        """A run that waits for an answer here is `unknown`; one that goes on elsewhere is left alone."""
+        said = f"{why}; nobody can say what of the call ran"
+        fields = {"hold": hold, "state": HoldState.UNKNOWN.value, "summary": said}
+        await self._store.abandon_hold(hold, Event(kind="approval", at=self._clock(), call=hold, fields=fields))
+        self._unanswered.pop(hold, None)
 
     async def _settled(self, waiting: Waiting, held: HeldCall) -> Approval | Outcome | None:
         """What a hold that is not pending means for this call; None when its approval counts no more."""
@@ -184,8 +196,7 @@ class Holding:
             case HoldState.APPROVED:
                 return await self._approved(waiting, held)
             case HoldState.CLAIMED if waiting.resumes(held, "downstream"):
-                self._unanswered.pop(held.id, None)
-                return evidence(held, waiting.hold)
+                return await self._going_on(waiting, held)
             case HoldState.CLAIMED:
                 await self._store.append(waiting.record(held.id))
                 return await self._wait(waiting, held)
@@ -206,6 +217,13 @@ class Holding:
             return evidence(held, waiting.hold)
         await self._cancel(held.id, waiting, "who approved may not approve it any more")
         return None
+
+    async def _going_on(self, waiting: Waiting, held: HeldCall) -> Approval | Replayed:
+        """The evidence that the run began with, if who approved it still may; it is called off where it stands else."""
+        if await self._approvals.stands(held):
+            return evidence(held, waiting.hold)
+        await self._give_up(held.id, "who approved may not approve it any more")
+        return Replayed(call_id=waiting.call_id, held=await self._store.hold(held.id) or held)
 
     async def _ask(self, waiting: Waiting, held: HeldCall) -> Approval | Outcome:
         """Ask the requesting client where its answer may count, or send its person to the page; else wait."""

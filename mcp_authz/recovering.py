@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import NoReturn
 
@@ -25,12 +26,16 @@ async def recover(store: Store, clock: Clock) -> None:
     await store.recover(partial(_interrupted, clock))
 
 
-async def keep_recovering(store: Store, clock: Clock) -> NoReturn:
-    """Recover within seconds of the end of any process; without end. One that lives is asked nothing."""
+async def keep_recovering(store: Store, clock: Clock, give_up: Callable[[], Awaitable[None]]) -> NoReturn:
+    """Recover within seconds of the end of any process, and `give_up` what waits in vain in this one; without end.
+
+    A process that lives is asked nothing.
+    """
     while True:
         await anyio.sleep(limits.RECOVERED.total_seconds())
         try:
             await recover(store, clock)
+            await give_up()
         except StoreError as error:
             log.error("whether calls of another process were left behind cannot be told: %s", error)
 

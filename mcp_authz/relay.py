@@ -7,6 +7,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from typing import Any, Final, Protocol
 
+import anyio
+
+from mcp_authz import limits
 from mcp_authz.errors import DownstreamRefusal
 from mcp_authz.rules.display import visible
 from mcp_authz.rules.message import without_own_meta
@@ -15,6 +18,10 @@ from mcp_authz.rules.redaction import Withheld
 log = logging.getLogger(__name__)
 
 METHOD_NOT_FOUND: Final = -32601
+
+
+class Unanswered(DownstreamRefusal):
+    """A question to which there is no answer, and will be none."""
 
 
 class Channel(Protocol):
@@ -88,14 +95,24 @@ class GovernedRelay:
             await self._channel.notify(method, clean(said["params"]))
 
     async def ask(self, method: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return the caller's answer to a question that this server may ask."""
+        """Return the caller's answer to a question that this server may ask.
+
+        Raises:
+            Unanswered: nobody is there any more who could answer, or the time for it is up.
+            DownstreamRefusal: this may not be asked, or the client answered with an error.
+        """
         if not self._channel.can_be_asked:
             raise DownstreamRefusal(METHOD_NOT_FOUND, "the caller cannot be asked during a call")
         try:
             redacted = await self._redact(params)
         except Withheld as error:
             raise DownstreamRefusal(METHOD_NOT_FOUND, str(error)) from None
-        return clean(await self._channel.ask(method, self.question(method, redacted)))
+        asked = self.question(method, redacted)
+        # As long as a question by result counts. The SDK lets a request of the older era wait on when its client left.
+        with anyio.move_on_after(limits.REQUEST_STATE_LIFETIME.total_seconds()) as open_question:
+            self._channel.when_gone(open_question.cancel)
+            return clean(await self._channel.ask(method, asked))
+        raise Unanswered(METHOD_NOT_FOUND, "the caller did not answer")
 
     def question(self, method: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
         """The question as the caller may see it.

@@ -111,7 +111,7 @@ async def open_app(config: Config, *, clock: Clock = utc_now) -> AsyncIterator[t
             group.start_soon(running.follow_policy)
             group.start_soon(running.parts.waits.run)
             group.start_soon(running.parts.underway.run, app.front.tools_changed)
-            group.start_soon(keep_recovering, store, clock)
+            group.start_soon(keep_recovering, store, clock, running.parts.holding.give_up_unanswered)
             group.start_soon(keep_telling, config)
             group.start_soon(telling.run)
             group.start_soon(follow, store, signing.live, contexts.keys, running.checkpoint_keys)

@@ -47,6 +47,7 @@ def admit(tx: Transaction, admission: Admission) -> int:
         if not remember(tx, once):
             raise NotAdmitted("replayed")
     _claim(tx, admission)
+    _go_on(tx, admission)
     if chain.spent:
         raise NotAdmitted("budget")
     for rate in admission.rates:
@@ -137,6 +138,18 @@ def _spend(tx: Transaction, it: Spending) -> None:
         ON CONFLICT DO UPDATE SET amount = excluded.amount, expires_at = max(expires_at, excluded.expires_at)""",
         (*where, amount, micros(it.expires_at)),
     )
+
+
+def _go_on(tx: Transaction, admission: Admission) -> None:
+    """The run that its tool server's question interrupted goes on in this process, if nobody has given it up."""
+    if admission.continues is None:
+        return
+    goes_on = tx.db.execute(
+        "UPDATE holds SET claimed_by = ? WHERE id = ? AND state = ? AND session_id = ? AND actor = ?",
+        (tx.instance, admission.continues, HoldState.CLAIMED, admission.session, admission.agent),
+    )
+    if goes_on.rowcount != 1:
+        raise NotAdmitted("claimed")
 
 
 def _claim(tx: Transaction, admission: Admission) -> None:

@@ -164,6 +164,7 @@ class Admission:
     definition_digest: bytes
     once: tuple[Once, ...] = ()
     claim: HoldId | None = None
+    continues: HoldId | None = None  # claimed before, for a run that its tool server's question interrupted
     rates: tuple[Rate, ...] = ()
     budgets: tuple[Spending, ...] = ()
 

@@ -201,6 +201,18 @@ def move_hold(tx: Transaction, move: Move, event: Event | None) -> bool:
     return True
 
 
+def abandon(tx: Transaction, hold_id: HoldId, event: Event) -> bool:
+    """Whether the hold that this process runs is `unknown` from now on; one that another goes on with is left alone."""
+    abandoned = tx.db.execute(
+        "UPDATE holds SET state = ?, ended_at = ? WHERE id = ? AND state = ? AND claimed_by = ?",
+        (HoldState.UNKNOWN, tx.now, hold_id, HoldState.CLAIMED, tx.instance),
+    )
+    if abandoned.rowcount != 1:
+        return False
+    append(tx, event)
+    return True
+
+
 def cancel(tx: Transaction, where: str, *values: str) -> tuple[HoldId, ...]:
     """The ids of the waiting holds that `where` names, which are cancelled now."""
     rows = tx.db.execute(

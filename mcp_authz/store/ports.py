@@ -230,6 +230,9 @@ class Holds(Protocol):
             Conflict: the table of `rules.hold` has no such edge.
         """
 
+    async def abandon_hold(self, hold: HoldId, event: Event) -> bool:
+        """Whether a hold that this process claimed, or goes on with, is `unknown` from now on, with this record."""
+
     async def recover(self, event_for: Callable[[HeldCall], Event]) -> tuple[HoldId, ...]:
         """Holds left claimed by a process that is gone are `unknown`, each with the event made for it; their ids.
 
@@ -343,8 +346,9 @@ class Store(
         grant, session and every link are active and unexpired; the session is not idle beyond its bound and its last
         use is now; the budgets of session and every link had a call left, which is taken; the pinned definition is
         `definition_digest` and not in quarantine; the hold `claim` went from approved to claimed, and no standing
-        approval that it rests on has ended; every one of `rates` had room, and the call counts towards it; every one of
-        `budgets` had so much left, which is taken; the decision record is in the log. Otherwise nothing is changed.
+        approval that it rests on has ended; the hold `continues` is claimed still, by this process from now on; every
+        one of `rates` had room, and the call counts towards it; every one of `budgets` had so much left, which is
+        taken; the decision record is in the log. Otherwise nothing is changed.
         """
 
     async def secret(self, name: str, make: Callable[[], bytes]) -> bytes:

@@ -77,6 +77,9 @@ class HoldsInSqlite:
         move = holds.Move(hold=hold, come_from=come_from, to=to, result=result)
         return await self._writer.run(lambda tx: holds.move_hold(tx, move, event))
 
+    async def abandon_hold(self, hold: HoldId, event: Event) -> bool:
+        return await self._writer.run(lambda tx: holds.abandon(tx, hold, event))
+
     async def recover(self, event_for: Callable[[HeldCall], Event]) -> tuple[HoldId, ...]:
         gone = self._instance.gone(self._reader.ask(holds.claimants))
         if not gone:

@@ -62,10 +62,12 @@ def live_standing(tx: Transaction, held: HeldCall) -> tuple[StandingApproval, ..
 
 
 def rests_on_ended(tx: Transaction, hold: HoldId) -> bool:
-    """Whether an approval of the hold is a standing one that counts no more."""
+    """Whether an approval of the hold is a standing one that counts no more, or signed with a key that was revoked."""
     (ended,) = tx.db.execute(
-        f"SELECT EXISTS (SELECT 1 FROM holds WHERE id = ? AND {RESTS_ON_ENDED})",  # noqa: S608 - constants
-        (hold, tx.now),
+        f"""SELECT EXISTS (SELECT 1 FROM holds WHERE id = ? AND {RESTS_ON_ENDED})
+            OR EXISTS (SELECT 1 FROM verdicts JOIN keys ON thumbprint = signed_by
+                WHERE hold_id = ? AND approve = 1 AND keys.status = 'revoked')""",  # noqa: S608 - constants
+        (hold, tx.now, hold),
     ).fetchone()
     return bool(ended)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import anyio
 import httpx2
+import pytest
 
 from mcp_authz.model import HeldCall, HoldId, HoldState
 from mcp_authz.principals import Mode
@@ -19,6 +20,8 @@ from mcp_authz.revocation import Revocation
 from mcp_authz.rules.scope import parse_scopes
 from mcp_authz.store.ports import RevocableKind
 from tests.attacks.attacker import answer_in
+from tests.road.places import DESTRUCTIVE, asking
+from tests.road.test_questions import ASKED, ELICITS, RED
 from tests.world import ENVELOPE, OPERATOR, Actor, World, world
 
 POLICIES = ["builtin:scopes_and_hazard", "builtin:own_workflows"]
@@ -159,3 +162,29 @@ def outcome(answer: httpx2.Response) -> str:
     if answer.status_code == 401:
         return "unauthorized"
     return str(answer_in(answer)["result"]["_meta"][ENVELOPE]["outcome"])
+
+
+@pytest.mark.parametrize("what", ["person", "key"])
+async def test_a_run_that_waits_for_an_answer_does_not_go_on_once_its_approver_is_revoked(
+    tmp_path: Path, what: RevocableKind
+) -> None:
+    servers = {"asking": asking(tmp_path / "f", tools=DESTRUCTIVE)}
+    approval = {"destructive": {"by": ["user:bob"], "assurance": "signed-in"}}
+    async with world(tmp_path, servers=servers, approval=approval) as w:
+        token = await w.token(await w.ready("coder", "use"))
+        await w.person("bob")
+
+        async def ask(**more: Any) -> dict[str, Any]:
+            answer = await w.raw_call(token, "asking__ask", {"asked": ASKED}, capabilities=ELICITS, **more)
+            return dict(answer_in(answer)["result"])
+
+        await ask()
+        (held,) = await w.store.holds(states=[HoldState.PENDING])
+        await w.answer(held.id, by="bob")
+        asked = await ask()
+        assert asked["resultType"] == "input_required"
+        name = "bob" if what == "person" else w.approvers["bob"].public.thumbprint
+        await Revocation(w.store, w.clock).revoke(what, name, reason="test", by=OPERATOR)
+        said = await ask(requestState=asked["requestState"], inputResponses={"q": RED})
+        assert said["_meta"][ENVELOPE]["outcome"] == "replayed" and "received" not in str(said)
+        assert (await w.store.hold(held.id)).state is HoldState.UNKNOWN

@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import pytest
 from mcp_types import ElicitResult
 
 from mcp_authz import limits
-from mcp_authz.model import HoldState
-from tests.road.places import BOTH
-from tests.road.waiting import DEPLOY, TOOL, approve_next, nobody_waits, pending, waiting
+from mcp_authz.model import HoldId, HoldState
+from tests.attacks.attacker import answer_in
+from tests.road.places import BOTH, DESTRUCTIVE, asking
+from tests.road.test_questions import ASKED, ELICITS
+from tests.road.waiting import DEPLOY, SOON, TOOL, approve_next, nobody_waits, pending, waiting
 from tests.road.wire import wire
-from tests.world import LEGACY, called, world
+from tests.world import LEGACY, World, called, world
 
 WAITS = {"seconds": 60}
 PROGRESS = "notifications/progress"
@@ -87,3 +90,49 @@ async def test_a_client_that_left_its_prompt_open_runs_nothing_by_what_is_approv
         done = await w.call(coder, TOOL, LEGACY, **DEPLOY)
         assert not done.is_error and not done.envelope, "it ran for the client that is there"
         assert len(w.deployments()) == 1
+
+
+async def state_in_the_end(w: World, hold: HoldId) -> HoldState:
+    """The state of the hold, once nothing of it runs any more."""
+    with anyio.fail_after(SOON):
+        while (held := await w.store.hold(hold)).state is HoldState.CLAIMED:  # noqa: ASYNC110 - written by others
+            await anyio.sleep(0.02)
+    state: HoldState = held.state
+    return state
+
+
+async def test_a_client_that_left_a_tool_servers_question_open_leaves_nothing_running(tmp_path: Path) -> None:
+    servers = {"asking": asking(tmp_path / "f", tools=DESTRUCTIVE)}
+    async with world(tmp_path, servers=servers, waiting=WAITS) as w:
+        coder = await w.ready("coder", "use")
+        async with (
+            wire(w, coder, LEGACY, "use", elicitation={"form": {}}) as client,
+            client.calling("asking__ask", {"asked": ASKED}, meta={"progressToken": 1}) as reply,
+        ):
+            await reply.next(PROGRESS)
+            held = await pending(w)
+            await w.answer(held.id, by="alice")
+            await reply.next("elicitation/create")
+        assert await state_in_the_end(w, held.id) is HoldState.UNKNOWN
+        (outcome,) = await w.records("outcome")
+        assert outcome.event.fields["outcome"] == "unknown"
+
+
+async def test_a_question_that_nobody_comes_back_to_leaves_no_run_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "RECOVERED", timedelta(milliseconds=100))
+    servers, asked = {"asking": asking(tmp_path / "f", tools=DESTRUCTIVE)}, {"asked": ASKED}
+    async with world(tmp_path, servers=servers) as w:
+        token = await w.token(await w.ready("coder", "use"))
+        await w.raw_call(token, "asking__ask", asked, capabilities=ELICITS)
+        held = await pending(w)
+        await w.answer(held.id, by="alice")
+        answer = answer_in(await w.raw_call(token, "asking__ask", asked, capabilities=ELICITS))
+        assert answer["result"]["resultType"] == "input_required"
+        await anyio.sleep(0.3)
+        assert (await w.store.hold(held.id)).state is HoldState.CLAIMED
+        w.clock.advance(limits.REQUEST_STATE_LIFETIME)
+        assert await state_in_the_end(w, held.id) is HoldState.UNKNOWN
+        last = (await w.records("approval"))[-1].event.fields
+        assert last["hold"] == held.id and "not answered in time" in last["summary"]
