@@ -7,8 +7,10 @@ from typing import Any, Final
 
 from mcp_authz import limits
 from mcp_authz.errors import Conflict, NotFound
+from mcp_authz.model import Assurance
 from mcp_authz.passkey import Invitation, Passkey, SignIn
 from mcp_authz.principals import PersonName
+from mcp_authz.store.holds import cancel
 from mcp_authz.store.ports import Event
 from mcp_authz.store.records import append
 from mcp_authz.store.rows import Row, authentication, authentication_row, columns, insert, micros, when
@@ -23,6 +25,9 @@ _SIGN_IN: Final = (
     "auth_issuer",
 )  # fmt: skip
 _IDLE: Final = int(limits.SIGN_IN_IDLE.total_seconds() * 1_000_000)
+
+_BY_PASSKEY: Final = f"""EXISTS (SELECT 1 FROM verdicts
+    WHERE hold_id = holds.id AND approve = 1 AND person = ? AND assurance = {int(Assurance.PASSKEY)})"""  # noqa: S608
 
 # A person who was revoked has no passkey that counts, whatever the row of the passkey says.
 _ACTIVE: Final = "passkeys.status = 'active' AND people.status = 'active'"
@@ -198,12 +203,16 @@ def end_sign_in(tx: Transaction, digest: bytes, event: Event) -> None:
 
 
 def revoke_passkeys(tx: Transaction, person: PersonName, event: Event) -> int:
-    """How many passkeys of the person were active: they are revoked, and the sign-ins by them have ended."""
+    """How many passkeys of the person were active: they are revoked, and the sign-ins by them have ended.
+
+    What was approved with one and has not run is cancelled, as with a key: nobody knows who had it.
+    """
     revoked = tx.db.execute(
         "UPDATE passkeys SET status = 'revoked' WHERE person = ? AND status = 'active'", (person,)
     ).rowcount
     if revoked:
         tx.db.execute("UPDATE sign_ins SET ended_at = ? WHERE person = ? AND ended_at IS NULL", (tx.now, person))
+        cancel(tx, _BY_PASSKEY, person)
         append(tx, event)
     return revoked
 

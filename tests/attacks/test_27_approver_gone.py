@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
+from mcp_authz.accounts import Accounts
 from mcp_authz.errors import AuthzError, Conflict
 from mcp_authz.model import HoldState
 from mcp_authz.principals import PersonName
 from mcp_authz.revocation import Revocation
 from mcp_authz.store.ports import Event
 from tests.attacks.attacker import answer_in, spy, tool
+from tests.web.authenticator import visiting
 from tests.world import ENVELOPE, OPERATOR, World, world
 
 POLICY = """
@@ -106,6 +108,28 @@ async def test_every_rule_must_be_met_by_somebody_who_may_still_meet_it_when_the
             await revocation.revoke(kind, name, reason="lost", by=OPERATOR)  # type: ignore[arg-type]
             assert await call.state(hold) is HoldState.CANCELLED
             assert await call.held(kind) != hold and len(server.ran) == 2
+
+
+async def test_what_a_lost_passkey_approved_does_not_run(tmp_path: Path) -> None:
+    server = spy(tmp_path / "spy", tool("drop"))
+    tools = {"drop": {"scopes": ["spy:drop"]}}
+    rule = {"by": ["group:ops"], "quorum": 2}
+    servers = {"spy": server.config(tools=tools)}
+    async with world(tmp_path, servers=servers, approval={"destructive": rule}) as w:
+        for name in ("bob", "carol"):
+            await w.person(name, "ops")
+        call = Calls(w, await w.token(await w.ready("coder", "spy:drop")))
+        holds = [await call.held(where) for where in ("approved", "pending", "by her key")]
+        async with visiting(w, "bob") as bob:
+            for hold in holds[:2]:
+                await bob.approve(hold)
+        for hold in (holds[0], holds[2]):
+            await w.answer(hold, by="carol")
+        assert await call.state(holds[0]) is HoldState.APPROVED
+        assert await Accounts(w.store, w.clock).revoke_passkeys(PersonName("bob"), by=OPERATOR) == 1
+        gone = HoldState.CANCELLED
+        assert [await call.state(hold) for hold in holds] == [gone, gone, HoldState.PENDING]
+        assert await call.held("approved") != holds[0] and server.ran == []
 
 
 async def test_who_approved_may_still_say_no_until_the_call_runs(tmp_path: Path) -> None:
