@@ -38,6 +38,7 @@ class Catalog:
         self._clock = clock
         self._by_server: dict[str, tuple[Tool, ...]] = {}
         self._by_name: Mapping[ToolName, Tool] = {}
+        self._off: frozenset[tuple[str, str]] = frozenset()  # server and tool; for a whole server, or all, empty
 
     @property
     def tools(self) -> tuple[Tool, ...]:
@@ -61,6 +62,7 @@ class Catalog:
 
     async def load_pins(self) -> None:
         """Every tool that was ever pinned for a configured server is known, also while its server is down."""
+        self._off = await self._switched_off()
         for pin in await self._store.pins():
             if pin.server in self._rules:
                 known = self._by_server.get(pin.server, ())
@@ -86,6 +88,7 @@ class Catalog:
 
     async def reread(self) -> None:
         """What is pinned now counts, also where another process accepted or quarantined a definition."""
+        self._off = await self._switched_off()
         pins = {(pin.server, pin.tool): pin for pin in await self._store.pins()}
         self._publish(
             {
@@ -93,6 +96,14 @@ class Catalog:
                 for server, tools in self._by_server.items()
             }
         )
+
+    async def look(self) -> None:
+        """What somebody switched off, or may have accepted, since then counts; a read of little where nobody did."""
+        if self.has_quarantined or await self._switched_off() != self._off:
+            await self.reread()
+
+    async def _switched_off(self) -> frozenset[tuple[str, str]]:
+        return frozenset((it.server, it.tool) for it in await self._store.switched_off() if not it.is_everything)
 
     @property
     def has_quarantined(self) -> bool:
@@ -150,6 +161,7 @@ class Catalog:
     def _tool(self, pin: Pin) -> Tool:
         rules = self._rules[pin.server]
         classification = classify(rules, pin.tool, pin.digest)
+        off = not self._off.isdisjoint({(pin.server, pin.tool), (pin.server, "")})
         return Tool(
             name=tool_name(pin.server, pin.tool, pin.digest),
             server=pin.server,
@@ -158,7 +170,8 @@ class Catalog:
             definition=pin.definition,
             digest=pin.digest,
             classification=classification,
-            quarantined=pin.changed_digest is not None,
+            quarantined=off or pin.changed_digest is not None,
+            off=off,
             observed=is_observed(rules.observing, pin.tool, classification),
             method=pin.tool if pin.tool in DEFINITIONS else "tools/call",
         )

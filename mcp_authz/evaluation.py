@@ -66,7 +66,9 @@ class Evaluator:
         engine = current(self.engine)  # once: whatever is loaded meanwhile, this evaluation is of this policy
         policy = engine.digest
         tool, classification = call.tool, call.tool.classification
-        if tool.quarantined:  # step 7
+        if tool.off:  # step 7
+            return _denied(policy, "switched_off", "switched-off")
+        if tool.quarantined:
             return _denied(policy, "quarantined", "definition-pinned")
         if caller.proof < classification.proof:  # step 8
             decision = too_weak(caller, classification.proof)

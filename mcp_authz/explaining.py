@@ -24,6 +24,7 @@ STEP_OF: Final[Mapping[str, str]] = {
     "no_key": "sign-in",
     "revoked": "standing",
     "unknown_tool": "tool",
+    "switched_off": "tool",
     "quarantined": "tool",
     "proof_required": "proof",
     "arguments": "arguments",

@@ -228,11 +228,11 @@ class Forwarding:
 
 
 def revoked(call_id: str) -> Broken:
-    """What the caller of a call is told that was cancelled because its authority was revoked while it ran."""
+    """What the caller of a call is told that was cancelled because what it stood on was revoked, or switched off."""
     return Broken(
         call_id=call_id,
         rpc_code=INTERNAL_ERROR,
-        message="the authority for this call was revoked while it ran, and it was cancelled",
+        message="what this call stood on was revoked, or switched off, while it ran, and it was cancelled",
         data={"outcome": "unknown", "reason": "revoked", "call": call_id},
         may_have_run=True,
     )

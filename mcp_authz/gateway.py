@@ -53,8 +53,7 @@ class Gateway:
 
     async def list_tools(self, caller: Caller) -> tuple[Tool, ...]:
         """The tools this caller could use with some arguments; listing grants nothing."""
-        if self._parts.catalog.has_quarantined:
-            await self._parts.catalog.reread()
+        await self._parts.catalog.look()
         own = () if cannot_ask(caller) else (session_request.TOOL,)
         return (*(tool for tool in self._parts.catalog.tools if could_ever_use(caller, tool)), *own)
 
@@ -205,6 +204,8 @@ class Ride:
         self, call: ToolCall, verdict: Evaluation, hold: Hold, resume: RequestState | None, approval: Approval | None
     ) -> Approval | Outcome:
         """Step 13: evidence that the call was approved, or what the caller is told; every exit is recorded."""
+        if any(switch.is_everything for switch in await self._store.switched_off()):
+            return await self.refuse(call, _deny("stopped"), verdict)
         if not await self._proofs.spend():  # what was asked for is on its way: the same proof asks for nothing more
             return await self.refuse(call, _REPLAYED, verdict)
         waiting = Waiting(

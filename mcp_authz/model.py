@@ -80,6 +80,7 @@ class Tool:
     digest: bytes  # SHA-256 of the definition (`rules.definition`)
     classification: Classification
     quarantined: bool = False
+    off: bool = False  # switched off by an operator, and so in quarantine whatever its definition
     observed: bool = False  # its server is in observe mode, and that covers this tool (`rules.observe`)
     method: str = "tools/call"  # or the method that stands for itself: `resources/read`, `prompts/get`, ...
 

@@ -165,6 +165,7 @@ LOST: Final[Mapping[LostReason, str]] = {
     "definition": "changed",
     "rate": "rate_limited",
     "spent": "spent",
+    "stopped": "stopped",
 }
 """Which reason code a lost race is told with."""
 

@@ -19,7 +19,16 @@ from mcp_authz.rules.redaction import Withheld
 from mcp_authz.rules.task import Task
 
 _PASSING: Final = frozenset(
-    {"replayed", "links_invalid", "proof_invalid", "rate_limited", "approval_used", "revoked", "session_over"}
+    {
+        "replayed",
+        "links_invalid",
+        "proof_invalid",
+        "rate_limited",
+        "approval_used",
+        "revoked",
+        "session_over",
+        "stopped",
+    }
 )
 
 

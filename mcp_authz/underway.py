@@ -116,13 +116,15 @@ class Underway:
 
     async def _end_what_fell(self) -> None:
         stands: dict[tuple[str, Proof], bool] = {}
+        off = await self._store.switched_off()
         for scope, run in list(self._running.items()):
             presented = (run.caller.token.id, run.caller.proof)
             if presented not in stands:
                 stands[presented] = await self._stands(run)
                 await anyio.lowlevel.checkpoint()  # however much runs, requests are answered in between
-            if not stands[presented] and scope in self._running:
-                log.info("what %s had under way has ended: its authority was revoked", run.caller.agent.name)
+            is_off = run.tool is not None and any(it.is_for(run.tool.server, run.tool.tool) for it in off)
+            if (is_off or not stands[presented]) and scope in self._running:
+                log.info("what %s had under way has ended: it was revoked, or switched off", run.caller.agent.name)
                 scope.cancel()
 
     async def _stands(self, run: _Run) -> bool:

@@ -40,6 +40,8 @@ COMMANDS: Final = {
     "keys": "The gateway's own signing keys: look at them, rotate them.",
     "audit": "The audit log: read it, follow it, export it, verify it.",
     "revoke": "Stop something, and all that descends from it.",
+    "stop-all": "Forward no calls any more, until `start-all`.",
+    "start-all": "Forward calls again after `stop-all`.",
 }
 
 
@@ -63,7 +65,8 @@ class Commands(TyperGroup):
 
 def load(name: str) -> Any:
     """Return one of `COMMANDS` from its own module."""
-    return typer.main.get_command(import_module(f"mcp_authz.cli.{name}").app)
+    module = name.replace("-", "_")
+    return typer.main.get_command(import_module(f"mcp_authz.cli.{module}").app)
 
 
 app = typer.Typer(cls=Commands, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True)

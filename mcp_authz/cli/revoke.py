@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from mcp_authz.cli.invocation import asynchronous, command_line, installation, operator
 from mcp_authz.cli.options import Json, the_one
 from mcp_authz.cli.output import next_step, print_json, say
+from mcp_authz.cli.revoke_more import revoke_everything, revoke_server, revoke_tool, say_stopped
 from mcp_authz.cli.states import shown_subject
+from mcp_authz.installation import Installation
 from mcp_authz.revocation import Revocation, Stopped
 from mcp_authz.rules.display import visible
+from mcp_authz.running import RunningCall, running_calls, stands_on
 from mcp_authz.store.ports import RevocableKind, Store
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
+
+Kind = Literal[
+    "link", "session", "grant", "agent", "client", "key", "person", "hold", "approval", "tool", "server", "everything"
+]
 
 _EFFECT = {
     "link": "who holds it, and whoever they delegated to, cannot use it any more",
@@ -33,26 +40,58 @@ _EFFECT = {
 @asynchronous
 async def revoke(
     ctx: typer.Context,
-    kind: Annotated[RevocableKind, typer.Argument(metavar="KIND", help="What it is.")],
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Its name; or its id, or enough of it.")],
+    kind: Annotated[Kind, typer.Argument(metavar="KIND", help="What it is.")],
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Its name; or its id, or enough of it.")] = None,
     *,
+    of: Annotated[str | None, typer.Option(metavar="SUBJECT", help="Of `everything`: user:NAME or agent:NAME.")] = None,
+    before: Annotated[
+        str | None,
+        typer.Option(metavar="TIME|DURATION", help="Of `everything`: made before 2026-01-31T12:00, 2h ago, or now."),
+    ] = None,
     reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; it goes on record.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would stop, and change nothing.")] = False,
     json: Json = False,
 ) -> None:
-    """Stop something, and all that descends from it, at the next call."""
+    """Stop something, and all that descends from it, at once: the next call of it, and those that run."""
     async with installation(ctx) as here:
-        if kind == "client":
-            name = {client.handle: client.id for client in await here.store.clients()}.get(name, name)
-        full = the_one(kind, name, await _names(here.store, kind))
-        revocation = Revocation(here.store, here.clock)
-        if dry_run:
-            stopped = await revocation.foresee(kind, full)
-        else:
-            stopped = await revocation.revoke(kind, full, reason=reason, by=operator())
-        owned = await _owned(here.store, full) if kind == "person" else []
+        if kind == "everything":
+            if of is None or before is None or name is not None:
+                raise typer.BadParameter("name whose with --of, and until when with --before")
+            await revoke_everything(ctx, here, of, before, reason=reason, dry_run=dry_run, json=json)
+            return
+        if name is None or of is not None or before is not None:
+            raise typer.BadParameter(f"name the {kind}; --of and --before go with `everything`")
+        if kind == "tool":
+            await revoke_tool(ctx, here, name, reason=reason, dry_run=dry_run, json=json)
+            return
+        if kind == "server":
+            await revoke_server(ctx, here, name, reason=reason, dry_run=dry_run, json=json)
+            return
+        await _revoke(ctx, here, kind, name, reason=reason, dry_run=dry_run, json=json)
+
+
+async def _revoke(
+    ctx: typer.Context,
+    here: Installation,
+    kind: RevocableKind,
+    name: str,
+    *,
+    reason: str,
+    dry_run: bool,
+    json: bool,
+) -> None:
+    if kind == "client":
+        name = {client.handle: client.id for client in await here.store.clients()}.get(name, name)
+    full = the_one(kind, name, await _names(here.store, kind))
+    running = await _running(here, kind, full)
+    revocation = Revocation(here.store, here.clock)
+    if dry_run:
+        stopped = await revocation.foresee(kind, full)
+    else:
+        stopped = await revocation.revoke(kind, full, reason=reason, by=operator())
+    owned = await _owned(here.store, full) if kind == "person" else []
     if json:
-        print_json({"kind": kind, "name": full, "dry_run": dry_run, **_view(stopped)})
+        print_json({"kind": kind, "name": full, "dry_run": dry_run, **_view(stopped, running)})
         return
     if stopped.already:
         say(f"{kind} {full} {'waits no longer' if kind == 'hold' else 'is revoked already'}; nothing was changed")
@@ -62,9 +101,8 @@ async def revoke(
     for session, link in stopped.links:
         whom = shown_subject(session.subject)
         say(f"{would}: agent {link.holder} for {whom}, {visible(session.purpose)}: link {link.id}")
-    for hold in stopped.holds:
-        say(f"{would}: held call {hold}")
-    if not stopped.links and not stopped.holds:
+    say_stopped(stopped.holds, running, dry_run=dry_run)
+    if not stopped.links and not stopped.holds and not running:
         say("nothing that was open stands on it")
     if owned:
         say(f"still active, owned by {full}: {' '.join(owned)}")
@@ -104,7 +142,16 @@ async def _owned(store: Store, person: str) -> list[str]:
     return [agent.name for agent in await store.agents() if agent.owner == person and agent.status == "active"]
 
 
-def _view(stopped: Stopped) -> dict[str, Any]:
+async def _running(here: Installation, kind: RevocableKind, name: str) -> list[RunningCall]:
+    """The calls that run on it."""
+    names, by = {name}, str(kind)
+    if kind == "grant":
+        names, by = {session.id for session in await here.store.sessions() if session.grant == name}, "session"
+    found = await running_calls(here.store, here.clock())
+    return [call for call in found if stands_on(call, by, frozenset(names))]
+
+
+def _view(stopped: Stopped, running: list[RunningCall]) -> dict[str, Any]:
     return {
         "already_revoked": stopped.already,
         "links": [
@@ -112,4 +159,5 @@ def _view(stopped: Stopped) -> dict[str, Any]:
             for session, link in stopped.links
         ],
         "holds": list(stopped.holds),
+        "running": [{"call": it.call, "tool": it.tool, "actor": it.actor} for it in running],
     }

@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager, nullcontext
 from datetime import timedelta
+from functools import partial
 
 import anyio
 
@@ -18,6 +19,7 @@ from mcp_authz.cli.places import beside, listeners, the_only_one
 from mcp_authz.cli.telling import Telling
 from mcp_authz.config import Config
 from mcp_authz.consent import Consents, Terms
+from mcp_authz.errors import StoreError
 from mcp_authz.identity import Identifier
 from mcp_authz.installation import utc_now
 from mcp_authz.live_keys import follow
@@ -38,6 +40,8 @@ from mcp_authz.verdict_bundles import approval_keys, verdict_key
 from mcp_authz.vouching import known_by, make_enterprise
 from mcp_authz.web import PageRoute
 from mcp_authz.wiring import Running, run_gateway
+
+log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
@@ -110,7 +114,7 @@ async def open_app(config: Config, *, clock: Clock = utc_now) -> AsyncIterator[t
             group.start_soon(running.follow_changes, app.front.tools_changed)
             group.start_soon(running.follow_policy)
             group.start_soon(running.parts.waits.run)
-            group.start_soon(running.parts.underway.run, app.front.tools_changed)
+            group.start_soon(running.parts.underway.run, partial(_tell_of_changes, running, app))
             group.start_soon(keep_recovering, store, clock, running.parts.holding.give_up_unanswered)
             group.start_soon(keep_telling, config)
             group.start_soon(telling.run)
@@ -120,6 +124,15 @@ async def open_app(config: Config, *, clock: Clock = utc_now) -> AsyncIterator[t
             group.start_soon(running.webhooks.run)
             yield app, running
             group.cancel_scope.cancel()
+
+
+async def _tell_of_changes(running: Running, app: App) -> None:
+    """Whoever listens is told that their tools may have changed, and lists them as they are now."""
+    try:
+        await running.catalog.look()
+    except StoreError as error:
+        log.error("which tools are switched off cannot be read: %s", error)
+    await app.front.tools_changed()
 
 
 async def serve(config: Config, *, idle: timedelta | None = None, port_beside: int | None = None) -> None:

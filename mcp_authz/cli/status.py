@@ -26,6 +26,7 @@ from mcp_authz.rules.audit_filter import Filter
 from mcp_authz.rules.display import visible
 from mcp_authz.rules.log import timestamp
 from mcp_authz.rules.offered import DEFINITIONS
+from mcp_authz.stopping import Stopping
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -43,6 +44,11 @@ async def status(ctx: typer.Context, json: Json = False) -> None:
     if json:
         print_json(known)
         return
+    if (stopped := known["stopped"]) is not None:
+        say(f"ALL CALLS ARE STOPPED since {local(datetime.fromisoformat(stopped['since']))}, by {stopped['by']}:")
+        say(f"  {visible(stopped['reason'])}")
+        next_step(command_line(ctx, "start-all"))
+        say()
     for server in known["observed"]:
         _say_observed(ctx, here.config, server)
     facts(_facts(known))
@@ -120,6 +126,7 @@ async def _known(here: Installation) -> dict[str, Any]:
         "policy": {"files": list(config.policy), "digest": disk.digest, "trouble": disk.trouble or None},
         "servers": await _servers(here),
         "observed": await _observed(here),
+        "stopped": await _stopped(here),
         "calls": [
             {"at": timestamp(record.event.at), "call": record.event.call, "what": visible(sentence(record.event))}
             for record in await newest(store, Filter(kind="decision"), LAST)
@@ -133,6 +140,11 @@ def _gateway(config: Config) -> dict[str, Any]:
     since = datetime.fromtimestamp(config.lock.stat().st_mtime, UTC)  # it is written when a gateway starts
     answers = unix_socket.answers(config.socket)
     return {"running": True, "answers": answers, "since": timestamp(since), "where": note_of(config.lock)}
+
+
+async def _stopped(here: Installation) -> dict[str, Any] | None:
+    switch = await Stopping(here.store, here.clock).stopped()
+    return None if switch is None else {"since": timestamp(switch.since), "by": switch.by, "reason": switch.reason}
 
 
 async def _servers(here: Installation) -> list[dict[str, Any]]:

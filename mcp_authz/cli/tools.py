@@ -22,6 +22,7 @@ from mcp_authz.rules.classify import tool_name
 from mcp_authz.rules.definition import DEFINITION_MEMBERS
 from mcp_authz.rules.display import visible
 from mcp_authz.rules.suspicion import suspicions
+from mcp_authz.stopping import Stopping
 from mcp_authz.store.ports import Event, Pin
 
 app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, add_completion=False)
@@ -88,7 +89,8 @@ async def list_(
 async def diff(ctx: typer.Context, tool: ToolText, json: Json = False) -> None:
     """Show what changed in a tool's definition since it was accepted."""
     async with installation(ctx) as here:
-        pin = await _find(here, tool)
+        pin = await find_pin(here, tool)
+        off = [switch for switch in await here.store.switched_off() if not switch.is_everything]
     if json:
         waiting = pin.changed_digest and {"digest": pin.changed_digest.hex(), "definition": pin.changed}
         pinned = {"digest": pin.digest.hex(), "definition": pin.definition}
@@ -96,6 +98,9 @@ async def diff(ctx: typer.Context, tool: ToolText, json: Json = False) -> None:
         return
     if pin.changed is None or pin.changed_digest is None:
         say(f"tool {tool} is as it was accepted: definition {pin.digest.hex()}")
+        if any(it.is_for(pin.server, pin.tool) for it in off):
+            say("it is switched off: nobody can call it until it is accepted again")
+            next_step(command_line(ctx, "tools", "accept", tool, "--expect", pin.digest.hex()))
         return
     before, after = (_lines(definition) for definition in (pin.definition, pin.changed))
     for line in difflib.unified_diff(before, after, "accepted", "listed now", n=3, lineterm=""):
@@ -109,31 +114,64 @@ async def diff(ctx: typer.Context, tool: ToolText, json: Json = False) -> None:
 @asynchronous
 async def accept(
     ctx: typer.Context,
-    tool: ToolText,
+    tool: Annotated[str | None, typer.Argument(metavar="[TOOL]", help="Such as files__read_file.")] = None,
     *,
-    expect: Annotated[str, typer.Option(metavar="DIGEST", help="The definition you read, as `tools diff` names it.")],
+    expect: Annotated[
+        str | None, typer.Option(metavar="DIGEST", help="The definition you read, as `tools diff` names it.")
+    ] = None,
+    server: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Instead of a tool: a server that was switched off.")
+    ] = None,
 ) -> None:
-    """Accept the changed definition of a tool, if it is still the one you read."""
+    """Accept the definition of a tool that changed or was switched off, if it is still the one you read."""
+    if server is not None:
+        if tool is not None or expect is not None:
+            raise typer.BadParameter("name a tool with its digest, or a server, not both")
+        async with installation(ctx) as here:
+            await Stopping(here.store, here.clock).server_on(server, by=operator())
+        say(f"server {server} is switched on again; tools that were switched off by themselves stay off")
+        next_step(command_line(ctx, "tools", "list", "--server", server))
+        return
+    if tool is None or expect is None:
+        raise typer.BadParameter("name a tool and, with --expect, the definition you read; `tools diff` prints it")
+    async with installation(ctx) as here:
+        await _accept(here, tool, _digest(expect))
+    say(f"tool {tool} is out of quarantine; a running gateway offers it again at the next call")
+    next_step(command_line(ctx, "tools", "list"))
+
+
+def _digest(text: str) -> bytes:
     try:
-        digest = bytes.fromhex(expect)
+        return bytes.fromhex(text)
     except ValueError:
         raise typer.BadParameter("a digest is 64 hexadecimal digits, as `tools diff` prints them") from None
-    async with installation(ctx) as here:
-        pin = await _find(here, tool)
-        if pin.changed_digest is None:
-            raise Conflict(f"tool `{tool}` is not in quarantine; there is nothing to accept")
+
+
+async def _accept(here: Installation, tool: str, expect: bytes) -> None:
+    """The tool can be called again with the definition that was read.
+
+    Raises:
+        Conflict: it can be called already, another definition waits, or its whole server is switched off.
+    """
+    pin = await find_pin(here, tool)
+    off = any(it.is_for(pin.server, pin.tool) for it in await here.store.switched_off() if not it.is_everything)
+    if pin.changed_digest is None and not off:
+        raise Conflict(f"tool `{tool}` is not in quarantine; there is nothing to accept")
+    if pin.changed_digest is None and expect != pin.digest:
+        raise Conflict(f"the definition of `{tool}` is another one; `mcp-authz tools diff {tool}` shows it")
+    if pin.changed_digest is not None:
         fields = {
             "summary": f"definition of {tool} accepted",
             "by": operator(),
             "server": pin.server,
             "tool": pin.tool,
             "pinned": pin.digest.hex(),
-            "listed": expect,
+            "listed": expect.hex(),
             "outcome": "accepted",
         }
-        await here.store.accept(pin.server, pin.tool, digest, Event(kind="pin", at=here.clock(), fields=fields))
-    say(f"tool {tool} is out of quarantine; a running gateway offers it again at the next call")
-    next_step(command_line(ctx, "tools", "list"))
+        await here.store.accept(pin.server, pin.tool, expect, Event(kind="pin", at=here.clock(), fields=fields))
+    if off:
+        await Stopping(here.store, here.clock).tool_on(pin, tool, by=operator())
 
 
 @app.command()
@@ -159,7 +197,12 @@ def review(
     run(ctx, server, everything=everything, yes=yes, believe=not yes or trust_annotations, json=json)
 
 
-async def _find(here: Installation, name: str) -> Pin:
+async def find_pin(here: Installation, name: str) -> Pin:
+    """The pin of the tool that the gateway calls so.
+
+    Raises:
+        NotFound: there is none.
+    """
     pins = {tool_name(pin.server, pin.tool, pin.digest): pin for pin in await here.store.pins()}
     for known, pin in pins.items():
         if known == name:
@@ -188,7 +231,7 @@ def _warnings(tool: Tool, others: list[str]) -> list[str]:
 
 def _state(tool: Tool) -> str:
     if tool.quarantined:
-        return "quarantined"
+        return "switched off" if tool.off else "quarantined"
     return "observed" if tool.observed else "pinned"
 
 
@@ -205,6 +248,7 @@ def _view(tool: Tool) -> dict[str, Any]:
         "approval": tool.classification.approval,
         "proof": tool.classification.proof.name.lower(),
         "quarantined": tool.quarantined,
+        "off": tool.off,
         "observed": tool.observed,
         "digest": tool.digest.hex(),
     }

@@ -21,6 +21,13 @@ REASONS: Final[dict[str, str]] = {
         "This tool is in quarantine: its definition changed since it was accepted. Do not retry; an operator has to "
         "look at the change and accept it."
     ),
+    "switched_off": (
+        "This tool was switched off for everybody. Do not retry; go on without it, and tell the person you act for."
+    ),
+    "stopped": (
+        "The gateway forwards no calls at present: an operator has stopped all of them. Nothing was run. Do not retry; "
+        "stop here, and tell the person you act for."
+    ),
     "no_session": (
         "You have no open session with a person, so you cannot call tools. Ask for one with authz__request_session, "
         "or name the session in your sign-in assertion if you have several."

@@ -16,6 +16,7 @@ from mcp_authz.store.ports import Admission, Lost, LostReason, Once, Rate, Spend
 from mcp_authz.store.records import append
 from mcp_authz.store.rows import micros
 from mcp_authz.store.standing import RESTS_ON_ENDED
+from mcp_authz.store.switches import why_off
 from mcp_authz.store.transaction import Transaction
 
 _KEPT: Final = int(limits.ONCE_KEPT.total_seconds() * 1_000_000)
@@ -35,6 +36,8 @@ def admit(tx: Transaction, admission: Admission) -> int:
     Raises:
         NotAdmitted: something changed since the call was evaluated.
     """
+    if (off := why_off(tx, admission.server, admission.tool)) is not None:
+        raise NotAdmitted(off)
     chain = lineage(tx, admission.links[-1], tx.now) if admission.links else None
     if chain is None or not _is_of(chain, admission):
         raise NotAdmitted("revoked")

@@ -125,7 +125,9 @@ class Pin:
     changed_digest: bytes | None = None
 
 
-LostReason = Literal["revoked", "expired", "session", "budget", "replayed", "claimed", "definition", "rate", "spent"]
+LostReason = Literal[
+    "revoked", "expired", "session", "budget", "replayed", "claimed", "definition", "rate", "spent", "stopped"
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

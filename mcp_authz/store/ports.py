@@ -46,6 +46,7 @@ from mcp_authz.store.facts import (
 )
 from mcp_authz.store.people import Accounts, Authorizations, Identities
 from mcp_authz.store.standing_port import StandingApprovals
+from mcp_authz.store.switch_port import Switches
 from mcp_authz.store.task_port import Tasks
 
 
@@ -332,6 +333,7 @@ class Store(
     SigningKeys,
     StandingApprovals,
     Tasks,
+    Switches,
     Protocol,
 ):
     """Everything durable, with the one verb that decides races."""

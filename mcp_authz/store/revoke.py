@@ -20,7 +20,7 @@ from mcp_authz.store.records import append
 from mcp_authz.store.transaction import Transaction
 
 # Where a thing of this kind stands.
-_TABLE: Final[dict[RevocableKind, tuple[str, str]]] = {
+TABLE: Final[dict[RevocableKind, tuple[str, str]]] = {
     "link": ("links", "id"),
     "session": ("sessions", "id"),
     "grant": ("grants", "id"),
@@ -47,16 +47,22 @@ def revoke(tx: Transaction, kind: RevocableKind, name: str, event: Event) -> tup
     """
     if kind == "hold":
         return _cancel_one(tx, name, event)
-    table, column = _TABLE[kind]
+    table, column = TABLE[kind]
     row = tx.db.execute(f"SELECT status FROM {table} WHERE {column} = ?", (name,)).fetchone()  # noqa: S608 - constants
     if row is None:
         raise NotFound(f"there is no {kind} `{name}`")
     if row[0] == "revoked":
         return ()
-    tx.db.execute(f"UPDATE {table} SET status = 'revoked' WHERE {column} = ?", (name,))  # noqa: S608 - constants
-    cancelled = _HOLDS_OF[kind](tx, name)
+    cancelled = end(tx, kind, name)
     append(tx, event)
     return cancelled
+
+
+def end(tx: Transaction, kind: RevocableKind, name: str) -> tuple[HoldId, ...]:
+    """The thing is revoked, and nothing is on record yet; returns the holds that were cancelled with it."""
+    table, column = TABLE[kind]
+    tx.db.execute(f"UPDATE {table} SET status = 'revoked' WHERE {column} = ?", (name,))  # noqa: S608 - constants
+    return _HOLDS_OF[kind](tx, name)
 
 
 class Foreseen(Exception):

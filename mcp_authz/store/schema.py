@@ -220,6 +220,18 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             FROM signing_keys_of_two_uses""",
         "DROP TABLE signing_keys_of_two_uses",
     ),
+    (
+        # What nobody can call: a tool of a server; with an empty tool a whole server; with an empty server anything.
+        """CREATE TABLE switched_off (
+            server TEXT NOT NULL,
+            tool TEXT NOT NULL,
+            since INTEGER NOT NULL,
+            by TEXT NOT NULL,
+            reason TEXT NOT NULL,
+            PRIMARY KEY (server, tool),
+            CHECK (server <> '' OR tool = '')
+        ) STRICT, WITHOUT ROWID""",
+    ),
 )
 
 

@@ -72,6 +72,7 @@ from mcp_authz.store.schema import migrate
 from mcp_authz.store.sqlite_holds import HoldsInSqlite
 from mcp_authz.store.sqlite_people import PeopleInSqlite
 from mcp_authz.store.sqlite_standing import StandingInSqlite
+from mcp_authz.store.sqlite_switches import SwitchesInSqlite
 from mcp_authz.store.sqlite_tasks import TasksInSqlite
 from mcp_authz.store.transaction import Transaction, known_secret, secret
 from mcp_authz.store.writer import Writer
@@ -79,7 +80,7 @@ from mcp_authz.store.writer import Writer
 _CODES_KEPT = int(timedelta(days=1).total_seconds() * 1_000_000)  # beyond their end: who uses one again is found out
 
 
-class SqliteStore(HoldsInSqlite, StandingInSqlite, TasksInSqlite, PeopleInSqlite):
+class SqliteStore(HoldsInSqlite, StandingInSqlite, SwitchesInSqlite, TasksInSqlite, PeopleInSqlite):
     """Every promise of `store.ports.Store`, kept by one file.
 
     It belongs to the thread of its event loop. A hold whose time is up reads as expired at once; its row and record

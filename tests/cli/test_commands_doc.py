@@ -126,6 +126,7 @@ async def test_json_has_the_keys_that_are_documented(desk: Desk) -> None:
         "mcp-authz policy shadow": (),
         "mcp-authz policy replay": (),
         "mcp-authz status": (),
+        "mcp-authz stop-all": ("--reason", "x", "--dry-run"),
         "mcp-authz revoke": ("agent", "coder", "--reason", "x", "--dry-run"),
     }
     for words, arguments in asked.items():

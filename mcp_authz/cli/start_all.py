@@ -1,0 +1,21 @@
+"""`mcp-authz start-all`: calls are forwarded again after `stop-all`."""
+
+from __future__ import annotations
+
+import typer
+
+from mcp_authz.cli.invocation import asynchronous, command_line, installation, operator
+from mcp_authz.cli.output import next_step, say
+from mcp_authz.stopping import Stopping
+
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
+
+
+@app.command()
+@asynchronous
+async def start_all(ctx: typer.Context) -> None:
+    """Forward calls again after `stop-all`; nothing that was cancelled runs by itself."""
+    async with installation(ctx) as here:
+        started = await Stopping(here.store, here.clock).start_all(by=operator())
+    say("calls are forwarded again" if started else "calls were not stopped; nothing was changed")
+    next_step(command_line(ctx, "status"))

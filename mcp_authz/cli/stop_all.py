@@ -1,0 +1,46 @@
+"""`mcp-authz stop-all`: nothing is forwarded any more, whoever asks, until `start-all`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from mcp_authz.cli.invocation import asynchronous, command_line, installation, operator
+from mcp_authz.cli.options import Json
+from mcp_authz.cli.output import next_step, print_json, say
+from mcp_authz.cli.revoke_more import say_stopped
+from mcp_authz.running import running_calls
+from mcp_authz.stopping import Stopping
+
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
+
+
+@app.command()
+@asynchronous
+async def stop_all(
+    ctx: typer.Context,
+    *,
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; it goes on record.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would stop, and change nothing.")] = False,
+    json: Json = False,
+) -> None:
+    """Forward no calls any more, and cancel those that run, until `start-all`."""
+    async with installation(ctx) as here:
+        stopping = Stopping(here.store, here.clock)
+        before = await stopping.stopped()
+        running = () if before is not None else await running_calls(here.store, here.clock())
+        if before is None and not dry_run:
+            await stopping.stop_all(reason=reason, by=operator())
+    if json:
+        calls = [{"call": it.call, "tool": it.tool, "actor": it.actor} for it in running]
+        print_json({"stopped": before is not None or not dry_run, "already": before is not None, "running": calls})
+        return
+    if before is not None:
+        say(f"all calls were stopped before, by {before.by}: {before.reason}; nothing was changed")
+    elif dry_run:
+        say("all calls would be stopped; what waits for a person would go on waiting")
+    else:
+        say("all calls are stopped: every one is denied, by every process. What waits for a person goes on waiting")
+    say_stopped((), running, dry_run=dry_run)
+    next_step(command_line(ctx, "stop-all", "--reason", reason) if dry_run else command_line(ctx, "start-all"))
