@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -14,10 +16,11 @@ from hypothesis import strategies as st
 
 from mcp_authz.delegating import Asked, Source
 from mcp_authz.errors import AuthzError
-from mcp_authz.principals import AgentName, Chain, Link, LinkId, Session, Thumbprint
+from mcp_authz.principals import AgentName, Caller, Chain, Link, LinkId, Session, Thumbprint
 from mcp_authz.rules.constraint import parse_tools, permits_call
 from mcp_authz.rules.scope import Scope, covered, parse_scopes
 from mcp_authz.rules.signed_link import parse_chain, write_chain
+from mcp_authz.underway import Underway
 from tests.oauth.house import Actor, House, office
 
 REPOS, SCOPES = ("api", "web", "ops"), ("pr:read", "pr:write", "secret:read")
@@ -95,14 +98,22 @@ class Tree:
         _, leaf = await self.h.chains.redeem(verified, texts)
         return leaf
 
-    async def works(self, link: Link) -> bool:
-        """Whether the link's holder could use it now."""
+    async def caller(self, link: Link) -> Caller:
+        """The link's holder with a fresh token for it.
+
+        Raises:
+            AuthzError: it has ended.
+        """
         actor = self.actors[link.holder]
         agent = await self.h.store.agent(actor.name)
         assert agent is not None
         answer = await self.h.issuing.access_token(self.h.client_of(agent, actor), None, (self.session, link), "test")
+        return await self.h.caller(answer["access_token"])
+
+    async def works(self, link: Link) -> bool:
+        """Whether the link's holder could use it now."""
         try:
-            caller = await self.h.caller(answer["access_token"])
+            caller = await self.caller(link)
         except AuthzError:
             return False
         return caller.chain is not None and isinstance(await self.h.spend(caller), int)
@@ -115,6 +126,36 @@ async def planted(h: House, steps: list[Step]) -> Tree:
     for step in steps:
         await tree.grow(step)
     return tree
+
+
+@asynccontextmanager
+async def running(tree: Tree) -> AsyncIterator[Callable[[set[LinkId]], Awaitable[None]]]:
+    """Something runs on every link; what is yielded returns once exactly these were cancelled."""
+    underway, gone = Underway(tree.h.store, tree.h.sessions.identify, tree.h.clock), set[LinkId]()
+
+    async def run(caller: Caller, link: LinkId) -> None:
+        with underway.while_standing(caller):
+            await anyio.sleep_forever()
+        gone.add(link)
+
+    async def told() -> None:
+        pass
+
+    async def cancelled(links: set[LinkId]) -> None:
+        with anyio.fail_after(10):
+            while not gone >= links:  # noqa: ASYNC110 - whoever runs has no event for this
+                await anyio.sleep(0.005)
+        await anyio.sleep(0.03)
+        assert gone == links
+
+    async with anyio.create_task_group() as group:
+        callers = {link.id: await tree.caller(link) for link in tree.links}
+        group.start_soon(underway.run, told)
+        for link, caller in callers.items():
+            group.start_soon(run, caller, link)
+        await anyio.sleep(0.03)
+        yield cancelled
+        group.cancel_scope.cancel()
 
 
 def permits(link: Link, scope: str, repo: str) -> bool:
@@ -159,7 +200,9 @@ def test_revoking_a_link_stops_exactly_what_descends_from_it(steps: list[Step], 
         tree = await planted(h, [replace(step, max_calls=20) for step in steps])
         ended = tree.links[which % len(tree.links)]
         below: set[LinkId] = {link.id for link in tree.links if ended in tree.chain_of(link).links}
-        await h.revoke("link", ended.id)
+        async with running(tree) as cancelled:
+            await h.revoke("link", ended.id)
+            await cancelled(below)
         h.clock.ahead = timedelta(minutes=1 if later else 0)
         for link in tree.links:
             assert await tree.works(link) == (link.id not in below)
