@@ -1,7 +1,4 @@
-"""Row 34: what a waiting call stands on is revoked: it ends at once, whoever waits is told, an approval runs nothing.
-
-What becomes of calls that run already is another matter.
-"""
+"""Row 34: what a waiting call stands on is revoked: it ends at once, whoever waits is told, approvals run nothing."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from tests.attacks.attacker import answer_in
 from tests.attacks.test_34_revoked_while_held import POLICIES, REVOKED, SCOPE, held_of, of_a_chain, revoke
 from tests.ports import free_port
 from tests.site import BY, site, until
-from tests.world import ROOT, World, world
+from tests.world import ENVELOPE, ROOT, World, world
 
 RUNNING = [(make, what) for make, what in REVOKED if what != "the hold"]  # which is over once its call runs
 SOON = 10
@@ -105,6 +105,10 @@ async def test_what_is_revoked_in_one_process_is_cancelled_in_the_other(tmp_path
             async def are_told() -> bool:
                 return len(told) == 2
 
+            for http in (one, other):  # neither process takes the token any more
+                answer = await here.answer(http, "plain__cancelled", {}, token=token)
+                reason = answer["result"]["_meta"][ENVELOPE]["reason"]
+                assert reason == "session_over", answer
             await until(are_told)
             assert [it["error"]["data"]["reason"] for it in told] == ["revoked", "revoked"]
             ends = [it.event.fields["ended_by"] for it in await store.records(kind="outcome")]
