@@ -44,7 +44,9 @@ class AuditConfig(BaseModel):
         for place in places:
             if place in {"file", "stdout"} or place.startswith(("file:/", "https://")):
                 continue
-            raise ValueError(f"`{place}` is no place for checkpoints; use file, file:/PATH, stdout or https://HOST/PATH")
+            raise ValueError(
+                f"`{place}` is no place for checkpoints; use file, file:/PATH, stdout or https://HOST/PATH"
+            )
         return places
 
     @property

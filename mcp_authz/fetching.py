@@ -81,6 +81,7 @@ class Fetcher:
                     raise FetchRefused(f"`{url}` cannot be fetched: {type(error).__name__}") from None
         raise FetchRefused(f"`{url}` cannot be reached: {failed[:200]}")
 
+
 async def judged(host: str, port: int, *, resolve: Resolve, may_reach: Callable[[str], bool]) -> Sequence[str]:
     """Return every address of the host, once each of them is known to be one that may be reached.
 

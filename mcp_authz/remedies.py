@@ -37,9 +37,7 @@ _PLAIN: Final = {
     "arguments": Remedy(text="call it with other arguments; this is about their form"),
     "scope_arguments": Remedy(text="call it with other arguments; this is about their form"),
     "budget": Remedy(text="start another session, or one with more calls", command=("session", "list")),
-    "switched_off": Remedy(
-        text="it was switched off for everybody until it is accepted", command=("tools", "list")
-    ),
+    "switched_off": Remedy(text="it was switched off for everybody until it is accepted", command=("tools", "list")),
     "policy_error": Remedy(text="the policy cannot be decided for this input", command=("policy", "lint")),
     "obligation": _LINT,
     "spent": Remedy(text="ask for less, or wait until there is more"),

@@ -1,6 +1,6 @@
 // A client made of nothing but the TypeScript SDK v2. The job is JSON on standard input:
-// {packages, url, mode, token | {agent, pem, issuer, scope, dpop}, answer, opens, steps: [["list"], ["call", name, arguments],
-// ["prompts"], ["prompt", name, arguments], ["complete", prompt, argument, value]]} and what came of each step is JSON on standard output, with everything that the person was asked, and every request
+// {packages, url, mode, token | {agent, pem, issuer, scope, dpop}, answer, opens, steps: [["list"], ["call", name, arguments]]}
+// and what came of each step is JSON on standard output, with everything that the person was asked, and every request
 // with its status. `dpop` is the algorithm of the key that proves possession of the tokens.
 // Steps are also ["prompts"], ["prompt", name, arguments] and ["complete", prompt, argument, value].
 import { createRequire } from "node:module";
