@@ -2,6 +2,7 @@
 
 `python -m bench steps`: where the time goes, and what growth costs; `python -m bench proofs`: what chains and proofs
 cost; `python -m bench policies`: what decisions and lists cost; `python -m bench holds`: what held calls cost;
+`python -m bench revocation`: how soon a revocation counts;
 `python -m bench audit`: what the log costs; `python -m bench start`: a start alone.
 """
 
@@ -24,6 +25,7 @@ from bench.house import house
 from bench.policies import policies
 from bench.process import started
 from bench.proofs import proofs
+from bench.revocation import revocation
 from bench.start import start
 from bench.steps import steps
 
@@ -57,6 +59,12 @@ async def hold(share: int) -> dict[str, Any]:
         return {"holds": await holds(Path(name), f"http://127.0.0.1:{server.port}/mcp", share=share)}
 
 
+async def revoke(rounds: int) -> dict[str, Any]:
+    """How soon a revocation counts."""
+    with tempfile.TemporaryDirectory(prefix="mcp-authz-bench-") as name, started("-m", "bench.tool_server") as server:
+        return {"revocation": await revocation(Path(name), f"http://127.0.0.1:{server.port}/mcp", rounds=rounds)}
+
+
 async def record(*, lengths: tuple[int, ...], appends: int) -> dict[str, Any]:
     """What the log costs."""
     with tempfile.TemporaryDirectory(prefix="mcp-authz-bench-") as name:
@@ -69,7 +77,7 @@ def main() -> None:
     parser.add_argument(
         "what",
         nargs="?",
-        choices=("compare", "steps", "proofs", "policies", "holds", "audit", "start"),
+        choices=("compare", "steps", "proofs", "policies", "holds", "revocation", "audit", "start"),
         default="compare",
     )
     parser.add_argument("--quick", action="store_true", help="about 20 seconds, good for a first look only")
@@ -88,6 +96,9 @@ def main() -> None:
     elif asked.what == "holds":
         run = anyio.run(lambda: hold(20 if asked.quick else 1), backend_options={"use_uvloop": True})
         shown = table.show_holds(run)
+    elif asked.what == "revocation":
+        run = anyio.run(lambda: revoke(rounds=20 if asked.quick else 200), backend_options={"use_uvloop": True})
+        shown = table.show_revocation(run)
     elif asked.what == "audit":
         lengths, appends = ((10_000,), 1000) if asked.quick else ((10_000, 1_000_000), 10_000)
         run = anyio.run(lambda: record(lengths=lengths, appends=appends), backend_options={"use_uvloop": True})

@@ -51,15 +51,15 @@ async def holds(directory: Path, behind: str, *, share: int) -> dict[str, Any]:
 
 
 async def _in_one(directory: Path, behind: str, calls: int) -> dict[str, float]:
-    async with _serving_here(_config(directory, behind, waiting=200)) as desk:
+    async with serving_here(config_of(directory, behind, waiting=200)) as desk:
         return await _continued(desk, await desk.caller("coder"), calls)
 
 
 async def _in_two(directory: Path, behind: str, calls: int) -> dict[str, float]:
-    config = _config(directory, behind, waiting=200)
+    config = config_of(directory, behind, waiting=200)
     async with open_installation(config) as here:
         desk = await enrolled(here, config)
-        with _serving(directory, config):
+        with serving(directory, config):
             return await _continued(desk, await desk.caller("coder"), calls)
 
 
@@ -75,7 +75,7 @@ async def _continued(desk: Desk, caller: Caller, calls: int) -> dict[str, float]
         await answer_of(reader)
         taken.append((time.perf_counter() - began) * 1e3)
         writer.close()
-    return _spread(taken[10:])
+    return spread(taken[10:])
 
 
 async def _pending(store: Store) -> HeldCall:
@@ -86,11 +86,11 @@ async def _pending(store: Store) -> HeldCall:
 
 async def _many(directory: Path, behind: str, waiting: int) -> dict[str, Any]:
     """What as many waiting calls add to a gateway's memory, and what it does while nobody answers."""
-    config = _config(directory, behind, waiting=200)
+    config = config_of(directory, behind, waiting=200)
     async with open_installation(config) as here:
         desk = await enrolled(here, config)
         callers = [await desk.caller(f"agent-{n // 2}") for n in range(-(-waiting // PER_SESSION))]
-        with _serving(directory, config) as pid:
+        with serving(directory, config) as pid:
             await _continued(desk, await desk.caller("coder"), 10)
             before, began = resident_bytes(pid), time.perf_counter()
             streams = [await send(config, callers[n // PER_SESSION], line=n + 1) for n in range(waiting)]
@@ -120,7 +120,7 @@ async def _many(directory: Path, behind: str, waiting: int) -> dict[str, Any]:
 async def _older(directory: Path, behind: str, older: list[int]) -> list[dict[str, float]]:
     """What a hold costs beside others that are over, in milliseconds."""
     measured, there = [], 0
-    async with _serving_here(_config(directory, behind, waiting=0)) as desk:
+    async with serving_here(config_of(directory, behind, waiting=0)) as desk:
         for many in older:
             await _age(desk, many - there, first=there)
             caller = await desk.caller("coder")
@@ -175,12 +175,14 @@ async def _timed(step: Callable[[], Awaitable[Any]]) -> float:
     return statistics.median(taken)
 
 
-def _spread(taken: list[float]) -> dict[str, float]:
+def spread(taken: list[float]) -> dict[str, float]:
+    """What half of them took at most, and 99 of 100."""
     ordered = sorted(taken)
     return {"p50": statistics.median(ordered), "p99": ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]}
 
 
-def _config(directory: Path, behind: str, *, waiting: int) -> Config:
+def config_of(directory: Path, behind: str, *, waiting: int) -> Config:
+    """A gateway whose calls are all held."""
     values = settings(directory, free_port(), behind)
     (server,) = values["servers"].values()
     server["tools"]["*"]["hazard"] = "destructive"
@@ -188,7 +190,8 @@ def _config(directory: Path, behind: str, *, waiting: int) -> Config:
 
 
 @asynccontextmanager
-async def _serving_here(config: Config) -> AsyncIterator[Desk]:
+async def serving_here(config: Config) -> AsyncIterator[Desk]:
+    """The gateway runs in this process."""
     async with open_app(config) as (app, running):
         desk = await enrolled(running.installation, config)
         server = uvicorn.Server(listening(app.asgi, port=config.listen_port))
@@ -201,7 +204,7 @@ async def _serving_here(config: Config) -> AsyncIterator[Desk]:
 
 
 @contextmanager
-def _serving(directory: Path, config: Config) -> Iterator[int]:
+def serving(directory: Path, config: Config) -> Iterator[int]:
     """The process id of a real gateway."""
     file = directory / "gateway.toml"
     values = config.model_dump(

@@ -57,6 +57,15 @@ def show_holds(run: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def show_revocation(run: dict[str, Any]) -> str:
+    """How soon a revocation counts, in milliseconds."""
+    lines = [f"{'from before a revocation is written, ms':<44}{'p50':>10}{'p99':>10}"]
+    for where, took in run["revocation"].items():
+        for what, how in (("refused", "the next call is refused"), ("ended", "what runs has ended")):
+            lines.append(f"{f'{where}: {how}':<44}{took[what]['p50']:>10.1f}{took[what]['p99']:>10.1f}")
+    return "\n".join(lines)
+
+
 def show_audit(run: dict[str, Any]) -> str:
     """What the log costs."""
     found = run["audit"]
