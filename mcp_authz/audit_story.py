@@ -79,7 +79,8 @@ def _verdict(f: Mapping[str, Any]) -> str:
     verb = {"approve": "approved", "deny": "denied", "send-back": "sent back"}.get(str(f.get("verdict")))
     if verb is None:
         return "" if f.get("state") in {"approved", None} else str(f.get("state"))
-    return f"{verb} by {_bare(f.get('person'))} {_BY.get(str(f.get('assurance')), '')}".rstrip()
+    said = f"{verb} by {_bare(f.get('person'))} {_BY.get(str(f.get('assurance')), '')}".rstrip()
+    return f"{said} (standing approval {visible(str(f['standing']))})" if f.get("standing") else said
 
 
 def _duration(milliseconds: int) -> str:

@@ -114,8 +114,9 @@ async def list_standing(
         ),
         empty="nobody has given a standing approval" if all_ else "no standing approval counts now",
     )
-    if shown:
-        next_step(command_line(ctx, "revoke", "approval", short(shown[0].terms.id), "--reason", "TEXT"))
+    counts = [one for one in shown if state_of(one, sessions.get(_session(one)), now) == "active"]
+    if counts:
+        next_step(command_line(ctx, "revoke", "approval", short(counts[0].terms.id), "--reason", "TEXT"))
 
 
 def state_of(standing: StandingApproval, session: Session | None, now: datetime) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 SAID: Final = (
     "'s call of in ms approved denied now refused from before identity was known asked for delegated by itself "
     "permitted not run again the recorded outcome was given held sent back to agree sign more no rule permits it "
-    "observe mode would have been client none"
+    "observe mode would have been client standing approval none"
 )
 """Every word that a sentence has and its record has not."""
 
@@ -48,7 +48,8 @@ def sentence(event: Written) -> str:
             verb = {"approve": "approved", "send-back": "sent back"}.get(str(f.get("verdict")), "denied")
             who_said = _answerer(f.get("person"), f.get("assurance"))
             said = f"{who_said} {verb} {_bare(f.get('actor'))}'s call of {f.get('tool')}"
-            return f"{said} ({f.get('assurance')}): now {f.get('state')}"
+            beforehand = f", standing approval {f['standing']}" if f.get("standing") else ""
+            return f"{said} ({f.get('assurance')}{beforehand}): now {f.get('state')}"
         case "refusals":
             return f"{f.get('count')} refused from {f.get('source')} before identity was known: {f.get('reason')}"
         case _:

@@ -74,4 +74,7 @@ async def test_a_person_approves_a_call_and_the_next_few_like_it_and_ends_that_a
     assert "held again" in desk.ok("revoke", "approval", listed["id"], "--reason", "enough")
     assert desk.json("holds", "show", held.id)["state"] == "cancelled"
     assert desk.json("holds", "standing") == [] and desk.json("holds", "standing", "--all")[0]["state"] == "revoked"
+    assert "revoke approval" not in desk.ok("holds", "standing", "--all"), "one that is over is not to be ended again"
+    (approved, *_) = desk.json("audit", "list", "--kind", "approval", "--limit", "1")
+    assert f"standing approval {listed['id']}" in desk.ok("audit", "list", "--text", approved["fields"]["standing"])
     assert "revoked already" in desk.ok("revoke", "approval", listed["id"], "--reason", "enough")

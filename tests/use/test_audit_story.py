@@ -52,6 +52,14 @@ def event(kind: EventKind, **fields: Any) -> Event:
         (
             [
                 event("decision", **ASKED, decision="hold"),
+                event("approval", verdict="approve", person="user:bob", assurance="passkey", standing="a_1"),
+                event("outcome", outcome="done", milliseconds=5),
+            ],
+            "held, approved by bob with a passkey (standing approval a_1), done in 5 ms",
+        ),
+        (
+            [
+                event("decision", **ASKED, decision="hold"),
                 event("approval", verdict="send-back", person="user:bob", assurance="signed-in", state="denied"),
                 event("decision", **ASKED, decision="deny", reason="sent_back"),
             ],
@@ -66,7 +74,7 @@ def event(kind: EventKind, **fields: Any) -> Event:
             "permitted, interrupted, nobody can say whether it ran",
         ),
     ],
-    ids=["denied", "permitted", "approved", "sent back", "expired", "unknown"],
+    ids=["denied", "permitted", "approved", "approved ahead", "sent back", "expired", "unknown"],
 )
 def test_a_call_is_told_in_one_sentence(events: list[Event], ending: str) -> None:
     assert story(events) == f"{BEGINNING}: {ending}"
