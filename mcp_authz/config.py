@@ -343,7 +343,8 @@ def read_secret_file(config: Config, name: str) -> str:
         mode = path.stat().st_mode
         text = path.read_text(encoding="utf-8").rstrip("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"secret file `{path}` cannot be read: {error.__class__.__name__}") from None
+        why = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        raise ConfigError(f"secret file `{path}` cannot be read: {why}") from None
     if mode & 0o077:
         raise ConfigError(f"secret file `{path}` can be read by others; run: chmod 600 {path}")
     return text

@@ -44,9 +44,9 @@ def list_(ctx: typer.Context, json: Json = False) -> None:
         for it in views
     )
     table(
-        ("name", "host", "template", "tells", "rules", "may answer"),
+        ("NAME", "HOST", "TEMPLATE", "TELLS", "RULES", "MAY ANSWER"),
         rows,
-        empty="there is none; docs/webhooks.md shows how to add one",
+        empty="there is no webhook; docs/webhooks.md shows how to add one",
     )
 
 
