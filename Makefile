@@ -15,7 +15,7 @@ $(VENV)/.run: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run
-	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[demo,dev,rego]'
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[demo,dev,rego,otel]'
 	@touch $@
 
 run: $(VENV)/.run  ## start the gateway with the example configuration in front of two published servers
@@ -24,7 +24,7 @@ run: $(VENV)/.run  ## start the gateway with the example configuration in front 
 demo: $(VENV)/.run  ## tell the incident of the README with real parts
 	@$(BIN)/python -m examples.incident
 
-test: $(VENV)/.dev  ## the tests; about twelve minutes on two cores
+test: $(VENV)/.dev  ## the tests; about a quarter of an hour on two cores
 	@$(BIN)/pytest --numprocesses 3 --dist worksteal -m "not thorough"
 
 test-all: $(VENV)/.dev  ## every test, also those that show in more variants what others show in one
