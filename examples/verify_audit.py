@@ -85,9 +85,12 @@ def main(log: str, *more: str) -> int:
     except (Broken, ValueError, KeyError) as found:
         print(f"broken: {found}")
         return 1
+    except OSError as error:
+        print(f"{error.filename}: {error.strerror}")
+        return 2
     print(f"{len(hashes)} records hang together; checkpoints vouch for the first {covered}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(main(*sys.argv[1:]) if len(sys.argv) in {2, 4} else __doc__)
