@@ -124,7 +124,8 @@ def stop_gateway(desktop: Desktop) -> None:
 async def test_a_stock_client_works_through_the_gateway_after_wrapping(desktop: Desktop) -> None:
     path = three(desktop)
     desktop.client(
-        f'public_url = "http://localhost:{free_port()}"\nnotify = "none"\n', ".config/mcp-authz/gateway.toml"
+        f'public_url = "http://localhost:{free_port()}"\nnotify = "none"\nwaiting = {{ seconds = 0 }}\n',
+        ".config/mcp-authz/gateway.toml",
     )
     at(desktop).wrap(path)
     with anyio.fail_after(SOON):
