@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -152,18 +153,21 @@ async def _as_the_page(desk: Desk, held: HeldCall) -> None:
 
 async def _age(desk: Desk, many: int, *, first: int) -> None:
     """So many holds more that are over, all of one agent and one tool."""
+    caller = await desk.caller("coder")
+    reader, writer = await send(desk.config, caller, line=1_000_000 + first)
+    await answer_of(reader)
+    writer.close()
+    like, event = await _pending(desk.store), Event(kind="approval", at=utc_now(), fields={"summary": "bench"})
+    room = {"per_session": first + many + 1, "per_agent": first + many + 1}
     for begin in range(first, first + many, _AT_ONCE):
-        caller = await desk.caller("coder")
-        reader, writer = await send(desk.config, caller, line=1_000_000)
-        await answer_of(reader)
-        writer.close()
-        like, event = await _pending(desk.store), Event(kind="approval", at=utc_now(), fields={"summary": "bench"})
-        room = {"per_session": _AT_ONCE + 1, "per_agent": _AT_ONCE + 1}
+        ends = utc_now() + timedelta(seconds=1)  # they are over by themselves: what is called off keeps its place
         async with anyio.create_task_group() as group:
-            for number in range(begin, min(begin + _AT_ONCE, first + many) - 1):
-                held = replace(like, id=HoldId(new_id("h")), digest=number.to_bytes(32, "big"))
+            for number in range(begin, min(begin + _AT_ONCE, first + many)):
+                digest = number.to_bytes(32, "big")
+                held = replace(like, id=HoldId(new_id("h")), digest=digest, expires_at=ends)
                 group.start_soon(partial(desk.store.open_hold, held, event, **room))
-        await desk.call_off(caller)
+    await desk.call_off(caller)
+    await anyio.sleep(1)
 
 
 async def _timed(step: Callable[[], Awaitable[Any]]) -> float:
