@@ -232,6 +232,28 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             CHECK (server <> '' OR tool = '')
         ) STRICT, WITHOUT ROWID""",
     ),
+    (
+        # The record that the kept log follows: retention cuts off what was before it. One row.
+        "CREATE TABLE log_base (sequence INTEGER NOT NULL, hash BLOB NOT NULL CHECK (length(hash) = 32)) STRICT",
+        "INSERT INTO log_base VALUES (0, zeroblob(32))",
+        # What was signed, by the digest that records name it by; whatever holds argument values is sealed.
+        """CREATE TABLE evidence (
+            digest BLOB PRIMARY KEY CHECK (length(digest) = 32),
+            kind TEXT NOT NULL,
+            at INTEGER NOT NULL,
+            sealed INTEGER NOT NULL CHECK (sealed IN (0, 1)),
+            body BLOB NOT NULL
+        ) STRICT, WITHOUT ROWID""",
+        "CREATE INDEX evidence_by_age ON evidence (at) WHERE sealed",
+        "ALTER TABLE holds ADD COLUMN shredded_at INTEGER",
+        # Each time a backup took the store's place; what was given before such a time and was open then is void.
+        """CREATE TABLE epochs (
+            number INTEGER PRIMARY KEY,
+            began_at INTEGER NOT NULL,
+            sequence INTEGER NOT NULL,
+            reason TEXT NOT NULL
+        ) STRICT""",
+    ),
 )
 
 
