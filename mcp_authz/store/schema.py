@@ -14,6 +14,18 @@ from mcp_authz.store.schema_first import FIRST
 
 APPLICATION_ID: Final = 0x6D637A61  # `mcza`; a database of another program is not touched
 
+_WITH_A_STATUS: Final = (
+    "agents", "clients", "grants", "keys", "links", "passkeys", "people", "sessions", "signing_keys",
+    "standing_approvals",
+)  # fmt: skip
+
+
+def _raised_by(table: str) -> str:
+    """The trigger that numbers each ending of a thing in this table."""
+    return f"""CREATE TRIGGER endings_of_{table} AFTER UPDATE OF status ON {table} WHEN new.status <> old.status
+            BEGIN UPDATE endings SET number = number + 1; END"""  # noqa: S608 - constants
+
+
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     *FIRST,
     (
@@ -253,6 +265,18 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             sequence INTEGER NOT NULL,
             reason TEXT NOT NULL
         ) STRICT""",
+        # Raised by triggers, so that no way to take something away can be forgotten: what runs is looked at again.
+        "CREATE TABLE endings (number INTEGER NOT NULL) STRICT",
+        "INSERT INTO endings VALUES (0)",
+        *map(_raised_by, _WITH_A_STATUS),
+        """CREATE TRIGGER endings_of_calls AFTER INSERT ON switched_off
+            BEGIN UPDATE endings SET number = number + 1; END""",
+        """CREATE TRIGGER endings_of_groups AFTER UPDATE OF member_of ON people WHEN new.member_of <> old.member_of
+            BEGIN UPDATE endings SET number = number + 1; END""",
+        """CREATE TRIGGER endings_of_declared_keys AFTER DELETE ON keys
+            BEGIN UPDATE endings SET number = number + 1; END""",
+        """CREATE TRIGGER endings_of_epochs AFTER INSERT ON epochs
+            BEGIN UPDATE endings SET number = number + 1; END""",
     ),
 )
 
