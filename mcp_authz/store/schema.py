@@ -248,16 +248,19 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         # The record that the kept log follows: retention cuts off what was before it. One row.
         "CREATE TABLE log_base (sequence INTEGER NOT NULL, hash BLOB NOT NULL CHECK (length(hash) = 32)) STRICT",
         "INSERT INTO log_base VALUES (0, zeroblob(32))",
-        # What was signed, by the digest that records name it by; whatever holds argument values is sealed.
+        # What was signed, by the digest that records name it by. It has argument values, or a digest of them without
+        # a key, so that all of it is sealed and shredded with them. Signed links have none: `statements` has those.
         """CREATE TABLE evidence (
-            digest BLOB PRIMARY KEY CHECK (length(digest) = 32),
-            kind TEXT NOT NULL,
+            number INTEGER PRIMARY KEY,
+            digest BLOB NOT NULL UNIQUE CHECK (length(digest) = 32),
+            kind TEXT NOT NULL CHECK (kind IN ('call-proof', 'verdict')),
             at INTEGER NOT NULL,
-            sealed INTEGER NOT NULL CHECK (sealed IN (0, 1)),
             body BLOB NOT NULL
-        ) STRICT, WITHOUT ROWID""",
-        "CREATE INDEX evidence_by_age ON evidence (at) WHERE sealed",
+        ) STRICT""",
+        "CREATE INDEX call_proofs_by_age ON evidence (at) WHERE kind = 'call-proof'",
+        "CREATE INDEX verdicts_by_standing ON verdicts (standing) WHERE standing IS NOT NULL",
         "ALTER TABLE holds ADD COLUMN shredded_at INTEGER",
+        "CREATE INDEX holds_to_shred ON holds (ended_at) WHERE shredded_at IS NULL AND ended_at IS NOT NULL",
         # Each time a backup took the store's place; what was given before such a time and was open then is void.
         """CREATE TABLE epochs (
             number INTEGER PRIMARY KEY,
@@ -277,6 +280,14 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             BEGIN UPDATE endings SET number = number + 1; END""",
         """CREATE TRIGGER endings_of_epochs AFTER INSERT ON epochs
             BEGIN UPDATE endings SET number = number + 1; END""",
+        # Calls that were admitted and whose outcome is not on record, each with the open store that has to write it.
+        """CREATE TABLE begun (
+            call TEXT PRIMARY KEY,
+            instance TEXT NOT NULL,
+            actor TEXT NOT NULL,
+            tool TEXT NOT NULL,
+            hold_id TEXT
+        ) STRICT, WITHOUT ROWID""",
     ),
 )
 
