@@ -46,6 +46,7 @@ class Once:
     kind: str
     id: str
     expires_at: datetime
+    issued_at: datetime | None = None  # None: it is sealed with a key that a restored store does not have any more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -265,6 +265,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         """CREATE TABLE epochs (
             number INTEGER PRIMARY KEY,
             began_at INTEGER NOT NULL,
+            dated_from INTEGER NOT NULL,
             sequence INTEGER NOT NULL,
             reason TEXT NOT NULL
         ) STRICT""",
