@@ -23,7 +23,7 @@ from mcp_authz.config_obligations import (
     require_desktop,
     require_names,
 )
-from mcp_authz.config_people import ClientsConfig, EnterpriseConfig, SignInConfig, require_words
+from mcp_authz.config_people import AdministrationConfig, ClientsConfig, EnterpriseConfig, SignInConfig, require_words
 from mcp_authz.config_policy import AuditConfig, PdpConfig, require_one_form
 from mcp_authz.config_telemetry import MetricsConfig, OtelConfig
 from mcp_authz.config_webhooks import WebhookConfig, require_webhook_names
@@ -153,6 +153,7 @@ class Config(_Strict):
     keys: KeysConfig = KeysConfig()
     notify: Literal["desktop", "none"] = "desktop"
     dpop_nonce: bool = True
+    administration: AdministrationConfig = AdministrationConfig()
     sign_in: SignInConfig = SignInConfig()
     clients: ClientsConfig = ClientsConfig()
     enterprise: EnterpriseConfig | None = None

@@ -69,6 +69,22 @@ class SignInConfig(_Strict):
         return self
 
 
+class AdministrationConfig(_Strict):
+    """Who may look at everything, and who may stop anything: on the page and from another machine."""
+
+    admins: tuple[Word, ...] = Field(default=(), strict=False)
+    auditors: tuple[Word, ...] = Field(default=(), strict=False)
+
+    @field_validator("admins", "auditors")
+    @classmethod
+    def _principals(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            kind, _, rest = name.partition(":")
+            if kind not in {"user", "group"} or not rest:
+                raise ValueError(f"`{name}` is neither user:NAME nor group:NAME")
+        return names
+
+
 class ClientsConfig(_Strict):
     """The software that people sign in to: how it becomes known, and what people may let it do."""
 

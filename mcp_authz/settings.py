@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from mcp_authz.administration import RolesOfPeople
 from mcp_authz.config import Config, ServerConfig, ToolConfig, read_secret_file
 from mcp_authz.config_approval import ApprovalConfig
 from mcp_authz.context import ContextAudience
@@ -133,6 +134,12 @@ def server_rules(name: str, server: ServerConfig, least: Mapping[Hazard, Proof] 
         observing=_observing(name, server),
         least=least or {},
     )
+
+
+def roles_of_people(config: Config) -> RolesOfPeople:
+    """Who has which role over the whole gateway."""
+    it = config.administration
+    return RolesOfPeople(admins=frozenset(it.admins), auditors=frozenset(it.auditors))
 
 
 def context_audiences(config: Config) -> Mapping[str, ContextAudience]:

@@ -21,6 +21,7 @@ from mcp_authz.config import (
 from mcp_authz.config_approval import ApprovalConfig, WaitingConfig
 from mcp_authz.config_obligations import BudgetConfig, NoticeConfig, RedactConfig
 from mcp_authz.config_people import (
+    AdministrationConfig,
     ClientsConfig,
     EnterpriseClientConfig,
     EnterpriseConfig,
@@ -51,6 +52,7 @@ SECTIONS = {
     "## `[waiting]`": WaitingConfig,
     "## `[webhooks.NAME]`": WebhookConfig,
     "## `[[impersonation]]`": ImpersonationConfig,
+    "## `[administration]`": AdministrationConfig,
     "## `[sign_in]`": SignInConfig,
     "## `[sign_in.provider]`": ProviderConfig,
     "## `[clients]`": ClientsConfig,

@@ -61,6 +61,10 @@ reader = ["files:read"]
 # [scopes]
 # "files:read" = "read your files"
 
+# Who sees everything on the page, and may stop anything there.
+[administration]
+admins = ["user:YOU"]
+
 # Who must agree before a destructive call runs.
 [approval.destructive]
 by = ["subject"]                            # subject, owner, group:NAME, user:NAME
@@ -144,7 +148,7 @@ def _write(path: Path) -> bool:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(STARTER)
+            file.write(STARTER.replace("user:YOU", f"user:{name_of(login_name())}"))
     except FileExistsError:
         return False
     except OSError as error:

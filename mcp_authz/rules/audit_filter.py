@@ -37,6 +37,7 @@ class Filter:
     until: datetime | None = None
     text: str | None = None  # stands in the sentence or in a value, in whatever case
     observed: bool = False  # only calls that ran because their server is in observe mode
+    about: frozenset[str] | None = None  # one of these principals had a part in it: `user:alice`, `agent:coder`
 
     def __post_init__(self) -> None:
         for name in ("agent", "person", "session", "tool", "decision", "kind", "call", "text"):
@@ -63,6 +64,7 @@ class Filter:
             and (self.session is None or _begins(fields.get("session"), self.session))
             and (self.tool is None or any(fits(tool, self.tool) for tool in _tools(fields)))
             and all(name in _named(fields) for name in self.parties)
+            and (self.about is None or not self.about.isdisjoint(_named(fields)))
         )
 
     def _says(self, record: Written) -> bool:
@@ -93,6 +95,11 @@ class Filter:
             pieces = [piece for part in self.tool.split("*") for piece in part.split("__")]
             marks.append(canonical(max(pieces, key=len)).decode()[1:-1])
         return tuple(mark for mark in marks if mark)
+
+    @cached_property
+    def one_of(self) -> tuple[str, ...]:
+        """One of these is in the canonical text of each of them; empty: nothing of the kind can be said."""
+        return tuple(canonical(name).decode() for name in sorted(self.about or ()))
 
     @cached_property
     def words(self) -> tuple[str, ...]:

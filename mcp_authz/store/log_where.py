@@ -11,6 +11,7 @@ from mcp_authz.rules.log import timestamp
 
 # RFC 8785 sorts the members, so that each record begins with its time, which has one spelling.
 _AT = "CAST(substr(body, 8, 27) AS TEXT)"
+_SOME = 16  # principals that are looked for in the text; where there are more, each record is read
 _LAST = "\U0010ffff"  # no id has a character after it
 
 
@@ -31,4 +32,9 @@ def where(wanted: Filter, *, after: int, before: int) -> tuple[str, tuple[str | 
     # It looks for the first character first, and there is nothing in JSON as frequent as a quotation mark.
     marks = (mark.removeprefix('"') for mark in (*wanted.marks, *wanted.words))
     terms += [("CAST(body AS TEXT) LIKE ?", f"%{mark}%") for mark in marks]
-    return " AND ".join(term for term, _ in terms), tuple(value for _, value in terms)
+    condition, values = " AND ".join(term for term, _ in terms), [value for _, value in terms]
+    if wanted.about is not None and len(wanted.one_of) <= _SOME:
+        condition += f" AND ({' OR '.join('CAST(body AS TEXT) LIKE ?' for _ in wanted.one_of) or 'FALSE'})"
+        names = (name.removeprefix('"') for name in wanted.one_of)
+        values += [f"%{name}%" for name in names]
+    return condition, tuple(values)

@@ -1,0 +1,188 @@
+"""What people and operators do to the gateway itself: one road for page, API and command line.
+
+Each use asks the table of `rules.administration` what somebody may do, by the roles that the configuration gives them
+and by what they are to the thing; it is done by the same code whoever asks, and is on record with who it was.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from mcp_authz.audit_reading import newest
+from mcp_authz.errors import AuthzError, NotFound
+from mcp_authz.principals import Agent, AgentName, Link, Person, Session, SessionId
+from mcp_authz.relations import what_is
+from mcp_authz.revocation import Revocation, Stopped
+from mcp_authz.rules.administration import Role, permits, reaches_everything
+from mcp_authz.rules.audit_filter import Filter
+from mcp_authz.stopping import Stopping
+from mcp_authz.store.ports import Clock, Event, Record, RevocableKind, Store
+
+_EVERYBODY: Final = frozenset({Role.OWNER, Role.PERSON, Role.APPROVER})
+
+
+class Forbidden(AuthzError):
+    """Whoever asked has no role that may do this."""
+
+    code = "forbidden"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Actor:
+    """Who administers: a person who is signed in, or whoever the operating system lets open the store."""
+
+    name: str  # as records name them: `user:alice`
+    roles: frozenset[Role]  # everywhere
+    person: Person | None  # None: an operator at the command line
+
+    @property
+    def whose(self) -> str | None:
+        """The person's own name."""
+        return None if self.person is None else self.person.name
+
+
+def operator(name: str) -> Actor:
+    """Return whoever opened the store itself, who could write into it whatever they like."""
+    return Actor(name=name, roles=frozenset({Role.ADMIN}), person=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolesOfPeople:
+    """Who has which role everywhere: `user:NAME` and `group:NAME`, as the configuration has them."""
+
+    admins: frozenset[str] = frozenset()
+    auditors: frozenset[str] = frozenset()
+
+    def actor(self, person: Person) -> Actor:
+        """Return the person with their roles."""
+        names = {f"user:{person.name}", *(f"group:{group}" for group in person.groups)}
+        listed = {Role.ADMIN: self.admins, Role.AUDITOR: self.auditors}
+        roles = frozenset(role for role, of in listed.items() if not of.isdisjoint(names))
+        return Actor(name=f"user:{person.name}", roles=roles, person=person)
+
+
+class Administration:
+    """Reads and stops, for whoever may."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._revocation = Revocation(store, clock)
+        self._stopping = Stopping(store, clock)
+
+    async def require(self, actor: Actor, command: str) -> None:
+        """The actor has a role that may do this to everything; an attempt without one is on record.
+
+        Raises:
+            Forbidden: they have not.
+        """
+        if not reaches_everything(command, actor.roles):
+            raise await self._refused(actor, command)
+
+    async def agents(self, actor: Actor) -> tuple[Agent, ...]:
+        """The agents that the actor may look at: everybody's, or those they own or that may act for them."""
+        everyone = await self._store.agents()
+        if reaches_everything("agent list", actor.roles):
+            return everyone
+        theirs = {grant.agent for grant in await self._store.grants() if grant.subject == actor.whose}
+        theirs |= {session.agent for session in await self._store.sessions() if session.subject == actor.whose}
+        return tuple(agent for agent in everyone if agent.owner == actor.whose or agent.name in theirs)
+
+    async def sessions(self, actor: Actor) -> tuple[Session, ...]:
+        """The sessions that the actor may look at: everybody's, or those for them or of agents they own."""
+        everyones = await self._store.sessions()
+        if reaches_everything("session list", actor.roles):
+            return everyones
+        owned = await self._owned(actor)
+        return tuple(it for it in everyones if it.subject == actor.whose or it.agent in owned)
+
+    async def session(self, actor: Actor, id_: SessionId) -> tuple[Session, tuple[Link, ...]]:
+        """One session and its links, parents first.
+
+        Raises:
+            NotFound: there is none, or it is not for the actor to see.
+        """
+        found = await self._store.session(id_)
+        if found is None or not await self._may(actor, "session show", "session", id_):
+            raise NotFound(f"there is no session `{id_}`")
+        return found, await self._store.links(id_)
+
+    async def records(self, actor: Actor, wanted: Filter, *, limit: int) -> list[Record]:
+        """The newest records that are wanted and the actor may read, oldest first."""
+        return await newest(self._store, await self.reading(actor, "audit list", wanted), limit)
+
+    async def reading(self, actor: Actor, command: str, wanted: Filter) -> Filter:
+        """Return what is wanted, as far as the actor may read it: of others only what their agents had a part in.
+
+        Raises:
+            Forbidden: they may not read at all, in this way.
+        """
+        if reaches_everything(command, actor.roles):
+            return wanted
+        if not permits(command, _EVERYBODY) or actor.whose is None:
+            raise await self._refused(actor, command)
+        return replace(wanted, about=frozenset({actor.name, *(f"agent:{name}" for name in await self._owned(actor))}))
+
+    async def foresee(self, actor: Actor, kind: RevocableKind, name: str) -> Stopped:
+        """What revoking this thing would stop; nothing is changed.
+
+        Raises:
+            NotFound, Forbidden: as `revoke`.
+        """
+        await self._may_revoke(actor, kind, name)
+        return await self._revocation.foresee(kind, name)
+
+    async def revoke(self, actor: Actor, kind: RevocableKind, name: str, *, reason: str) -> Stopped:
+        """The thing is revoked, and what descends from it.
+
+        Raises:
+            NotFound: there is no such thing, or it is not for the actor to know of.
+            Forbidden: nobody in the actor's place may revoke such a thing.
+        """
+        await self._may_revoke(actor, kind, name)
+        return await self._revocation.revoke(kind, name, reason=reason, by=actor.name)
+
+    async def stop_all(self, actor: Actor, *, reason: str) -> bool:
+        """Nothing is forwarded any more; False: it was so before.
+
+        Raises:
+            Forbidden: the actor may not.
+        """
+        await self.require(actor, "stop-all")
+        return await self._stopping.stop_all(reason=reason, by=actor.name)
+
+    async def start_all(self, actor: Actor) -> bool:
+        """Whether calls had been stopped; they are forwarded again.
+
+        Raises:
+            Forbidden: the actor may not.
+        """
+        await self.require(actor, "start-all")
+        return await self._stopping.start_all(by=actor.name)
+
+    async def may_revoke(self, actor: Actor, kind: RevocableKind, name: str) -> bool:
+        """Whether the actor may revoke this thing; pages show a button for what they may."""
+        return await self._may(actor, f"revoke {kind}", kind, name)
+
+    async def _may_revoke(self, actor: Actor, kind: RevocableKind, name: str) -> None:
+        if await self.may_revoke(actor, kind, name):
+            return
+        if not permits(f"revoke {kind}", _EVERYBODY):
+            raise await self._refused(actor, f"revoke {kind}")
+        raise NotFound(f"there is no {kind} `{name}` that you could revoke")
+
+    async def _may(self, actor: Actor, command: str, kind: RevocableKind, name: str) -> bool:
+        if reaches_everything(command, actor.roles):
+            return True
+        return actor.person is not None and permits(command, await what_is(self._store, actor.person, kind, name))
+
+    async def _owned(self, actor: Actor) -> frozenset[AgentName]:
+        return frozenset(agent.name for agent in await self._store.agents() if agent.owner == actor.whose)
+
+    async def _refused(self, actor: Actor, command: str) -> Forbidden:
+        """The attempt is on record, and this is what to raise."""
+        told = f"{actor.name} may not do `{command}`, and was refused"
+        fields = {"summary": told, "by": actor.name, "command": command, "decision": "deny", "reason": "forbidden"}
+        await self._store.append(Event(kind="administration", at=self._clock(), fields=fields))
+        return Forbidden(f"`{command}` takes a role that you do not have; an administrator can do it")
