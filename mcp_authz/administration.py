@@ -62,6 +62,10 @@ class RolesOfPeople:
         return Actor(name=f"user:{person.name}", roles=roles, person=person)
 
 
+NOBODY: Final = RolesOfPeople()
+"""Where everybody sees and stops what is theirs."""
+
+
 class Administration:
     """Reads and stops, for whoever may."""
 

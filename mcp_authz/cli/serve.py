@@ -34,7 +34,7 @@ from mcp_authz.rules.decision import required_rules
 from mcp_authz.rules.dpop import Nonces
 from mcp_authz.rules.keys import random_bytes
 from mcp_authz.rules.scope import parse_scopes
-from mcp_authz.settings import approval_floor, ways_in
+from mcp_authz.settings import approval_floor, roles_of_people, ways_in
 from mcp_authz.store.ports import Clock
 from mcp_authz.verdict_bundles import approval_keys, verdict_key
 from mcp_authz.vouching import known_by, make_enterprise
@@ -84,6 +84,7 @@ async def open_app(config: Config, *, clock: Clock = utc_now) -> AsyncIterator[t
             public_url=config.public_url,
             clock=clock,
             ways_in=ways_in(config),
+            roles=roles_of_people(config),
         )
         verdicts = Verdicts(
             running.webhooks.all, store=store, approvals=running.approvals, clock=clock, refusals=refusals

@@ -10,6 +10,7 @@ import anyio.to_thread
 from starlette.routing import BaseRoute, Match, NoMatchFound
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from mcp_authz.administration import NOBODY, RolesOfPeople
 from mcp_authz.approvals import Approvals
 from mcp_authz.consent import Consents
 from mcp_authz.standing_approvals import StandingApprovals
@@ -18,6 +19,7 @@ from mcp_authz.web.ways_in import PASSKEYS_ALONE, WaysIn
 
 _FIRST_PARTS: Final = frozenset(
     {"", "holds", "standing", "welcome", "sign-in", "sign-out", "passkeys", "access", "authorize", "events", "static"}
+    | {"sessions", "agents", "audit"}
 )
 
 
@@ -34,6 +36,7 @@ class PageRoute(BaseRoute):
         public_url: str,
         clock: Clock,
         ways_in: WaysIn = PASSKEYS_ALONE,
+        roles: RolesOfPeople = NOBODY,
     ) -> None:
         self._parts = {
             "store": store,
@@ -43,6 +46,7 @@ class PageRoute(BaseRoute):
             "public_url": public_url,
             "clock": clock,
             "ways_in": ways_in,
+            "roles": roles,
         }
         self._site: ASGIApp | None = None
         self._loading = anyio.Lock()

@@ -14,6 +14,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from mcp_authz.accounts import Accounts
+from mcp_authz.administration import NOBODY, Administration, Forbidden, RolesOfPeople
 from mcp_authz.approvals import Approvals
 from mcp_authz.consent import Consents
 from mcp_authz.errors import AuthzError, Conflict, InputError, NotFound, SignatureRefused, StoreError
@@ -32,6 +33,7 @@ from mcp_authz.web.pace import TooManyTries
 from mcp_authz.web.pages import page
 from mcp_authz.web.passkeys import RelyingParty
 from mcp_authz.web.provider import ProviderTrouble
+from mcp_authz.web.timeline import Timeline
 from mcp_authz.web.visitor import Cookies, NotSignedIn, SignInAgain
 from mcp_authz.web.ways_in import PASSKEYS_ALONE, WaysIn
 
@@ -40,6 +42,7 @@ _STATUS: Final[tuple[tuple[type[AuthzError], int], ...]] = (
     (InputError, 400),
     (SignatureRefused, 403),
     (NotAdmitted, 403),
+    (Forbidden, 403),
     (ProviderTrouble, 502),
     (TooManyTries, 429),
     (NotFound, 404),
@@ -57,6 +60,7 @@ def make_site(
     public_url: str,
     clock: Clock,
     ways_in: WaysIn = PASSKEYS_ALONE,
+    roles: RolesOfPeople = NOBODY,
 ) -> ASGIApp:
     """The application behind its door."""
     accounts = Accounts(store, clock)
@@ -81,6 +85,8 @@ def make_site(
         public_url=public_url,
         clock=clock,
     )
+    administration = Administration(store, clock)
+    timeline = Timeline(administration, roles, cookies, clock)
     access = Access(consents=consents, store=store, accounts=accounts, cookies=cookies, clock=clock)
     events = Events(store, accounts, cookies, clock)
 
@@ -107,6 +113,7 @@ def make_site(
             *alike.routes,
             *consenting.routes,
             *access.routes,
+            *timeline.routes,
             *events.routes,
             static,
         ],
