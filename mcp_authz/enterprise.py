@@ -143,6 +143,7 @@ class Enterprise:
             kind="id-jag",
             id=f"{assertion.issuer} {assertion.id}",
             expires_at=assertion.expires_at + limits.CLOCK_SKEW,
+            issued_at=assertion.issued_at,
         )
         if not await self._store.remember(once):
             raise SignatureRefused("it was used before")

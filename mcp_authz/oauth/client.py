@@ -123,6 +123,7 @@ class ClientDoor:
             kind="assertion",
             id=f"{agent.name}:{jose.require_text(claims, 'jti', limits.ID_CHARACTERS)}",
             expires_at=expires_at + limits.CLOCK_SKEW,
+            issued_at=issued_at(claims, expires_at),
         )
         client = Client(
             agent=agent,
@@ -190,6 +191,13 @@ def require_times(claims: Mapping[str, Any], now: datetime) -> datetime:
         if name in claims and jose.require_time(claims, name) > now + limits.CLOCK_SKEW:
             raise SignatureRefused(f"its `{name}` is in the future")
     return expires_at
+
+
+def issued_at(claims: Mapping[str, Any], expires_at: datetime) -> datetime:
+    """Return when the assertion was made; of one that does not say, the earliest that it can have been shown."""
+    if "iat" in claims:
+        return jose.require_time(claims, "iat")
+    return expires_at - limits.ASSERTION_LIFETIME - limits.CLOCK_SKEW
 
 
 def _optional_text(claims: Mapping[str, Any], name: str) -> str | None:

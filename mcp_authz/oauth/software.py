@@ -16,7 +16,7 @@ from urllib.parse import unquote_plus
 from mcp_authz import limits
 from mcp_authz.authorization import ClientMethod, RegisteredClient
 from mcp_authz.errors import Conflict, FetchRefused, InputError, KeyRefused, NotFound, SignatureRefused
-from mcp_authz.oauth.client import ASSERTION_TYPE, METHOD, is_signed_by, require_times
+from mcp_authz.oauth.client import ASSERTION_TYPE, METHOD, is_signed_by, issued_at, require_times
 from mcp_authz.oauth.form import Form
 from mcp_authz.oauth.refusal import Refusal
 from mcp_authz.principals import ClientId
@@ -150,6 +150,7 @@ class SoftwareDoor:
             kind="client-assertion",
             id=f"{client.id} {jose.require_text(claims, 'jti', limits.ID_CHARACTERS)}",
             expires_at=expires_at + limits.CLOCK_SKEW,
+            issued_at=issued_at(claims, expires_at),
         )
         if not await self._store.remember(once):
             raise SignatureRefused("it was used before")

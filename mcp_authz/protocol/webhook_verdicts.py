@@ -143,7 +143,12 @@ def _secret(webhook: Webhook) -> WebhookSecret:
 
 def _once(webhook: Webhook, received: Received) -> Once:
     """The single use of a message; its id is the webhook's own choice, so that it counts for this webhook alone."""
-    return Once(kind="webhook", id=f"{webhook.name}:{received.id}", expires_at=received.sent_at + limits.WEBHOOK_AGE)
+    return Once(
+        kind="webhook",
+        id=f"{webhook.name}:{received.id}",
+        expires_at=received.sent_at + limits.WEBHOOK_AGE,
+        issued_at=received.sent_at,
+    )
 
 
 def _text(members: Mapping[str, Any], name: str, *, most: int = _NAME) -> str:

@@ -49,7 +49,8 @@ class DpopProof:
     @property
     def once(self) -> Once:
         """What must be remembered, so that the proof counts once; no client can use up an id of another's key."""
-        return Once(kind="dpop", id=f"{self.key}:{self.id}", expires_at=self.expires_at)
+        issued_at = self.expires_at - limits.CLOCK_SKEW
+        return Once(kind="dpop", id=f"{self.key}:{self.id}", expires_at=self.expires_at, issued_at=issued_at)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)

@@ -46,6 +46,7 @@ class IdentityAssertion:
     names_resource: bool
     authentication: Authentication | None  # None: the provider does not say when the person signed in
     confirmation: Thumbprint | None  # the key whose proof must come with it
+    issued_at: datetime
     expires_at: datetime
     claims: Mapping[str, Any] = field(repr=False)  # all of them: who the person is
 
@@ -61,7 +62,7 @@ def read_assertion(text: str, *, keys: AssertionKeys, expected: Expected, now: d
     unverified = read_signed(text)
     claims = unverified.verify(require_key(unverified, keys), typ=TYP)
     _require_meant(claims, expected)
-    _, expires_at = jose.require_times(
+    issued_at, expires_at = jose.require_times(
         claims, now=now, skew=limits.CLOCK_SKEW, max_lifetime=limits.IDENTITY_ASSERTION_LIFETIME
     )
     return IdentityAssertion(
@@ -72,6 +73,7 @@ def read_assertion(text: str, *, keys: AssertionKeys, expected: Expected, now: d
         names_resource="resource" in claims,
         authentication=_authentication(claims, expected.issuer, now),
         confirmation=_confirmation(claims),
+        issued_at=issued_at,
         expires_at=expires_at,
         claims=claims,
     )

@@ -11,6 +11,8 @@ from typing import Final
 
 from mcp_authz import limits
 from mcp_authz.model import HoldState
+from mcp_authz.store import begun
+from mcp_authz.store.epoch import dated_from
 from mcp_authz.store.lineage import Lineage, lineage
 from mcp_authz.store.ports import Admission, Lost, LostReason, Once, Rate, Spending
 from mcp_authz.store.records import append
@@ -58,6 +60,7 @@ def admit(tx: Transaction, admission: Admission) -> int:
     for spending in admission.budgets:
         _spend(tx, spending)
     _take_from_budgets(tx, chain)
+    begun.begin(tx, admission)
     return append(tx, admission.event).sequence
 
 
@@ -90,9 +93,12 @@ def _require_pinned(tx: Transaction, admission: Admission) -> None:
 
 
 def remember(tx: Transaction, once: Once) -> bool:
-    """Whether this is the first use. What is so old that it may have been forgotten is not a first use."""
+    """Whether this is the first use.
+
+    What is so old that it may have been forgotten is not a first use, nor what is of a time that a restore took away.
+    """
     expires_at = micros(once.expires_at)
-    if tx.now >= expires_at + _KEPT:
+    if tx.now >= expires_at + _KEPT or (once.issued_at is not None and micros(once.issued_at) < dated_from(tx)):
         return False
     inserted = tx.db.execute(
         "INSERT INTO once (kind, id, expires_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",

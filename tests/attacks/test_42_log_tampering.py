@@ -136,7 +136,8 @@ async def test_a_record_cut_from_the_file_with_its_guards_is_missed_by_the_reade
 
 async def test_a_fork_of_the_log_is_not_the_log_whose_head_was_kept_elsewhere(tmp_path: Path) -> None:
     rows, _ = await a_log(tmp_path / "store.db")
-    (tmp_path / "fork.db").write_bytes((tmp_path / "store.db").read_bytes())
+    for kind in ("", ".witness"):
+        (tmp_path / f"fork.db{kind}").write_bytes((tmp_path / f"store.db{kind}").read_bytes())
     heads = []
     for name in ("store.db", "fork.db"):
         store = SqliteStore.open(tmp_path / name, sealer=SEALER, clock=Time())

@@ -55,7 +55,7 @@ async def test_only_this_user_can_read_the_files(tmp_path: Path) -> None:
         async with opened(path) as store:
             await store.append(event())
             files = list(path.parent.iterdir())
-            assert len(files) == 5  # database, write-ahead log, shared memory, write lock, instance
+            assert len(files) == 6  # database, write-ahead log, shared memory, write lock, instance, witness
             assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
             assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     finally:
@@ -72,7 +72,7 @@ async def test_a_file_that_others_could_read_is_closed_to_them(tmp_path: Path) -
 async def test_a_closed_store_leaves_the_database_and_its_lock(tmp_path: Path) -> None:
     async with opened(tmp_path / "store.db"):
         pass
-    assert names(tmp_path) == {"store.db", "store.db.lock"}
+    assert names(tmp_path) == {"store.db", "store.db.lock", "store.db.witness"}
 
 
 async def test_lock_files_of_dead_processes_are_swept_away(tmp_path: Path) -> None:
