@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -15,24 +15,28 @@ from mcp_authz.model import Approval, Deny, Hold, Observed, Permit, ToolCall
 from mcp_authz.policy.engine import PolicyAnswer
 from mcp_authz.principals import Caller
 from mcp_authz.rules.canonical import canonical
+from mcp_authz.rules.claimed import claimed
 from mcp_authz.rules.obligation import carried_out
 from mcp_authz.rules.sentence import sentence
-from mcp_authz.rules.trace_context import MEMBER, read_traceparent
 from mcp_authz.step_ups import StepUp
 from mcp_authz.store.ports import Event
 
 __all__ = [
     "Evidence",
+    "claimed",
     "decided",
     "decision_event",
     "outcome_event",
     "revision",
     "sent_back",
     "sentence",
-    "traced",
     "what",
     "who",
 ]
+
+
+Values = Callable[[Mapping[str, Any], Callable[[object], str]], Mapping[str, Any]]
+"""Shows of arguments what may be recorded, given what makes the digests of the others (`argument_values`)."""
 
 
 class Evidence:
@@ -41,6 +45,7 @@ class Evidence:
     def __init__(self, key: bytes) -> None:
         self._key = key
 
+        self._values = values
     def __repr__(self) -> str:
         return "<redacted>"
 
@@ -49,6 +54,12 @@ class Evidence:
         return hmac.new(self._key, canonical(value), hashlib.sha256).hexdigest()
 
     def digest_of_result(self, result: object) -> str:
+    def values(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """The member that shows values of arguments, where the operator wants it; the store redacts it."""
+        if self._values is None or not arguments:
+            return {}
+        return {"argument_values": self._values(arguments, self.digest)}
+
         """Hex HMAC over a tool server's result, which need not have a canonical form (it may hold any finite number).
 
         Raises:
@@ -81,12 +92,15 @@ def who(caller: Caller, *, proof: str | None = None) -> dict[str, Any]:
             "chain": [f"agent:{name}" for name in caller.chain.agents],
             "link": caller.chain.leaf.id,
             "links": [link.id for link in caller.chain.links],
+    if caller.peer is not None:
+        fields["peer"] = caller.peer
         }
     return fields
 
 
 def what(call: ToolCall, resource: Mapping[str, Any], evidence: Evidence) -> dict[str, Any]:
     """The members that say what was asked: attributes the operator declared, argument names, and one keyed digest."""
+        "method": call.tool.method,
     return {
         "tool": call.tool.name,
         "server": call.tool.server,
@@ -95,6 +109,7 @@ def what(call: ToolCall, resource: Mapping[str, Any], evidence: Evidence) -> dic
         "hazard": call.tool.classification.hazard.value,
         "resource": {name: _bounded(value, evidence) for name, value in resource.items()},
         "arguments": _names(call.arguments),
+        **evidence.values(call.arguments),
         "arguments_digest": evidence.digest(call.arguments),
         "definition": call.tool.digest.hex(),
     }
@@ -142,12 +157,6 @@ def decided(decision: Permit | Hold | Deny, *, policy: str, approval: Approval |
 def revision(answer: PolicyAnswer | None) -> dict[str, Any]:
     """The member that says which revision of a policy elsewhere decided, in the words of whoever decided."""
     return {} if answer is None or not answer.revision else {"policy_revision": answer.revision}
-
-
-def traced(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """The members that say which trace, and which span of it, the caller says that the call belongs to."""
-    found = read_traceparent(meta.get(MEMBER))
-    return {} if found is None else {"trace": found.trace, "span": found.span}
 
 
 def sent_back(asked: StepUp) -> dict[str, Any]:

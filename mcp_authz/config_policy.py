@@ -7,9 +7,13 @@ from datetime import timedelta
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from mcp_authz import limits
+from mcp_authz.errors import ConfigError
+from mcp_authz.rules.peer import read_networks
+from mcp_authz.rules.record_redaction import DEFAULT
+from mcp_authz.rules.redaction import Redaction, read_redaction
 
 BUILTIN: Final = "builtin:"
 Form = Literal["cedar", "rego", "opa", "authzen"]
@@ -29,14 +33,54 @@ class PdpConfig(BaseModel):
     token_file: Annotated[str, Field(min_length=1)] | None = None
 
 
+class RecordRedactConfig(BaseModel):
+    """What is taken out of records before they are appended, beside what is known to be secret in any case."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    fields: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=128)], ...], Field(strict=False, max_length=32)
+    ] = ()
+    patterns: Annotated[
+        tuple[Annotated[str, Field(min_length=1, max_length=512)], ...], Field(strict=False, max_length=32)
+    ] = ()
+    defaults: bool = True
+
+    @model_validator(mode="after")
+    def _works(self) -> RecordRedactConfig:
+        try:
+            self.redaction  # noqa: B018 - it is made, to see whether it can be
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+    @property
+    def redaction(self) -> Redaction:
+        """All of it."""
+        known = DEFAULT if self.defaults else Redaction()
+        return read_redaction((*known.patterns, *self.patterns), self.fields, endings=known.endings)
+
+
 class AuditConfig(BaseModel):
     """What is kept of calls beside the log, and where it is signed how far the log goes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     inputs_days: Annotated[int, Field(ge=0, le=365)] = limits.INPUTS_LIFETIME.days
+    arguments: Literal["names", "redacted"] = "names"
+    redact: RecordRedactConfig = RecordRedactConfig()
+    proxies: tuple[str, ...] = Field(default=(), strict=False, max_length=32)
     checkpoint_minutes: Annotated[int, Field(ge=0, le=1440)] = 10
     checkpoints: tuple[str, ...] = Field(default=("file",), strict=False)
+
+    @field_validator("proxies")
+    @classmethod
+    def _networks(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            read_networks(proxies)
+        except ValueError as error:
+            raise ValueError(f"{error}; name addresses or networks, such as 10.0.0.0/8") from None
+        return proxies
 
     @field_validator("checkpoints")
     @classmethod

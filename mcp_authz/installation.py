@@ -40,7 +40,13 @@ async def open_installation(config: Config, *, clock: Clock = utc_now) -> AsyncI
         StoreError: the store cannot be used.
     """
     sealer = Sealer(master_key(config.data))
-    store = SqliteStore.open(config.data / "store.db", sealer=sealer, clock=clock, inputs_kept=config.audit.inputs_kept)
+    store = SqliteStore.open(
+        config.data / "store.db",
+        sealer=sealer,
+        clock=clock,
+        inputs_kept=config.audit.inputs_kept,
+        redact=config.audit.redact.redaction,
+    )
     try:
         yield Installation(config=config, store=store, sealer=sealer, clock=clock)
     finally:

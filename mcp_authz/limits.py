@@ -99,6 +99,10 @@ SIGN_INS_CROWDED: Final = 2  # of such sources' requests at once: whoever proves
 # What a record takes over from a call.
 NAMES_RECORDED: Final = 32  # names of arguments
 DETAIL_RECORDED: Final = 512  # characters of why a call was denied
+INTENT_RECORDED: Final = 256  # characters of why a caller says that it calls
+VALUE_RECORDED: Final = 512  # bytes of one argument's value in canonical form; of a larger one its digest
+VALUES_RECORDED: Final = 4 * 1024  # of all values of one call together
+VALUE_DEPTH: Final = 4  # objects and lists in each other
 
 # Agents that are hosted elsewhere.
 METADATA_TIME: Final = timedelta(seconds=5)  # for one metadata document, from the name's look-up to its last byte

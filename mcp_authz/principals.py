@@ -216,6 +216,7 @@ class Caller:
     holders: Mapping[AgentName, Agent] = field(default_factory=dict)  # every agent of the chain, as registered
     public_key: bytes = b""  # of `key`: 32 bytes, Ed25519
     once: tuple[Once, ...] = ()  # the proofs of this very request: each counts once, and is not remembered yet
+    peer: str | None = None  # the address it came from, or `local` for the Unix socket; None: nobody knows
 
     @property
     def ceilings(self) -> Mapping[AgentName, frozenset[Scope]]:

@@ -119,7 +119,7 @@ class Proofs:
         except TokenRefused as error:
             log.info("the call of %s ended while it waited: %s", self.caller.agent.name, error)
             return Deny(code="revoked", because=(RuleId("standing"),), detail=str(error))
-        self.caller = replace(now, once=self.caller.once)
+        self.caller = replace(now, once=self.caller.once, peer=self.caller.peer)
         return None
 
     @property

@@ -289,6 +289,7 @@ class SessionRequest:
             "actor": f"agent:{self._caller.agent.name}",
             "tool": call.tool.name,
             "milliseconds": 0,
+            audit.claimed(self._message.meta),
             "detail": what,
         }
         return Event(kind="outcome", at=self._parts.clock(), call=self._call_id, fields=fields)

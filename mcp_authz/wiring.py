@@ -50,6 +50,7 @@ from mcp_authz.policy.unknown_actions import unknown_actions
 from mcp_authz.proving import Proving
 from mcp_authz.recovering import recover
 from mcp_authz.redeeming import Chains
+from mcp_authz.rules.argument_values import short_values
 from mcp_authz.rules.canonical import digest_b64url
 from mcp_authz.rules.keys import PrivateKey, Sealer, random_bytes
 from mcp_authz.rules.scope import parse_scopes
@@ -230,7 +231,10 @@ async def run_gateway(config: Config, *, clock: Clock = utc_now) -> AsyncIterato
             ),
             elicitation={name: server.elicitation for name, server in config.servers.items()},
             step_ups=StepUps(clock),
-            evidence=Evidence(await store.secret("evidence-key", lambda: random_bytes(32))),
+            evidence=Evidence(
+                await store.secret("evidence-key", lambda: random_bytes(32)),
+                values=short_values if config.audit.arguments == "redacted" else None,
+            ),
             sealer=state_sealer,
             clock=clock,
             keeps_inputs=config.audit.inputs_days > 0,

@@ -33,6 +33,7 @@ from mcp_authz.recovering import keep_recovering
 from mcp_authz.rules.decision import required_rules
 from mcp_authz.rules.dpop import Nonces
 from mcp_authz.rules.keys import random_bytes
+from mcp_authz.rules.peer import read_networks
 from mcp_authz.rules.scope import parse_scopes
 from mcp_authz.settings import approval_floor, roles_of_people, ways_in
 from mcp_authz.store.ports import Clock
@@ -108,6 +109,7 @@ async def open_app(config: Config, *, clock: Clock = utc_now) -> AsyncIterator[t
             store=store,
             clock=clock,
             public_url=config.public_url,
+            proxies=read_networks(config.audit.proxies),
             routes=[*oauth_routes(oauth), *telling.routes, *keys, *verdicts.routes, page],
             refusals=refusals,
         )

@@ -28,6 +28,7 @@ from mcp_authz.protocol.answers import Places
 from mcp_authz.protocol.endpoint import Endpoint
 from mcp_authz.protocol.server import FrontServer
 from mcp_authz.protocol.throttle import Refusals
+from mcp_authz.rules.peer import Network
 from mcp_authz.store.ports import Clock, Event, Store
 
 log = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ class App:
         public_url: str,
         routes: Sequence[BaseRoute],
         refusals: Refusals,
+        proxies: tuple[Network, ...] = (),
     ) -> None:
         places = Places(
             resource=f"{public_url}/mcp",
@@ -89,6 +91,7 @@ class App:
             server_info=self.front.server_info_stamp,
             refusals=refusals,
             remember=store.remember,
+            proxies=proxies,
         )
         others = Starlette(
             routes=[

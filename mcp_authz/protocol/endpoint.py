@@ -28,6 +28,7 @@ from mcp_authz.protocol.reading import INVALID_REQUEST, Read, Request, Unreadabl
 from mcp_authz.protocol.server import CALLER, DEFERRED
 from mcp_authz.protocol.throttle import Refusals, Throttle, source
 from mcp_authz.rules.message import GOVERNED, TASKS
+from mcp_authz.rules.peer import Network, peer
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +72,7 @@ class Endpoint:
         server_info: Mapping[str, Any],
         refusals: Refusals,
         remember: Callable[[Once], Awaitable[bool]],
+        proxies: tuple[Network, ...] = (),
     ) -> None:
         self._gateway = gateway
         self._remember = remember
@@ -81,6 +83,8 @@ class Endpoint:
         self._refusals = refusals
         self._throttle = Throttle()
         parts = urlsplit(public_url)
+        # Nobody reaches an https URL but through a proxy, which is not whom a record is about.
+        self._is_direct, self._proxies = parts.scheme == "http", proxies
         self._hosts = allowed_hosts(public_url)
         self._origins = {f"{parts.scheme}://{host}" for host in self._hosts}
 
@@ -183,9 +187,19 @@ class Endpoint:
             return None
 
     async def _who(self, visit: Visit) -> Caller:
-        return await self._identifier.identify(
+        caller = await self._identifier.identify(
             visit.headers.get("authorization"), method=visit.scope["method"], proofs=visit.proofs
         )
+        return replace(caller, peer=self._peer(visit))
+
+    def _peer(self, visit: Visit) -> str | None:
+        """The address that records say the caller has; None where only a proxy's is known."""
+        connected = visit.scope.get("client")
+        if not connected:
+            return LOCAL
+        if not self._proxies and not self._is_direct:
+            return None
+        return peer(connected[0], [value for name, value in visit.lines if name == "x-forwarded-for"], self._proxies)
 
     async def _spend(self, visit: Visit, caller: Caller, message_id: str | int | None) -> bool:
         """Whether this is the first request with its proofs; they count for no other. A replay is answered here."""

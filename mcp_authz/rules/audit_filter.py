@@ -19,7 +19,8 @@ from mcp_authz.rules.sentence import SAID, Written, sentence
 
 LONGEST: Final = 256  # characters of what is looked for; SQLite takes 50,000
 _RUN: Final = re.compile(r"[0-9a-z]+")
-_UNSAID: Final = frozenset({"resource"})  # its values come from the caller, who is not whoever it writes there
+_UNSAID: Final = frozenset({"resource", "arguments", "argument_values", "purpose", "claimed_intent", "claimed_client"})
+"""Members whose values come from the caller, who is not whoever it names there."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from mcp_authz.rules.log import timestamp
+from mcp_authz.rules.peer import is_address
 from mcp_authz.rules.sentence import Written, sentence
 
 VERSION: Final = "1.8.0"
@@ -142,12 +143,17 @@ def _api(record: Written) -> dict[str, Any]:
         api["service"] = {"name": str(fields["server"])}
     made: dict[str, Any] = {
         "api": api,
-        # The record does not say from which address a call came, but through which client.
-        "src_endpoint": {"name": str(fields.get("client") or fields.get("actor") or "unknown")},
+        "src_endpoint": _source(fields, str(fields.get("client") or fields.get("actor") or "unknown")),
     }
     if fields.get("tool"):
         made["resources"] = [{"name": str(fields["tool"]), "type": "MCP tool"}]
     return made
+
+
+def _source(fields: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Who sent it: through which client, and from which address where the record says it."""
+    peer = fields.get("peer")
+    return {"name": name, "ip": peer} if isinstance(peer, str) and is_address(peer) else {"name": name}
 
 
 def _authentication(record: Written) -> dict[str, Any]:
@@ -159,6 +165,8 @@ def _authentication(record: Written) -> dict[str, Any]:
         began = round((record.at - _MINUTE).timestamp() * 1000)
         made |= {"count": fields.get("count", 1), "start_time": began, "end_time": ended}
         made["src_endpoint"] = {"name": str(fields.get("source", "unknown"))}
+    elif "peer" in fields:
+        made["src_endpoint"] = _source(fields, str(fields["peer"]))
     return made
 
 

@@ -21,6 +21,7 @@ COLUMNS: Final = (
     "session",
     "server",
     "tool",
+    "method",
     "action",
     "environment",
     "hazard",
@@ -33,7 +34,9 @@ COLUMNS: Final = (
     "assurance",
     "outcome",
     "milliseconds",
+    "peer",
     "trace",
+    "claimed_intent",
     "sentence",
     "hash",
 )

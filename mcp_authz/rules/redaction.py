@@ -12,7 +12,7 @@ or `field=`. What is no text (images, audio, binary resources) is withheld. The 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
@@ -60,15 +60,25 @@ class Redaction:
 
     patterns: tuple[str, ...] = ()
     fields: frozenset[str] = frozenset()  # in lower case
+    endings: tuple[str, ...] = ()  # of the names of further fields, in lower case
+
+    def names(self, member: str) -> bool:
+        """Whether a member of this name loses its value."""
+        name = member.lower()
+        return name in self.fields or name.endswith(self.endings)
 
 
-def read_redaction(patterns: Iterable[str], fields: Iterable[str]) -> Redaction:
+def read_redaction(patterns: Iterable[str], fields: Iterable[str], *, endings: Iterable[str] = ()) -> Redaction:
     """Return the redaction, once all of it is known to work.
 
     Raises:
         ConfigError: a pattern is none of RE2's, or finds the empty text; a field is the protocol's own.
     """
-    made = Redaction(patterns=tuple(patterns), fields=frozenset(field.lower() for field in fields))
+    made = Redaction(
+        patterns=tuple(patterns),
+        fields=frozenset(field.lower() for field in fields),
+        endings=tuple(ending.lower() for ending in endings),
+    )
     for pattern in made.patterns:
         try:
             found = _compiled(pattern).search(b"")
@@ -96,7 +106,8 @@ class Redactor:
         """
         chosen = tuple(redactions)
         self.count = 0
-        self._fields = frozenset[str]().union(*(one.fields for one in chosen))
+        self._chosen = chosen
+        self._named = tuple(dict.fromkeys(pattern for one in chosen for pattern in _of_fields(one)))
         self._patterns = tuple(dict.fromkeys(pattern for one in chosen for pattern in one.patterns))
         self._may_go_on = may_go_on
 
@@ -127,7 +138,7 @@ class Redactor:
                 raise Withheld("what the tool server said is no JSON")
 
     def _member(self, name: str, value: Any, depth: int) -> tuple[str, Any]:
-        if name.lower() in self._fields and value is not None:
+        if value is not None and any(one.names(name) for one in self._chosen):
             self.count += 1
             return name, REDACTED
         if name in _NUMBERS and isinstance(value, int | float) and depth == 0:
@@ -155,7 +166,7 @@ class Redactor:
             if self.count > before:
                 text = json.dumps(inside, ensure_ascii=False)
             return self._cut(text, ())
-        return self._cut(text, self._fields)
+        return self._cut(text, self._named)
 
     def _finds(self, text: str) -> bool:
         self._require_time()
@@ -163,12 +174,12 @@ class Redactor:
         self.count += found
         return found
 
-    def _cut(self, text: str, fields: Iterable[str]) -> str:
+    def _cut(self, text: str, named: Iterable[str]) -> str:
         """Return the text without what is found in it; every search is of the text as it came."""
         self._require_time()
         raw = text.encode("utf-8", "replace")  # a lone surrogate is no text that any pattern could mean
         spans = [span for pattern in self._patterns for span in self._spans(_compiled(pattern), raw, 0)]
-        spans += [span for field in fields for span in self._spans(_after(field), raw, 1)]
+        spans += [span for pattern in named for span in self._spans(_compiled(pattern), raw, 1)]
         if not spans:
             return text
         pieces, at = [], 0
@@ -223,7 +234,36 @@ def _compiled(pattern: str) -> Any:
     return re2.compile(pattern, options)
 
 
-@lru_cache(maxsize=1024)
-def _after(field: str) -> Any:
-    """Finds the rest of a line after this field's name and a colon or an equals sign."""
-    return _compiled(rf"""(?i)(?:^|[^0-9A-Za-z_]){re2.escape(field)}\\*["']?[ \t]*[:=]\s*([^\r\n]+)""")
+_AFTER: Final = r"""\\*["']?[ \t]*[:=]\s*([^\r\n]+)"""  # a colon or an equals sign, and the rest of the line
+# What only ends like a field may also be a word of another kind, such as a scope: `secret:read`.
+_AFTER_LIKE: Final = r"""(?:\\*["'][ \t]*[:=]\s*|[ \t]*=\s*|[ \t]*:[ \t]+)([^\r\n]+)"""
+
+
+@lru_cache(maxsize=256)
+def _of_fields(redaction: Redaction) -> tuple[str, ...]:
+    """Patterns that find the rest of a line after a field's name, as their first group."""
+    found = [rf"(?i)(?:^|[^0-9A-Za-z_]){re2.escape(field)}{_AFTER}" for field in sorted(redaction.fields)]
+    if redaction.endings:
+        found.append(rf"(?i)(?:{'|'.join(re2.escape(ending) for ending in redaction.endings)}){_AFTER_LIKE}")
+    return tuple(found)
+
+
+def finds(redaction: Redaction) -> Callable[[Sequence[str]], bool]:
+    """What tells of some texts whether something may have to be taken out of one: in one search, wrong only to yes."""
+    every = (*redaction.patterns, *_of_fields(redaction))
+    # Texts are looked at as lines of one. Some patterns mean the whole text, or would change the one beside them.
+    alone = tuple(_compiled(pattern).search for pattern in every if _ALONE.search(pattern))
+    joined = "|".join(f"(?:{pattern})" for pattern in every if not _ALONE.search(pattern))
+    search = _compiled(f"(?m){joined}").search if joined else None
+
+    def suspects(texts: Sequence[str]) -> bool:
+        if any(text.lstrip()[:1] in _OPENS for text in texts):  # in JSON any character may be written in another way
+            return True
+        if search is not None and search("\n".join(texts).encode("utf-8", "replace")) is not None:
+            return True
+        return any(one(text.encode("utf-8", "replace")) is not None for one in alone for text in texts)
+
+    return suspects
+
+
+_ALONE: Final = re2.compile(r"\\[AzQ]|\(\?[A-Za-z]*-")  # anchors of the whole, quoting, flags that are taken back

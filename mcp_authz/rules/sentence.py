@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 SAID: Final = (
     "'s call of in ms approved denied now refused from before identity was known asked for delegated by itself "
     "permitted not run again the recorded outcome was given held sent back to agree sign more no rule permits it "
-    "observe mode would have been client standing approval none"
+    "observe mode would have been client standing approval none it claims"
 )
 """Every word that a sentence has and its record has not."""
 
@@ -97,7 +97,8 @@ def _decision_sentence(f: Mapping[str, Any]) -> str:
             verdict = f"sent back to sign in for more ({' '.join(f['missing'])})"
         case _:
             verdict = f"denied ({f.get('reason')}: {', '.join(f.get('because', [])) or 'no rule permits it'})"
-    return f"{told}{asked}: {verdict}"
+    claims = f'; it claims: "{f["claimed_intent"]}"' if f.get("claimed_intent") else ""
+    return f"{told}{asked}: {verdict}{claims}"
 
 
 def _observed_verdict(observed: Mapping[str, Any]) -> str:

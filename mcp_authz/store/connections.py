@@ -15,6 +15,7 @@ from sqlite_utils import Database
 
 from mcp_authz.errors import StoreError
 from mcp_authz.rules.keys import Sealer
+from mcp_authz.rules.record_redaction import RecordRedaction
 from mcp_authz.store.faults import store_error
 from mcp_authz.store.files import DatabaseFile, WriteLock, free_siblings
 from mcp_authz.store.ports import Clock
@@ -29,12 +30,22 @@ Synchronous = Literal["FULL", "NORMAL", "EXTRA"]
 class Transactions:
     """Begins transactions at the clock's time, on a connection that is made anew after a fault."""
 
-    def __init__(self, file: DatabaseFile, connect: Connect, *, clock: Clock, sealer: Sealer, instance: str) -> None:
+    def __init__(
+        self,
+        file: DatabaseFile,
+        connect: Connect,
+        *,
+        clock: Clock,
+        sealer: Sealer,
+        instance: str,
+        redact: RecordRedaction,
+    ) -> None:
         self.file = file
         self._connect = connect
         self._clock = clock
         self._sealer = sealer
         self._instance = instance
+        self._redact = redact
         self._db: sqlite3.Connection | None = None
 
     def begin(self, statement: str) -> Transaction:
@@ -49,7 +60,9 @@ class Transactions:
             self._db = self._connect()
         self._db.execute(statement)
         at = self._clock()  # now, not before: the statement may have waited for another process
-        return Transaction(db=self._db, at=at, now=micros(at), sealer=self._sealer, instance=self._instance)
+        return Transaction(
+            db=self._db, at=at, now=micros(at), sealer=self._sealer, instance=self._instance, redact=self._redact
+        )
 
     def end(self, statement: str) -> None:
         """The transaction has ended with `statement`."""

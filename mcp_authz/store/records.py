@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from dataclasses import replace
 from datetime import datetime
 from itertools import islice
 
@@ -19,12 +20,15 @@ from mcp_authz.store.transaction import Transaction
 def append(tx: Transaction, event: Event) -> Record:
     """The event is the next record; head and record are written together, so that all processes share one chain.
 
+    What no record may have is taken out of it first, for it could never be taken out later (`RecordRedaction`).
+
     What it was decided upon is kept beside it (`inputs`), and is no part of the record.
 
     Raises:
         InputError: the event's fields have no canonical form.
         StoreError: the head does not fit the records, so that nothing can follow.
     """
+    event = _redacted(tx, event)
     sequence, previous = head(tx)
     body = record_bytes(
         sequence=sequence + 1, previous=previous, kind=event.kind, at=event.at, call=event.call, fields=event.fields
@@ -37,6 +41,11 @@ def append(tx: Transaction, event: Event) -> Record:
     tx.db.execute("UPDATE log_head SET sequence = ?, hash = ?", (sequence + 1, hash_))
     keep(tx, sequence + 1, event)
     return Record(sequence=sequence + 1, event=event, previous=previous, hash=hash_)
+
+
+def _redacted(tx: Transaction, event: Event) -> Event:
+    fields = tx.redact(event.kind, event.fields)
+    return event if fields is event.fields else replace(event, fields=fields)
 
 
 def head(tx: Transaction) -> tuple[int, bytes]:

@@ -32,6 +32,8 @@ from mcp_authz.principals import (
 )
 from mcp_authz.rules.audit_filter import Filter
 from mcp_authz.rules.keys import Sealer, random_bytes
+from mcp_authz.rules.record_redaction import DEFAULT, RecordRedaction
+from mcp_authz.rules.redaction import Redaction
 from mcp_authz.signing_key import KeyUse, SigningKey
 from mcp_authz.store import (
     admission,
@@ -106,6 +108,7 @@ class SqliteStore(HoldsInSqlite, StandingInSqlite, SwitchesInSqlite, TasksInSqli
         synchronous: Synchronous = "FULL",
         patience: timedelta = limits.STORE_LOCKED,
         inputs_kept: timedelta = limits.INPUTS_LIFETIME,
+        redact: Redaction = DEFAULT,
     ) -> SqliteStore:
         """Return the store at `path`, made or migrated if need be; `patience` is how long writes wait for others.
 
@@ -119,7 +122,14 @@ class SqliteStore(HoldsInSqlite, StandingInSqlite, SwitchesInSqlite, TasksInSqli
             prepare(path)
             opening = partial(connect, path, synchronous, seconds)
             instance = InstanceLock(path, ids.new_id("i"))
-            make = partial(Transactions, DatabaseFile(path), clock=clock, sealer=sealer, instance=instance.name)
+            make = partial(
+                Transactions,
+                DatabaseFile(path),
+                clock=clock,
+                sealer=sealer,
+                instance=instance.name,
+                redact=RecordRedaction(redact),
+            )
             pen = FilePen(make(opening), lock)
             try:
                 _make_ready(pen, lock, opening)

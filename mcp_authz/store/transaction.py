@@ -6,9 +6,14 @@ import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from mcp_authz.errors import SignatureRefused, StoreError
 from mcp_authz.rules.keys import Sealer
+from mcp_authz.rules.record_redaction import DEFAULT, RecordRedaction
+
+
+_DEFAULT: Final = RecordRedaction(DEFAULT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +25,7 @@ class Transaction:
     now: int  # the same in microseconds since 1970, as the columns have it
     sealer: Sealer
     instance: str  # the open store that runs it; a claimed hold remembers its own
+    redact: RecordRedaction = _DEFAULT  # takes out what no record may have
 
     def unseal(self, sealed: bytes, context: bytes) -> bytes:
         """Return what was sealed for this context.
