@@ -44,8 +44,8 @@ class Evidence:
 
     def __init__(self, key: bytes) -> None:
         self._key = key
-
         self._values = values
+
     def __repr__(self) -> str:
         return "<redacted>"
 
@@ -53,13 +53,13 @@ class Evidence:
         """Hex HMAC over the canonical form of a JSON value."""
         return hmac.new(self._key, canonical(value), hashlib.sha256).hexdigest()
 
-    def digest_of_result(self, result: object) -> str:
     def values(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """The member that shows values of arguments, where the operator wants it; the store redacts it."""
         if self._values is None or not arguments:
             return {}
         return {"argument_values": self._values(arguments, self.digest)}
 
+    def digest_of_result(self, result: object) -> str:
         """Hex HMAC over a tool server's result, which need not have a canonical form (it may hold any finite number).
 
         Raises:
@@ -92,16 +92,16 @@ def who(caller: Caller, *, proof: str | None = None) -> dict[str, Any]:
             "chain": [f"agent:{name}" for name in caller.chain.agents],
             "link": caller.chain.leaf.id,
             "links": [link.id for link in caller.chain.links],
+        }
     if caller.peer is not None:
         fields["peer"] = caller.peer
-        }
     return fields
 
 
 def what(call: ToolCall, resource: Mapping[str, Any], evidence: Evidence) -> dict[str, Any]:
     """The members that say what was asked: attributes the operator declared, argument names, and one keyed digest."""
-        "method": call.tool.method,
     return {
+        "method": call.tool.method,
         "tool": call.tool.name,
         "server": call.tool.server,
         "action": call.tool.classification.action,
@@ -109,8 +109,8 @@ def what(call: ToolCall, resource: Mapping[str, Any], evidence: Evidence) -> dic
         "hazard": call.tool.classification.hazard.value,
         "resource": {name: _bounded(value, evidence) for name, value in resource.items()},
         "arguments": _names(call.arguments),
-        **evidence.values(call.arguments),
         "arguments_digest": evidence.digest(call.arguments),
+        **evidence.values(call.arguments),
         "definition": call.tool.digest.hex(),
     }
 

@@ -281,6 +281,7 @@ class SessionRequest:
             audit.what(call, {}, self._parts.evidence),
             decided,
             {} if hold is None else {"hold": hold},
+            audit.claimed(self._message.meta),
         )
 
     def _outcome(self, call: ToolCall, outcome: str, what: str) -> Event:
@@ -289,7 +290,6 @@ class SessionRequest:
             "actor": f"agent:{self._caller.agent.name}",
             "tool": call.tool.name,
             "milliseconds": 0,
-            audit.claimed(self._message.meta),
             "detail": what,
         }
         return Event(kind="outcome", at=self._parts.clock(), call=self._call_id, fields=fields)
