@@ -171,9 +171,12 @@ class Approvals:
             same_ran=next(ran, None),
         )
 
-    async def stands(self, held: HeldCall) -> bool:
-        """Whether the verdicts meet every rule of an approved hold by what the people who gave them may do now."""
-        if await self._store.rests_on_ended(held.id):
+    async def stands(self, held: HeldCall, *, at: datetime | None = None) -> bool:
+        """Whether the verdicts meet every rule of an approved hold by what the people who gave them may do now.
+
+        With `at` a standing approval whose time was up later than that still counts: nobody took it away.
+        """
+        if await self._store.rests_on_ended(held.id, at=at):
             return False
         people = {v.person: p for v in held.verdicts if (p := await self._store.person(v.person)) is not None}
         return after_verdicts(held, {str(name): who for name, who in people.items()}) is HoldState.APPROVED

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
@@ -21,11 +20,15 @@ from mcp_authz.relay import Channel, GovernedRelay, Unanswered
 from mcp_authz.rules.message import OWN_META
 from mcp_authz.rules.redaction import REDACTED, Withheld
 from mcp_authz.rules.request_state import RequestState, seal_state
-
-log = logging.getLogger(__name__)
+from mcp_authz.seldom import trouble
+from mcp_authz.store.calls_port import Ending
 
 INTERNAL_ERROR: Final = -32603
 _KINDS: Final = ("complete", "input_required")  # of results that a tool server gives: tasks are the gateway's own
+NOT_RECORDED: Final = (
+    "the call was passed to its tool server, but what came of it cannot be recorded now, so that it is not told; "
+    "it is recorded as soon as the gateway's store can be written"
+)
 QUESTIONS: Final = 10  # rounds of questions one call may ask an older client before it is ended
 
 
@@ -65,10 +68,8 @@ class Forwarding:
             await self._channel.decided()
             return await self._run(digest, self._hold)
         except StoreError as error:
-            log.error("the outcome of call %s could not be recorded: %s", self._admitted.call_id, error)
-            return self._broken(
-                INTERNAL_ERROR, "the outcome of the call could not be recorded", None, may_have_run=True
-            )
+            trouble.error(error, "the outcome of call %s is not on record: %s", self._admitted.call_id, error)
+            return self._broken(INTERNAL_ERROR, NOT_RECORDED, None, may_have_run=True)
         finally:
             if not self._recorded:
                 # The caller went away, its authority was revoked, or the gateway stops: the call may have run.
@@ -79,7 +80,7 @@ class Forwarding:
         try:
             await self._record("unknown", HoldState.UNKNOWN, self._hold, None)
         except StoreError as error:
-            log.error("that call %s ended nobody knows how could not be recorded: %s", self._admitted.call_id, error)
+            trouble.error(error, "the outcome of call %s is not on record: %s", self._admitted.call_id, error)
 
     async def _run(self, digest: bytes, hold: HoldId | None) -> Outcome:
         try:
@@ -211,15 +212,10 @@ class Forwarding:
             redacted=None if self._redacting is None else self._redacting.count,
             ended_by="revocation" if outcome == "unknown" and self._running.cancel_called else None,
         )
-        moved = False
+        self._recorded = True  # there is room for it, whatever becomes of the store; it is written once
+        ending = Ending(call=self._admitted.call_id, event=event, hold=hold, to=state, result=result)
         with anyio.CancelScope(shield=True):  # what is known of the call by now is not made unknown by who leaves now
-            if hold is not None and state is not None:
-                moved = await self._parts.store.move_hold(
-                    hold, come_from=HoldState.CLAIMED, to=state, event=event, result=result
-                )
-            if not moved:
-                await self._parts.store.append(event)
-            self._recorded = True
+            await self._parts.store.end_call(ending)
 
     def _broken(self, code: int, message: str, data: object, *, may_have_run: bool) -> Broken:
         return Broken(

@@ -254,7 +254,7 @@ class Ride:
         Whatever happens to it, its outcome is recorded before anybody hears of it. Whoever wants to hear of such calls
         is told; once, also of one that goes on with an answer.
         """
-        with self._parts.underway.while_standing(self._caller, call.tool) as running:
+        with self._parts.underway.while_standing(self._caller, call.tool, permit.approval) as running:
             admitted = await self._admit(call, verdict, permit, approval, resume)  # 14
             if isinstance(admitted, Lost):
                 return admitted

@@ -1,8 +1,7 @@
-"""Held calls whose process died while they ran: every other process notices, and nobody waits for them in vain."""
+"""Calls whose process died while they ran: every other process notices, and nobody waits for them in vain."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import NoReturn
@@ -12,13 +11,13 @@ import anyio
 from mcp_authz import limits
 from mcp_authz.errors import StoreError
 from mcp_authz.model import HeldCall
+from mcp_authz.seldom import trouble
+from mcp_authz.store.calls_port import Begun
 from mcp_authz.store.ports import Clock, Event, Store
-
-log = logging.getLogger(__name__)
 
 
 async def recover(store: Store, clock: Clock) -> None:
-    """What a process that is gone had claimed is `unknown`, on record, and runs no more by itself.
+    """What a process that is gone had begun is `unknown`, on record, and runs no more by itself.
 
     Raises:
         StoreError: the store cannot be read or written.
@@ -37,15 +36,17 @@ async def keep_recovering(store: Store, clock: Clock, give_up: Callable[[], Awai
             await recover(store, clock)
             await give_up()
         except StoreError as error:
-            log.error("whether calls of another process were left behind cannot be told: %s", error)
+            trouble.error(error, "whether calls of another process were left behind cannot be told: %s", error)
 
 
-def _interrupted(clock: Clock, held: HeldCall) -> Event:
+def _interrupted(clock: Clock, left: HeldCall | Begun) -> Event:
+    """The outcome of a call that was begun; of a hold that was claimed without one, such as by a task."""
+    call, hold = (left.id, left.id) if isinstance(left, HeldCall) else (left.call, left.hold)
     fields = {
         "outcome": "unknown",
-        "actor": f"agent:{held.actor}",
-        "tool": held.tool,
-        "hold": held.id,
+        "actor": f"agent:{left.actor}",
+        "tool": left.tool,
+        "ended_by": "crash",
         "summary": "the gateway stopped while this call ran; nobody can say whether it ran, it is not run again",
     }
-    return Event(kind="outcome", at=clock(), call=held.id, fields=fields)
+    return Event(kind="outcome", at=clock(), call=call, fields=fields if hold is None else fields | {"hold": hold})

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mcp_authz import grounds
 from mcp_authz.authorization import RegisteredClient
 from mcp_authz.errors import NotFound
 from mcp_authz.model import HoldId, HoldState, StandingId
+from mcp_authz.passkey import Passkey
 from mcp_authz.principals import (
     Agent,
     AgentName,
@@ -23,7 +25,9 @@ from mcp_authz.principals import (
     SessionId,
     Thumbprint,
 )
+from mcp_authz.rules.keys import b64url
 from mcp_authz.rules.standing_approval import StandingApproval
+from mcp_authz.running import RunningCall, known_of, running_calls
 from mcp_authz.store.ports import Clock, Event, RevocableKind, Store
 
 Open = Mapping[LinkId, tuple[Session, Link]]
@@ -53,11 +57,22 @@ class Revocation:
         """
         if await self._is_over(kind, name):
             return Stopped(already=True)
-        before = await self._open()
-        agents = {agent.name: agent for agent in await self._store.agents()}
-        stopped = {id_: pair for id_, pair in before.items() if _stands_on(kind, name, pair, before, agents)}
-        holds = await self._store.would_cancel(kind, name)
-        return Stopped(links=tuple(stopped.values()), holds=holds)
+        known, before = await known_of(self._store), await self._open()
+        stopped = tuple(
+            pair
+            for pair in before.values()
+            if grounds.of_chain(pair[0], _upward(pair[1], before), known).meet(kind, {name})
+        )
+        return Stopped(links=stopped, holds=await self._store.would_cancel(kind, name))
+
+    async def running(self, kind: RevocableKind, name: str) -> tuple[RunningCall, ...]:
+        """The calls that run now and would be cancelled at their tool servers, oldest first; as the log knows them.
+
+        A thing that was revoked already cancels nothing.
+        """
+        if await self._is_over(kind, name):
+            return ()
+        return tuple(it for it in await running_calls(self._store, self._clock()) if it.grounds.meet(kind, {name}))
 
     async def revoke(self, kind: RevocableKind, name: str, *, reason: str, by: str) -> Stopped:
         """The thing is revoked, on record with who did it and why; returns what could be used before and cannot now.
@@ -81,7 +96,7 @@ class Revocation:
             if held is None:
                 raise NotFound(f"there is no hold `{name}`")
             return held.state not in {HoldState.PENDING, HoldState.APPROVED}
-        found: Link | Session | Grant | Agent | RegisteredClient | Key | Person | StandingApproval | None
+        found: Link | Session | Grant | Agent | RegisteredClient | Key | Passkey | Person | StandingApproval | None
         match kind:
             case "link":
                 found = await store.link(LinkId(name))
@@ -97,11 +112,18 @@ class Revocation:
                 found = await store.key(Thumbprint(name))
             case "person":
                 found = await store.person(PersonName(name))
+            case "passkey":
+                found = await self._passkey(name)
             case "approval":
                 found = await store.standing_approval(StandingId(name))
         if found is None:
             raise NotFound(f"there is no {kind} `{name}`")
         return found.status == "revoked"
+
+    async def _passkey(self, name: str) -> Passkey | None:
+        """The passkey with this base64url id, in whatever state."""
+        found = [one for who in await self._store.people() for one in await self._store.passkeys_of(who.name)]
+        return next((one for one in found if b64url(one.credential) == name), None)
 
     async def _open(self) -> Open:
         """Every link that could carry a call now."""
@@ -110,32 +132,10 @@ class Revocation:
         return {link.id: (s, link) for agent in agents for s, link in await self._store.open_links(agent.name, now)}
 
 
-def _stands_on(
-    kind: RevocableKind, name: str, pair: tuple[Session, Link], links: Open, agents: Mapping[AgentName, Agent]
-) -> bool:
-    """Whether an open link is this thing, or descends from it."""
-    session, link = pair
-    match kind:
-        case "link":
-            return any(above.id == name for above in _upward(link, links))
-        case "agent":
-            return any(above.holder == name for above in _upward(link, links))
-        case "session":
-            return session.id == name
-        case "grant":
-            return session.grant == name
-        case "client":
-            return session.agent in agents and agents[session.agent].client == name
-        case "person":
-            return (session.subject or agents[session.agent].owner) == name  # who answers for it
-        case "key" | "hold" | "approval":
-            return False
-
-
-def _upward(link: Link, links: Open) -> Iterable[Link]:
+def _upward(link: Link, links: Open) -> tuple[Link, ...]:
     """The link and those above it: whatever stands above an open link is open too."""
-    above: Link | None = link
-    while above is not None:
-        yield above
-        parent = links.get(above.parent) if above.parent is not None else None
-        above = None if parent is None else parent[1]
+    chain, parent = [link], link.parent
+    while parent is not None and parent in links:
+        chain.append(links[parent][1])
+        parent = chain[-1].parent
+    return tuple(chain)

@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from mcp_authz import grounds
+from mcp_authz.grounds import Grounds, Known
+from mcp_authz.model import HoldId
+from mcp_authz.principals import LinkId, SessionId
 from mcp_authz.rules.audit_filter import Filter
-from mcp_authz.store.ports import Store
+from mcp_authz.store.ports import Event, Store
 
 LONGEST: Final = timedelta(hours=1)  # which is the longest `call_timeout` that a server may have
 READ: Final = 20_000  # records of each kind, at most
@@ -23,7 +27,7 @@ class RunningCall:
     actor: str
     tool: str
     server: str
-    known: Mapping[str, Any]  # the members of its decision record
+    grounds: Grounds
 
 
 async def running_calls(store: Store, now: datetime) -> tuple[RunningCall, ...]:
@@ -31,32 +35,48 @@ async def running_calls(store: Store, now: datetime) -> tuple[RunningCall, ...]:
     since = now - LONGEST
     permits = await store.search(Filter(kind="decision", decision="permit", since=since), limit=READ)
     ended = {record.event.call for record in await store.search(Filter(kind="outcome", since=since), limit=READ)}
-    return tuple(
-        RunningCall(
-            call=event.call,
-            since=event.at,
-            actor=str(event.fields.get("actor")),
-            tool=str(event.fields.get("tool")),
-            server=str(event.fields.get("server")),
-            known=event.fields,
-        )
-        for event in (record.event for record in permits)
-        if event.call is not None and event.call not in ended
-    )
+    events = [it.event for it in permits if it.event.call is not None and it.event.call not in ended]
+    known = await known_of(store) if events else None
+    return tuple([await _running(store, event, known) for event in events if known is not None])
 
 
 def stands_on(call: RunningCall, kind: str, names: frozenset[str]) -> bool:
     """Whether the call would be cancelled if these things of one kind were revoked, or switched off."""
-    known = call.known
-    match kind:
-        case "link":
-            return not names.isdisjoint(known.get("links", ()))
-        case "session" | "key" | "client" | "tool" | "server":
-            return known.get(kind) in names
-        case "agent":
-            return not {f"agent:{name}" for name in names}.isdisjoint((call.actor, *known.get("chain", ())))
-        case "person":
-            return known.get("subject") in {f"user:{name}" for name in names}
-        case "everything":
-            return True
-    return False
+    return kind == "everything" or call.grounds.meet(kind, names)
+
+
+async def known_of(store: Store) -> Known:
+    """What it takes to say what the store's links stand on."""
+    return Known(
+        agents={agent.name: agent for agent in await store.agents()},
+        sessions={session.id: session for session in await store.sessions()},
+        clients={grant.id: grant.client for grant in await store.grants()},
+    )
+
+
+async def _running(store: Store, event: Event, known: Known) -> RunningCall:
+    fields = event.fields
+    named = {kind: frozenset({str(fields[kind])}) for kind in ("key", "tool", "server") if fields.get(kind)}
+    stands = Grounds(names=named)
+    session = known.sessions.get(SessionId(str(fields.get("session"))))
+    if session is not None:
+        links = [link for id_ in fields.get("links", ()) if (link := await store.link(LinkId(id_))) is not None]
+        stands |= grounds.of_chain(session, links, known)
+    if isinstance(approval := fields.get("approval"), Mapping):
+        stands |= await _approved(store, approval)
+    return RunningCall(
+        call=str(event.call),
+        since=event.at,
+        actor=str(fields.get("actor")),
+        tool=str(fields.get("tool")),
+        server=str(fields.get("server")),
+        grounds=stands,
+    )
+
+
+async def _approved(store: Store, approval: Mapping[str, Any]) -> Grounds:
+    held = await store.hold(HoldId(str(approval.get("hold"))))
+    if held is None:
+        return Grounds(names={})
+    people = {str(it.person): who for it in held.verdicts if (who := await store.person(it.person)) is not None}
+    return grounds.of_approval(held, people)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Final
 
 from mcp_authz.errors import Conflict, InputError, NotFound
 from mcp_authz.model import HoldId, HoldState
-from mcp_authz.principals import AgentName, PersonName
+from mcp_authz.principals import AgentName, ClientId, PersonName
 from mcp_authz.rules.log import timestamp
 from mcp_authz.store.ports import Clock, Event, Pin, Store
 from mcp_authz.store.switch_port import Swept, Switch
+
+_SUBJECTS: Final = {"user": "person", "agent": "agent", "client": "client"}
 
 
 class Stopping:
@@ -67,11 +70,11 @@ class Stopping:
             raise Conflict(f"server `{server}` is not switched off; there is nothing to accept")
 
     async def sweep(self, subject: str, before: datetime, *, reason: str, by: str) -> Swept:
-        """What the subject (`user:NAME` or `agent:NAME`) has, and was made before then, is revoked.
+        """What the subject (`user:NAME`, `agent:NAME` or `client:ID`) has, and was made before then, is revoked.
 
         Raises:
             InputError: that names no subject, or the time is not over.
-            NotFound: there is no such person or agent.
+            NotFound: there is no such person, agent or client.
         """
         return await self._store.sweep(subject, before, await self._swept(subject, before, reason, by))
 
@@ -86,17 +89,24 @@ class Stopping:
 
     async def _swept(self, subject: str, before: datetime, reason: str, by: str) -> Event:
         kind, _, name = subject.partition(":")
-        if kind not in {"user", "agent"} or not name:
-            raise InputError(f"`{subject}` is neither user:NAME nor agent:NAME")
+        if kind not in _SUBJECTS or not name:
+            raise InputError(f"`{subject}` is neither user:NAME nor agent:NAME, nor client:ID")
         if before > self._clock():
             raise InputError("that time has not come yet; name one that is over, or `now`")
-        store = self._store
-        found = await (store.person(PersonName(name)) if kind == "user" else store.agent(AgentName(name)))
-        if found is None:
-            raise NotFound(f"there is no {'person' if kind == 'user' else 'agent'} `{name}`")
+        if not await self._is_there(kind, name):
+            raise NotFound(f"there is no {_SUBJECTS[kind]} `{name}`")
         told = f"everything of {subject} before {timestamp(before)} revoked: {reason}"
         fields = {"of": "everything", "name": subject, "before": timestamp(before), "reason": reason, "by": by}
         return Event(kind="revocation", at=self._clock(), fields={"summary": told, **fields})
+
+    async def _is_there(self, kind: str, name: str) -> bool:
+        match kind:
+            case "user":
+                return await self._store.person(PersonName(name)) is not None
+            case "agent":
+                return await self._store.agent(AgentName(name)) is not None
+            case _:
+                return await self._store.client(ClientId(name)) is not None
 
     async def _off(
         self, server: str, tool: str, name: str, *, of: str, named: str, reason: str, by: str

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -14,9 +13,8 @@ import anyio
 from mcp_authz import limits
 from mcp_authz.errors import StoreError
 from mcp_authz.model import HeldCall, HoldId, HoldState
+from mcp_authz.seldom import trouble
 from mcp_authz.store.ports import Store
-
-log = logging.getLogger(__name__)
 
 UNSETTLED: Final = frozenset({HoldState.PENDING, HoldState.CLAIMED})
 """While a hold is in one of these, whoever waits for it goes on waiting: for the verdict, or for the end of its run."""
@@ -111,7 +109,7 @@ class Waits:
                 changed = await self._store.changed(changed)
                 seen, moved = await self._store.moved_holds(seen)
             except StoreError as error:
-                log.error("held calls cannot be watched, the store cannot be read: %s", error)
+                trouble.error(error, "held calls cannot be watched, the store cannot be read: %s", error)
                 moved = tuple(self._waiting)  # each reads for itself, and says what it finds
                 await anyio.sleep(_TROUBLE)
             for hold in moved:

@@ -91,6 +91,7 @@ LAYERS = [
         "mcp_authz.relations",
         "mcp_authz.administration",
         "mcp_authz.running",
+        "mcp_authz.grounds",
         "mcp_authz.outcome",
         "mcp_authz.obligations",
         "mcp_authz.offers",

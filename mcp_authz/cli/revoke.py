@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 import typer
@@ -9,18 +10,31 @@ import typer
 from mcp_authz.cli.invocation import asynchronous, command_line, installation, operator
 from mcp_authz.cli.options import Json, the_one
 from mcp_authz.cli.output import next_step, print_json, say
-from mcp_authz.cli.revoke_more import revoke_everything, revoke_server, revoke_tool, say_stopped
+from mcp_authz.cli.revoke_more import revoke_everything, revoke_server, revoke_tool, running_view, say_stopped
 from mcp_authz.cli.states import shown_subject
 from mcp_authz.installation import Installation
 from mcp_authz.revocation import Revocation, Stopped
 from mcp_authz.rules.display import visible
-from mcp_authz.running import RunningCall, running_calls, stands_on
+from mcp_authz.rules.keys import b64url
+from mcp_authz.running import RunningCall
 from mcp_authz.store.ports import RevocableKind, Store
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 Kind = Literal[
-    "link", "session", "grant", "agent", "client", "key", "person", "hold", "approval", "tool", "server", "everything"
+    "link",
+    "session",
+    "grant",
+    "agent",
+    "client",
+    "key",
+    "passkey",
+    "person",
+    "hold",
+    "approval",
+    "tool",
+    "server",
+    "everything",
 ]
 
 _EFFECT = {
@@ -30,6 +44,7 @@ _EFFECT = {
     "agent": "it cannot sign in, and nothing that it held or handed on can be used",
     "client": "it is nobody's agent any more, and can ask nobody to be",
     "key": "it signs nobody in, and tokens that were issued to it are refused",
+    "passkey": "it signs nobody in and approves nothing, and what it approved does not run",
     "person": "nobody acts for them, and they approve nothing",
     "hold": "the call does not run",
     "approval": "calls like the one that it was given with are held again",
@@ -43,7 +58,9 @@ async def revoke(
     kind: Annotated[Kind, typer.Argument(metavar="KIND", help="What it is.")],
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Its name; or its id, or enough of it.")] = None,
     *,
-    of: Annotated[str | None, typer.Option(metavar="SUBJECT", help="Of `everything`: user:NAME or agent:NAME.")] = None,
+    of: Annotated[
+        str | None, typer.Option(metavar="SUBJECT", help="Of `everything`: user:NAME, agent:NAME or client:ID.")
+    ] = None,
     before: Annotated[
         str | None,
         typer.Option(metavar="TIME|DURATION", help="Of `everything`: made before 2026-01-31T12:00, 2h ago, or now."),
@@ -83,8 +100,8 @@ async def _revoke(
     if kind == "client":
         name = {client.handle: client.id for client in await here.store.clients()}.get(name, name)
     full = the_one(kind, name, await _names(here.store, kind))
-    running = await _running(here, kind, full)
     revocation = Revocation(here.store, here.clock)
+    running = await revocation.running(kind, full)
     if dry_run:
         stopped = await revocation.foresee(kind, full)
     else:
@@ -131,6 +148,9 @@ async def _names(store: Store, kind: RevocableKind) -> list[str]:
             return list(await store.hold_ids())
         case "approval":
             return [standing.terms.id for standing in await store.standing_approvals()]
+        case "passkey":
+            holders = [person.name for person in await store.people()]
+            return [b64url(it.credential) for name in holders for it in await store.passkeys_of(name)]
         case "key":
             agents = [f"agent:{agent.name}" for agent in await store.agents()]
             people = [f"user:{person.name}" for person in await store.people()]
@@ -142,16 +162,7 @@ async def _owned(store: Store, person: str) -> list[str]:
     return [agent.name for agent in await store.agents() if agent.owner == person and agent.status == "active"]
 
 
-async def _running(here: Installation, kind: RevocableKind, name: str) -> list[RunningCall]:
-    """The calls that run on it."""
-    names, by = {name}, str(kind)
-    if kind == "grant":
-        names, by = {session.id for session in await here.store.sessions() if session.grant == name}, "session"
-    found = await running_calls(here.store, here.clock())
-    return [call for call in found if stands_on(call, by, frozenset(names))]
-
-
-def _view(stopped: Stopped, running: list[RunningCall]) -> dict[str, Any]:
+def _view(stopped: Stopped, running: Iterable[RunningCall]) -> dict[str, Any]:
     return {
         "already_revoked": stopped.already,
         "links": [
@@ -159,5 +170,5 @@ def _view(stopped: Stopped, running: list[RunningCall]) -> dict[str, Any]:
             for session, link in stopped.links
         ],
         "holds": list(stopped.holds),
-        "running": [{"call": it.call, "tool": it.tool, "actor": it.actor} for it in running],
+        **running_view(running),
     }

@@ -14,6 +14,7 @@ from mcp_authz.cli.tools import find_pin
 from mcp_authz.errors import NotFound
 from mcp_authz.installation import Installation
 from mcp_authz.model import HoldId
+from mcp_authz.rules.log import timestamp
 from mcp_authz.running import RunningCall, running_calls, stands_on
 from mcp_authz.stopping import Stopping
 from mcp_authz.store.switch_port import Swept
@@ -68,7 +69,10 @@ async def revoke_everything(
     """What the subject has, and was made before then, is revoked."""
     at = here.clock() if before == "now" else moment(before, here.clock())
     stopping = Stopping(here.store, here.clock)
-    running = await _running_of(here, subject)
+    if subject.startswith("client:"):
+        handles = {f"client:{client.handle}": f"client:{client.id}" for client in await here.store.clients()}
+        subject = handles.get(subject, subject)
+    running = await running_calls(here.store, here.clock())
     if dry_run:
         swept = await stopping.foresee_sweep(subject, at)
     else:
@@ -77,7 +81,9 @@ async def revoke_everything(
     if json:
         said = {"kind": "everything", "name": subject, "dry_run": dry_run, "already_revoked": swept.is_nothing}
         counts = {"sign_ins": swept.sign_ins, "codes": swept.codes, "holds": list(swept.holds)}
-        print_json({**said, "ids": {kind: list(ids) for kind, ids in swept.ids.items()}, **counts, **_calls(ended)})
+        print_json(
+            {**said, "ids": {kind: list(ids) for kind, ids in swept.ids.items()}, **counts, **running_view(ended)}
+        )
         return
     if swept.is_nothing:
         say(f"{subject} has nothing from before then that is still active; nothing was changed")
@@ -87,7 +93,8 @@ async def revoke_everything(
     for kind, ids in swept.ids.items():
         if ids:
             say(f"{would}: {len(ids)} {kind}{'s'[: len(ids) != 1]}: {' '.join(ids)}")
-    for count, what in ((swept.sign_ins, "sign-in"), (swept.codes, "enrolment code")):
+    code = "invitation" if subject.startswith("user:") else "enrolment code"
+    for count, what in ((swept.sign_ins, "sign-in"), (swept.codes, code)):
         if count:
             say(f"{would}: {count} {what}{'s'[: count != 1]}")
     say_stopped(swept.holds, ended, dry_run=dry_run)
@@ -116,11 +123,6 @@ async def _running(here: Installation, kind: str, names: set[str]) -> list[Runni
     return [call for call in found if stands_on(call, kind, frozenset(names))]
 
 
-async def _running_of(here: Installation, subject: str) -> list[RunningCall]:
-    kind, _, name = subject.partition(":")
-    return await _running(here, "person" if kind == "user" else kind, {name})
-
-
 def _ends_with(call: RunningCall, swept: Swept) -> bool:
     return any(stands_on(call, kind, frozenset(ids)) for kind, ids in swept.ids.items())
 
@@ -130,7 +132,7 @@ def _say_off(
 ) -> None:
     if json:
         said = {"kind": kind, "name": name, "dry_run": dry_run, "already_revoked": holds is None}
-        print_json({**said, "links": [], "holds": list(holds or ()), **_calls(running)})
+        print_json({**said, "links": [], "holds": list(holds or ()), **running_view(running)})
         return
     if holds is None:
         say(f"{kind} {name} is switched off already; nothing was changed")
@@ -139,5 +141,10 @@ def _say_off(
     say_stopped(holds, running, dry_run=dry_run)
 
 
-def _calls(running: Iterable[RunningCall]) -> dict[str, Any]:
-    return {"running": [{"call": it.call, "tool": it.tool, "actor": it.actor} for it in running]}
+def running_view(running: Iterable[RunningCall]) -> dict[str, Any]:
+    """The member that lists running calls."""
+    return {
+        "running": [
+            {"call": it.call, "tool": it.tool, "actor": it.actor, "since": timestamp(it.since)} for it in running
+        ]
+    }

@@ -21,7 +21,7 @@ from mcp_authz.installation import Installation
 from mcp_authz.passkey import Passkey
 from mcp_authz.people_elsewhere import link as link_identity
 from mcp_authz.rules.display import visible
-from mcp_authz.rules.keys import PrivateKey, seal_private
+from mcp_authz.rules.keys import PrivateKey, b64url, seal_private
 
 app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, add_completion=False)
 
@@ -191,7 +191,7 @@ def _passkey_line(passkey: Passkey) -> str:
     if passkey.status != "active":
         return f"{visible(passkey.label)}, revoked"
     used = "" if passkey.last_used_at is None else f", last used {local(passkey.last_used_at)}"
-    return f"{visible(passkey.label)}, made {local(passkey.added_at)}{used}"
+    return f"{b64url(passkey.credential)[:12]}  {visible(passkey.label)}, made {local(passkey.added_at)}{used}"
 
 
 async def _approver(ctx: typer.Context, here: Installation, name: str) -> Approver:

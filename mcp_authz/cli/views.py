@@ -12,6 +12,7 @@ from mcp_authz.model import HeldCall
 from mcp_authz.passkey import Passkey
 from mcp_authz.principals import Agent, Grant, Key, Link, Person, Session
 from mcp_authz.rules.constraint import ToolsMap, to_json
+from mcp_authz.rules.keys import b64url
 from mcp_authz.rules.log import timestamp
 from mcp_authz.rules.verdict import word
 from mcp_authz.store.ports import Record
@@ -72,6 +73,7 @@ def identities(of: Iterable[Identity]) -> list[dict[str, Any]]:
 def passkeys(of: Iterable[Passkey]) -> list[dict[str, Any]]:
     return [
         {
+            "id": b64url(it.credential),
             "label": it.label,
             "status": it.status,
             "added_at": timestamp(it.added_at),

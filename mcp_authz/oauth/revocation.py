@@ -42,13 +42,20 @@ class RevocationEndpoint(Endpoint):  # type: ignore[misc]
     ENDPOINT_NAME = REVOCATION
 
     def validate_request(self, request: TokenRequest) -> Revocation:
-        """The client is authenticated, and names a token."""
+        """The client is authenticated, and names a token; `token_type_hint` is not needed to find it (section 2.1).
+
+        Raises:
+            Refusal: it is not, or does not; or an agent names what cannot be ended alone (section 2.2.1).
+        """
         core: Core = self.server
         client = core.authenticate_client(request, SOFTWARE_METHODS, REVOCATION)
         if "token" not in request.form:
             raise Refusal("invalid_request", "name the token to revoke")
         token = request.form["token"]
         link = core.issuer.link_of(token) if isinstance(client, Client) else None
+        if isinstance(client, Client) and link is None and _is_in_own_name(core, client, token):
+            text = "a token in your own name ends by itself, within minutes; an operator revokes your key before that"
+            raise Refusal("unsupported_token_type", text)
         return Revocation(request=request, client=client, token=token, link=link)
 
     def create_response(self, validated_request: Revocation) -> tuple[int, dict[str, Any], list[tuple[str, str]]]:
@@ -61,6 +68,12 @@ class RevocationEndpoint(Endpoint):  # type: ignore[misc]
         else:
             core.ask(_revoke_chain, core, validated_request.client, validated_request.token)
         return 200, {}, default_json_headers
+
+
+def _is_in_own_name(core: Core, client: Client, text: str) -> bool:
+    """Whether the agent names a token of its own that stands for no link: there is nothing to end but its key."""
+    token = core.issuer.read_any_token(text)
+    return token is not None and token.actor == client.agent.name and token.link is None
 
 
 async def _give_back(core: Core, client: Software, text: str) -> None:

@@ -147,7 +147,7 @@ class Endpoint:
         caller = await self._identify(visit, None)
         if caller is not None and await self._spend(visit, caller, None):
             send, scope = Ending(self._renewing(visit, caller).send), _identified(visit.scope, caller)
-            with self._gateway.underway.while_standing(caller):
+            with self._gateway.underway.while_listening(caller):
                 await self._manager.handle_request(scope, visit.receive, send)
             await send.end()
 

@@ -32,6 +32,7 @@ from mcp_authz.protocol.channel import (
     elicitation_modes,
     request_outbound,
 )
+from mcp_authz.seldom import trouble
 from mcp_authz.store.ports import Clock
 from mcp_authz.tasks import Tasks
 from mcp_authz.underway import Underway
@@ -69,9 +70,7 @@ class Listening:
     async def __call__(
         self, ctx: ServerRequestContext[Any, Any], params: types.SubscriptionsListenRequestParams
     ) -> types.SubscriptionsListenResult:
-        """One stream, until its client goes away or what its caller stands on is revoked.
-
-        One that tells of tasks also ends with the token it was asked with.
+        """One stream, until its client goes away, its token's time is up, or what its caller stands on is revoked.
 
         Raises:
             MCPError: too many streams are open, or it asks for tasks and its client did not declare them.
@@ -84,7 +83,7 @@ class Listening:
             raise MCPError(types.INTERNAL_ERROR, "too many streams are open; try again later")
         self._open[first] += 1
         try:
-            with self._underway.while_standing(caller):
+            with self._underway.while_listening(caller):
                 await self._serve(ctx, params.notifications)
         finally:
             self._open -= Counter([first])
@@ -134,15 +133,12 @@ class Listening:
                 log.info("a stream of %s ended: %s", caller.agent.name, error)
                 send.close()
             except StoreError as error:
-                log.error("a stream ended, the store cannot be read: %s", error)
+                trouble.error(error, "a stream ended, the store cannot be read: %s", error)
                 send.close()
 
-        with anyio.move_on_after((caller.token.expires_at - self._clock()).total_seconds()) as lifetime:
-            async with anyio.create_task_group() as group:
-                for task in tasks:
-                    group.start_soon(watch, task)
-        if lifetime.cancelled_caught:
-            send.close()
+        async with anyio.create_task_group() as group:
+            for task in tasks:
+                group.start_soon(watch, task)
 
 
 def _task_ids(asked: types.SubscriptionFilter, ctx: ServerRequestContext[Any, Any]) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from mcp_authz.protocol.answers import BROKEN, UNAVAILABLE, Answer, Error, Place
 from mcp_authz.protocol.channel import ModernChannel, dump, sse
 from mcp_authz.protocol.reading import Read
 from mcp_authz.rules.message import Message
+from mcp_authz.seldom import trouble
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +114,7 @@ async def _said(gateway: Gateway, caller: Caller, message: Message, channel: Mod
     try:
         return answer(await gateway.call(caller, message, channel), message, caller.token, places=places)
     except StoreError as error:  # here, because an error that leaves the task group leaves it in a group
-        log.error("call refused, the store cannot be used: %s", error)
+        trouble.error(error, "call refused, the store cannot be used: %s", error)
         return UNAVAILABLE
     except Exception:
         log.exception("call failed in the gateway itself")

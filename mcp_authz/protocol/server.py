@@ -29,6 +29,7 @@ from mcp_authz.relay import clean
 from mcp_authz.rules.message import CLOSED_TABLE, GOVERNED, Message
 from mcp_authz.rules.message import TASKS as TASK_METHODS
 from mcp_authz.rules.session_request import SERVER as OWN_SERVER
+from mcp_authz.seldom import trouble
 from mcp_authz.store.ports import Clock
 
 log = logging.getLogger(__name__)
@@ -180,7 +181,7 @@ class FrontServer(Server[Any]):
             outcome = await self._gateway.call(caller, message, channel)
             return answer(outcome, message, caller.token, places=self._places)
         except StoreError as error:
-            log.error("call refused, the store cannot be used: %s", error)
+            trouble.error(error, "call refused, the store cannot be used: %s", error)
             return UNAVAILABLE
         except Exception:
             log.exception("call failed in the gateway itself")  # the SDK would tell the caller its text

@@ -17,7 +17,7 @@ from mcp_authz.errors import StoreError
 from mcp_authz.rules.keys import Sealer
 from mcp_authz.rules.record_redaction import RecordRedaction
 from mcp_authz.store.faults import store_error
-from mcp_authz.store.files import DatabaseFile, WriteLock, free_siblings
+from mcp_authz.store.files import DatabaseFile, FileLost, WriteLock, free_siblings
 from mcp_authz.store.ports import Clock
 from mcp_authz.store.rows import micros
 from mcp_authz.store.transaction import Transaction
@@ -58,6 +58,7 @@ class Transactions:
         self.file.require()
         if self._db is None:
             self._db = self._connect()
+            self.file.opened()
         self._db.execute(statement)
         at = self._clock()  # now, not before: the statement may have waited for another process
         return Transaction(
@@ -75,6 +76,7 @@ class Transactions:
             with suppress(sqlite3.Error):
                 self._db.close()
             self._db = None
+            self.file.closed()
 
 
 class Reader:
@@ -103,6 +105,9 @@ class Reader:
                 return question(tx)
             finally:
                 self._transactions.end("COMMIT")
+        except FileLost:
+            self._transactions.drop()
+            raise
         except (sqlite3.Error, OSError) as fault:
             self._transactions.drop()
             raise store_error(fault, self._transactions.file.path) from fault
@@ -126,8 +131,13 @@ class FilePen:
         return self._transactions.begin("BEGIN IMMEDIATE")
 
     def commit(self) -> None:
-        """What was written since `begin` is on the disk, and others may write."""
+        """What was written since `begin` is on the disk, and others may write.
+
+        Raises:
+            StoreError: it is in a file that was taken away meanwhile.
+        """
         self._transactions.end("COMMIT")
+        self._transactions.file.require()  # or what was written is where nobody will ever see it
         self._lock.release()
 
     def drop(self) -> None:

@@ -42,7 +42,7 @@ EventKind = Literal[
     "refusals",
 ]
 
-RevocableKind = Literal["link", "session", "grant", "agent", "client", "key", "person", "hold", "approval"]
+RevocableKind = Literal["link", "session", "grant", "agent", "client", "key", "passkey", "person", "hold", "approval"]
 
 Clock = Callable[[], datetime]
 

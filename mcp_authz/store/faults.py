@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sqlite3
 from pathlib import Path
 from typing import Final
@@ -17,7 +18,15 @@ _ADVICE: Final[dict[int, str]] = {
     sqlite3.SQLITE_LOCKED: "another process keeps it locked; find that process, or try again",
     sqlite3.SQLITE_CORRUPT: "the file is damaged; stop the gateway and restore a backup",
     sqlite3.SQLITE_NOTADB: "the file is no database; name another file, or restore a backup",
-    sqlite3.SQLITE_IOERR: "the disk failed to read or write; check the disk and try again",
+    sqlite3.SQLITE_IOERR: "the disk failed to read or write; check the disk, and its quota, and try again",
+}
+
+
+_OF_SYSTEM: Final[dict[int, int]] = {
+    errno.ENOSPC: sqlite3.SQLITE_FULL,
+    errno.EDQUOT: sqlite3.SQLITE_FULL,
+    errno.EROFS: sqlite3.SQLITE_READONLY,
+    errno.EIO: sqlite3.SQLITE_IOERR,
 }
 
 
@@ -25,7 +34,7 @@ def store_error(fault: Exception, path: Path) -> StoreError:
     """Return the error that says what is wrong with the store at `path`, and what to do about it."""
     if isinstance(fault, StoreError):
         return StoreError(str(fault))
-    code = getattr(fault, "sqlite_errorcode", None)
+    code = getattr(fault, "sqlite_errorcode", None) or _OF_SYSTEM.get(getattr(fault, "errno", None) or 0)
     advice = _ADVICE.get(code & 0xFF, str(fault)) if code is not None else str(fault)
     return StoreError(f"store `{path}`: {advice}; nothing was changed")
 

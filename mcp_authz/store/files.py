@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import threading
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -17,6 +18,8 @@ from typing import Final
 
 from mcp_authz.errors import StoreError
 
+WAL: Final = "-wal"
+LOCK: Final = ".lock"
 _POLL_SECONDS: Final = 0.0005
 _OPEN: Final = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
@@ -28,8 +31,9 @@ def prepare(path: Path) -> None:
 
     Raises:
         OSError: it cannot be made.
-        StoreError: the path is something else than a file.
+        StoreError: the path is something else than a file, or what was there is gone.
     """
+    require_not_lost(path)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with suppress(FileExistsError):
         os.close(os.open(path, _OPEN | os.O_EXCL, 0o600))
@@ -49,28 +53,82 @@ def free_siblings(path: Path) -> None:
             path.with_name(path.name + suffix).chmod(0o600)
 
 
+class FileLost(StoreError):
+    """A file that is open is not where it was."""
+
+
+def require_not_lost(path: Path) -> None:
+    """Return only if there never was a store at this path, or if it is there: one that is gone is not begun anew.
+
+    Raises:
+        StoreError: the database is gone, and what belongs to it is there.
+    """
+    beside = [path.with_name(path.name + suffix) for suffix in (LOCK, WAL)]
+    left = [it for it in beside if it.exists()]  # made after the database: asked before it, so that both are there
+    if left and not path.exists():
+        raise StoreError(
+            f"store `{path}`: the file is gone, and `{left[0].name}` says that there was one; put it back, or restore "
+            f"a backup; to begin with nothing, remove {' and '.join(f'`{it.name}`' for it in left)} too"
+        )
+
+
 class DatabaseFile:
-    """The file that was opened; a path can later lead to another one, or to none."""
+    """The files that were opened; a path can later lead to another one, or to none.
+
+    SQLite itself would not notice, and go on with files that nobody will ever see again.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._identity = self._look()
+        self._log = os.fspath(path.with_name(path.name + WAL))
+        self._identity = _identity(path)
+        self._log_identity: tuple[int, int] | None = None
+        self._connections = 0
+        self._lock = threading.Lock()
+        if self._identity is None:
+            raise self._gone()
 
     def require(self) -> None:
-        """Return only if the path still leads to the file that was opened; SQLite itself would not notice.
+        """Return only if the paths still lead to the files that were opened.
 
         Raises:
-            StoreError: the file is gone, or another one is in its place.
+            StoreError: one of them is gone, or another one is in its place.
         """
-        if self._look() != self._identity:
-            raise StoreError(f"store `{self.path}`: another file is in its place; start again to use that one")
+        found = _identity(self.path)
+        if found is None:
+            raise self._gone()
+        if found != self._identity:
+            raise FileLost(f"store `{self.path}`: another file is in its place; start again to use that one")
+        if self._log_identity is not None and _identity(self._log) != self._log_identity:
+            raise FileLost(
+                f"store `{self.path}`: its `{WAL}` file was removed while it was in use; leave it to the gateway, and "
+                "try again"
+            )
 
-    def _look(self) -> tuple[int, int]:
-        try:
-            found = os.stat(self.path)  # noqa: PTH116 - asked before each transaction; this is the short way
-        except FileNotFoundError:
-            raise StoreError(f"store `{self.path}`: the file is gone; put it back, or restore a backup") from None
-        return found.st_dev, found.st_ino
+    def opened(self) -> None:
+        """Another connection is open; the log that the first of them found stays until the last is closed."""
+        with self._lock:
+            if self._connections == 0:
+                self._log_identity = _identity(self._log)
+            self._connections += 1
+
+    def closed(self) -> None:
+        """One fewer; the last one has put what it wrote into the database, and has taken the log along."""
+        with self._lock:
+            self._connections -= 1
+            if self._connections == 0:
+                self._log_identity = None
+
+    def _gone(self) -> StoreError:
+        return FileLost(f"store `{self.path}`: the file is gone; put it back, or restore a backup")
+
+
+def _identity(path: Path | str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)  # noqa: PTH116 - asked before each transaction; this is the short way
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_dev, found.st_ino
 
 
 class WriteLock:
@@ -78,7 +136,7 @@ class WriteLock:
 
     def __init__(self, path: Path, *, patience: float) -> None:
         """`patience` is how many seconds `take` waits."""
-        self._path = path.with_name(f"{path.name}.lock")
+        self._path = path.with_name(path.name + LOCK)
         self._patience = patience
         self._file: int | None = None
         self._taken = False

@@ -203,11 +203,7 @@ def move_hold(tx: Transaction, move: Move, event: Event | None) -> bool:
 
 def abandon(tx: Transaction, hold_id: HoldId, event: Event) -> bool:
     """Whether the hold that this process runs is `unknown` from now on; one that another goes on with is left alone."""
-    abandoned = tx.db.execute(
-        "UPDATE holds SET state = ?, ended_at = ? WHERE id = ? AND state = ? AND claimed_by = ?",
-        (HoldState.UNKNOWN, tx.now, hold_id, HoldState.CLAIMED, tx.instance),
-    )
-    if abandoned.rowcount != 1:
+    if not lose(tx, hold_id, tx.instance):
         return False
     append(tx, event)
     return True
@@ -227,12 +223,19 @@ def cancel(tx: Transaction, where: str, *values: str) -> tuple[HoldId, ...]:
 def give_up(tx: Transaction, event_for: Callable[[HeldCall], Event], gone: frozenset[str]) -> tuple[HoldId, ...]:
     """The holds that the instances in `gone` had claimed: they are `unknown`, for nobody can say how they ended."""
     claimed = tx.db.execute("SELECT id, claimed_by FROM holds WHERE state = 'claimed' ORDER BY position").fetchall()
-    lost = tuple(HoldId(hold_id) for hold_id, claimant in claimed if claimant in gone)
+    lost = tuple(HoldId(hold_id) for hold_id, claimant in claimed if claimant in gone and lose(tx, hold_id, claimant))
     for hold_id in lost:
-        held = _known(tx, hold_id)
-        _set_state(tx, hold_id, HoldState.UNKNOWN, ended_at=tx.now)
-        append(tx, event_for(held))
+        append(tx, event_for(_known(tx, hold_id)))
     return lost
+
+
+def lose(tx: Transaction, hold_id: HoldId, claimant: str) -> bool:
+    """Whether the hold that this instance had claimed is `unknown` from now on."""
+    lost = tx.db.execute(
+        "UPDATE holds SET state = ?, ended_at = ? WHERE id = ? AND state = ? AND claimed_by = ?",
+        (HoldState.UNKNOWN, tx.now, hold_id, HoldState.CLAIMED, claimant),
+    )
+    return lost.rowcount == 1
 
 
 def claimants(tx: Transaction) -> frozenset[str]:

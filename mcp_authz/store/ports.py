@@ -26,6 +26,7 @@ from mcp_authz.principals import (
 from mcp_authz.rules.audit_filter import Filter
 from mcp_authz.rules.hold_stats import HoldStory
 from mcp_authz.signing_key import KeyUse, SigningKey
+from mcp_authz.store.calls_port import Calls
 from mcp_authz.store.facts import (
     Admission,
     Clock,
@@ -44,6 +45,7 @@ from mcp_authz.store.facts import (
     Standing,
     Statement,
 )
+from mcp_authz.store.overview_port import Overview
 from mcp_authz.store.people import Accounts, Authorizations, Identities
 from mcp_authz.store.standing_port import StandingApprovals
 from mcp_authz.store.switch_port import Switches
@@ -176,7 +178,7 @@ class Enrolments(Protocol):
         """Whether the key is a current one of the holder, who has just signed with it: it stays theirs from now on."""
 
 
-class Holds(Protocol):
+class Holds(Calls, Protocol):
     """Held calls. Every transition is one compare-and-swap and appends its event in the same transaction."""
 
     async def hold(self, hold: HoldId) -> HeldCall | None: ...
@@ -233,12 +235,6 @@ class Holds(Protocol):
 
     async def abandon_hold(self, hold: HoldId, event: Event) -> bool:
         """Whether a hold that this process claimed, or goes on with, is `unknown` from now on, with this record."""
-
-    async def recover(self, event_for: Callable[[HeldCall], Event]) -> tuple[HoldId, ...]:
-        """Holds left claimed by a process that is gone are `unknown`, each with the event made for it; their ids.
-
-        What a living process has claimed stays as it is, also in another process on the same store.
-        """
 
 
 class Log(Protocol):
@@ -334,6 +330,7 @@ class Store(
     StandingApprovals,
     Tasks,
     Switches,
+    Overview,
     Protocol,
 ):
     """Everything durable, with the one verb that decides races."""

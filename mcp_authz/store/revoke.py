@@ -10,13 +10,15 @@ import json
 from collections.abc import Callable
 from typing import Final
 
-from mcp_authz.errors import NotFound
-from mcp_authz.model import HoldId
+from mcp_authz.errors import InputError, NotFound
+from mcp_authz.model import Assurance, HoldId
 from mcp_authz.principals import LinkId
+from mcp_authz.rules.keys import unb64url
 from mcp_authz.store.holds import cancel
 from mcp_authz.store.lineage import lineage
 from mcp_authz.store.ports import Event, RevocableKind
 from mcp_authz.store.records import append
+from mcp_authz.store.standing import is_by_passkey
 from mcp_authz.store.transaction import Transaction
 
 # Where a thing of this kind stands.
@@ -27,6 +29,7 @@ TABLE: Final[dict[RevocableKind, tuple[str, str]]] = {
     "agent": ("agents", "name"),
     "client": ("clients", "id"),
     "key": ("keys", "thumbprint"),
+    "passkey": ("passkeys", "credential"),
     "person": ("people", "name"),
     "approval": ("standing_approvals", "id"),
 }
@@ -48,7 +51,10 @@ def revoke(tx: Transaction, kind: RevocableKind, name: str, event: Event) -> tup
     if kind == "hold":
         return _cancel_one(tx, name, event)
     table, column = TABLE[kind]
-    row = tx.db.execute(f"SELECT status FROM {table} WHERE {column} = ?", (name,)).fetchone()  # noqa: S608 - constants
+    row = tx.db.execute(
+        f"SELECT status FROM {table} WHERE {column} = ?",  # noqa: S608 - constants
+        (_value(kind, name),),
+    ).fetchone()
     if row is None:
         raise NotFound(f"there is no {kind} `{name}`")
     if row[0] == "revoked":
@@ -61,8 +67,25 @@ def revoke(tx: Transaction, kind: RevocableKind, name: str, event: Event) -> tup
 def end(tx: Transaction, kind: RevocableKind, name: str) -> tuple[HoldId, ...]:
     """The thing is revoked, and nothing is on record yet; returns the holds that were cancelled with it."""
     table, column = TABLE[kind]
-    tx.db.execute(f"UPDATE {table} SET status = 'revoked' WHERE {column} = ?", (name,))  # noqa: S608 - constants
+    tx.db.execute(
+        f"UPDATE {table} SET status = 'revoked' WHERE {column} = ?",  # noqa: S608 - constants
+        (_value(kind, name),),
+    )
     return _HOLDS_OF[kind](tx, name)
+
+
+def _value(kind: RevocableKind, name: str) -> str | bytes:
+    """What the column of the thing's name has: passkeys are named by the base64url of it.
+
+    Raises:
+        NotFound: it cannot be the name of such a thing.
+    """
+    if kind != "passkey":
+        return name
+    try:
+        return unb64url(name)
+    except InputError:
+        raise NotFound(f"there is no passkey `{name}`") from None
 
 
 class Foreseen(Exception):
@@ -110,6 +133,20 @@ def _of_key(tx: Transaction, key: str) -> tuple[HoldId, ...]:
         *cancel(tx, f"{_APPROVED_BY} AND signed_by = ?)", key),
         *_cancel_stranded(tx, f"'agent:' || actor = ? OR {of_links}", holder, key),
     )
+
+
+def _of_passkey(tx: Transaction, passkey: str) -> tuple[HoldId, ...]:
+    """Whoever signed in with it is signed out, and what was approved with it ends."""
+    credential = unb64url(passkey)
+    tx.db.execute("UPDATE sign_ins SET ended_at = ? WHERE credential = ? AND ended_at IS NULL", (tx.now, credential))
+    shown = tx.db.execute(
+        """SELECT holds.id, verdicts.statement FROM holds JOIN verdicts ON hold_id = holds.id
+        WHERE state IN ('pending', 'approved') AND approve = 1 AND assurance = ?
+            AND verdicts.person = (SELECT person FROM passkeys WHERE credential = ?) ORDER BY holds.position""",
+        (int(Assurance.PASSKEY), credential),
+    ).fetchall()
+    rests = dict.fromkeys(hold for hold, kept in shown if is_by_passkey(kept, credential))
+    return tuple(hold for id_ in rests for hold in cancel(tx, "id = ?", id_))
 
 
 def _cancel_stranded(tx: Transaction, where: str, *values: str) -> tuple[HoldId, ...]:
@@ -169,6 +206,7 @@ _HOLDS_OF: Final[dict[RevocableKind, Callable[[Transaction, str], tuple[HoldId, 
     ),
     "client": _of_client,
     "key": _of_key,
+    "passkey": _of_passkey,
     # A pending call goes on without their approval, which counts no more; one that was approved rested on it.
     "person": lambda tx, name: cancel(
         tx, f"subject = ? OR (state = 'approved' AND {_APPROVED_BY} AND person = ?))", name, name

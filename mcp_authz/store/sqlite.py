@@ -55,13 +55,11 @@ from mcp_authz.store.connections import FilePen, Reader, Synchronous, Transactio
 from mcp_authz.store.faults import store_error
 from mcp_authz.store.files import DatabaseFile, InstanceLock, WriteLock, prepare
 from mcp_authz.store.ports import (
-    Admission,
     Clock,
     Decided,
     Enrolment,
     Event,
     EventKind,
-    Lost,
     Once,
     Pin,
     Record,
@@ -71,18 +69,31 @@ from mcp_authz.store.ports import (
 )
 from mcp_authz.store.rows import micros
 from mcp_authz.store.schema import migrate
+from mcp_authz.store.sqlite_calls import CallsInSqlite
 from mcp_authz.store.sqlite_holds import HoldsInSqlite
+from mcp_authz.store.sqlite_overview import OverviewInSqlite
 from mcp_authz.store.sqlite_people import PeopleInSqlite
 from mcp_authz.store.sqlite_standing import StandingInSqlite
 from mcp_authz.store.sqlite_switches import SwitchesInSqlite
 from mcp_authz.store.sqlite_tasks import TasksInSqlite
 from mcp_authz.store.transaction import Transaction, known_secret, secret
+from mcp_authz.store.witness import Mark, Witness, WitnessedPen, begin_witness, require_current
 from mcp_authz.store.writer import Writer
 
 _CODES_KEPT = int(timedelta(days=1).total_seconds() * 1_000_000)  # beyond their end: who uses one again is found out
 
 
 class SqliteStore(HoldsInSqlite, StandingInSqlite, SwitchesInSqlite, TasksInSqlite, PeopleInSqlite):
+class SqliteStore(
+    CallsInSqlite,
+    EvidenceInSqlite,
+    HoldsInSqlite,
+    StandingInSqlite,
+    SwitchesInSqlite,
+    TasksInSqlite,
+    RetentionInSqlite, OverviewInSqlite,
+    PeopleInSqlite,
+):
     """Every promise of `store.ports.Store`, kept by one file.
 
     It belongs to the thread of its event loop. A hold whose time is up reads as expired at once; its row and record
@@ -93,6 +104,7 @@ class SqliteStore(HoldsInSqlite, StandingInSqlite, SwitchesInSqlite, TasksInSqli
         self._reader = reader
         self._pen = pen
         self._instance = instance
+        self._running = set()
         self._bell = Bell(reader.path, instance.name)
         self._changes = Changes(lambda: reader.ask(_version), self._bell)
         self._writer = Writer(pen, first=partial(_tidy, inputs_kept=inputs_kept), then=self._tell)
@@ -109,12 +121,16 @@ class SqliteStore(HoldsInSqlite, StandingInSqlite, SwitchesInSqlite, TasksInSqli
         patience: timedelta = limits.STORE_LOCKED,
         inputs_kept: timedelta = limits.INPUTS_LIFETIME,
         redact: Redaction = DEFAULT,
+        redact: Redaction = DEFAULT,
+        seen: Sequence[Mark] = (),
     ) -> SqliteStore:
         """Return the store at `path`, made or migrated if need be; `patience` is how long writes wait for others.
 
+        `seen` is where its log was known to end, beside what its witness says.
+
         Raises:
-            StoreError: it cannot be read and written, belongs to another program or to a newer version, or was made
-                with another sealing key.
+            StoreError: it cannot be read and written, belongs to another program or to a newer version, was made
+                with another sealing key, or was put back to an earlier state.
         """
         path, seconds = path.absolute(), patience.total_seconds()
         lock = WriteLock(path, patience=seconds)
@@ -130,9 +146,18 @@ class SqliteStore(HoldsInSqlite, StandingInSqlite, SwitchesInSqlite, TasksInSqli
                 instance=instance.name,
                 redact=RecordRedaction(redact),
             )
-            pen = FilePen(make(opening), lock)
+            make = partial(
+                Transactions,
+                DatabaseFile(path),
+                clock=clock,
+                sealer=sealer,
+                instance=instance.name,
+                redact=RecordRedaction(redact),
+            )
+            witness = Witness(path)
+            pen = WitnessedPen(make(opening), lock, witness) if synchronous == "FULL" else FilePen(make(opening), lock)
             try:
-                _make_ready(pen, lock, opening)
+                _make_ready(pen, lock, opening, witness, seen)
             except BaseException:
                 pen.close()
                 instance.close()
@@ -313,12 +338,6 @@ class SqliteStore(HoldsInSqlite, StandingInSqlite, SwitchesInSqlite, TasksInSqli
     async def remember(self, once: Once) -> bool:
         return await self._write(lambda tx: admission.remember(tx, once))
 
-    async def admit(self, asked: Admission) -> int | Lost:
-        try:
-            return await self._write(lambda tx: admission.admit(tx, asked))
-        except admission.NotAdmitted as refusal:
-            return refusal.lost
-
     async def secret(self, name: str, make: Callable[[], bytes]) -> bytes:
         known = self._ask(lambda tx: known_secret(tx, name))
         return known if known is not None else await self._write(lambda tx: secret(tx, name, make))
@@ -356,13 +375,21 @@ def _tidy(tx: Transaction, *, inputs_kept: timedelta) -> None:
     tasks.forget(tx)
 
 
-def _make_ready(pen: FilePen, lock: WriteLock, connect: Callable[[], sqlite3.Connection]) -> None:
-    """The tables are there, the file can be written, and the sealing key is the one that it was made with."""
+def _make_ready(
+    pen: FilePen,
+    lock: WriteLock,
+    connect: Callable[[], sqlite3.Connection],
+    witness: Witness,
+    seen: Sequence[Mark],
+) -> None:
+    """It is the newest, has its tables, can be written, and the sealing key is the one that it was made with."""
     lock.take()
     with closing(connect()) as db:
+        require_current(db, witness, seen)
         migrate(db)
     lock.release()
     tx = pen.begin()
     tx.db.execute("UPDATE log_head SET one = one")  # on a read-only file SQLite begins, and complains here
     secret(tx, "sealing-key-check", lambda: random_bytes(16))
+    begin_witness(tx, witness)
     pen.commit()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from mcp_authz.model import HeldCall, HoldId, HoldState, Verdict
 from mcp_authz.principals import AgentName, SessionId
+from mcp_authz.rules import strict_json
 from mcp_authz.rules.hold_stats import HoldStory
 from mcp_authz.store import holds, revoke
 from mcp_authz.store.connections import Reader
@@ -60,7 +61,8 @@ class HoldsInSqlite:
 
     async def open_hold(self, held: HeldCall, event: Event, *, per_session: int, per_agent: int) -> HeldCall:
         room = holds.Room(per_session=per_session, per_agent=per_agent)
-        return await self._writer.run(lambda tx: holds.open_hold(tx, held, event, room))
+        size = len(strict_json.dump(dict(held.arguments)))
+        return await self._writer.run(lambda tx: holds.open_hold(tx, held, event, room), size=size)
 
     async def give_verdict(self, verdict: Verdict, *, after: int, to: HoldState, event: Event) -> HeldCall:
         return await self._writer.run(lambda tx: holds.give_verdict(tx, verdict, after=after, to=to, event=event))
@@ -75,13 +77,13 @@ class HoldsInSqlite:
         result: Mapping[str, Any] | None = None,
     ) -> bool:
         move = holds.Move(hold=hold, come_from=come_from, to=to, result=result)
-        return await self._writer.run(lambda tx: holds.move_hold(tx, move, event))
+        if come_from is not HoldState.CLAIMED:
+            return await self._writer.run(lambda tx: holds.move_hold(tx, move, event))
+        return await self._writer.finish(hold, lambda tx: holds.move_hold(tx, move, event), size=_size(result))
 
     async def abandon_hold(self, hold: HoldId, event: Event) -> bool:
-        return await self._writer.run(lambda tx: holds.abandon(tx, hold, event))
+        return await self._writer.finish(hold, lambda tx: holds.abandon(tx, hold, event))
 
-    async def recover(self, event_for: Callable[[HeldCall], Event]) -> tuple[HoldId, ...]:
-        gone = self._instance.gone(self._reader.ask(holds.claimants))
-        if not gone:
-            return ()
-        return await self._writer.run(lambda tx: holds.give_up(tx, event_for, gone))
+
+def _size(result: Mapping[str, Any] | None) -> int:
+    return 0 if result is None else len(strict_json.dump(dict(result)))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from mcp_authz.model import HeldCall, HoldId, HoldState, StandingId, Verdict
 from mcp_authz.rules.standing_approval import StandingApproval
 from mcp_authz.store import standing
 from mcp_authz.store.connections import Reader
 from mcp_authz.store.ports import Event
+from mcp_authz.store.rows import micros
 from mcp_authz.store.standing_port import StandingUse
 from mcp_authz.store.writer import Writer
 
@@ -34,5 +37,5 @@ class StandingInSqlite:
     async def use_standing(self, use: StandingUse) -> HeldCall:
         return await self._writer.run(lambda tx: standing.use(tx, use))
 
-    async def rests_on_ended(self, hold: HoldId) -> bool:
-        return self._reader.ask(lambda tx: standing.rests_on_ended(tx, hold))
+    async def rests_on_ended(self, hold: HoldId, *, at: datetime | None = None) -> bool:
+        return self._reader.ask(lambda tx: standing.rests_on_ended(tx, hold, tx.now if at is None else micros(at)))

@@ -21,6 +21,9 @@ class SwitchesInSqlite:
     async def switched_off(self) -> tuple[Switch, ...]:
         return self._reader.ask(switches.switched_off)
 
+    async def endings(self) -> int:
+        return self._reader.ask(switches.endings)
+
     async def switch_off(self, switch: Switch, event: Event, *, tool: str = "") -> tuple[HoldId, ...] | None:
         return await self._writer.run(lambda tx: switches.switch_off(tx, switch, event, tool))
 

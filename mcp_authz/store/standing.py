@@ -6,10 +6,11 @@ import json
 from typing import Final
 
 from mcp_authz import limits
-from mcp_authz.errors import Conflict
+from mcp_authz.errors import Conflict, InputError, SignatureRefused
 from mcp_authz.model import Assurance, HeldCall, HoldId, HoldState, StandingId, Verdict
 from mcp_authz.principals import PersonName
-from mcp_authz.rules import strict_json
+from mcp_authz.rules import jose, strict_json
+from mcp_authz.rules.keys import b64url
 from mcp_authz.rules.standing_approval import StandingApproval, StandingTerms, parse_pattern
 from mcp_authz.store import holds
 from mcp_authz.store.ports import Event
@@ -61,15 +62,36 @@ def live_standing(tx: Transaction, held: HeldCall) -> tuple[StandingApproval, ..
     return tuple(_standing(tx, row) for row in rows)
 
 
-def rests_on_ended(tx: Transaction, hold: HoldId) -> bool:
-    """Whether an approval of the hold is a standing one that counts no more, or signed with a key that was revoked."""
+def rests_on_ended(tx: Transaction, hold: HoldId, at: int) -> bool:
+    """Whether an approval is a standing one that counted no more at `at`, or by a key or passkey that was revoked."""
     (ended,) = tx.db.execute(
         f"""SELECT EXISTS (SELECT 1 FROM holds WHERE id = ? AND {RESTS_ON_ENDED})
             OR EXISTS (SELECT 1 FROM verdicts JOIN keys ON thumbprint = signed_by
                 WHERE hold_id = ? AND approve = 1 AND keys.status = 'revoked')""",  # noqa: S608 - constants
-        (hold, tx.now, hold),
+        (hold, at, hold),
     ).fetchone()
-    return bool(ended)
+    return bool(ended) or _is_by_ended_passkey(tx, hold)
+
+
+def _is_by_ended_passkey(tx: Transaction, hold: HoldId) -> bool:
+    shown = tx.db.execute(
+        "SELECT person, statement FROM verdicts WHERE hold_id = ? AND approve = 1 AND assurance = ?",
+        (hold, int(Assurance.PASSKEY)),
+    ).fetchall()
+    return any(
+        status != "active" and is_by_passkey(statement, credential)
+        for person, statement in shown
+        for credential, status in tx.db.execute("SELECT credential, status FROM passkeys WHERE person = ?", (person,))
+    )
+
+
+def is_by_passkey(statement: str, credential: bytes) -> bool:
+    """Whether this signed statement says that this passkey was shown; yes, where it cannot be read any more."""
+    try:
+        proof = jose.read(statement).claims.get("proof")
+    except (SignatureRefused, InputError):
+        return True
+    return isinstance(proof, dict) and proof.get("credential") == b64url(credential)
 
 
 def give(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from mcp_authz.model import HeldCall, HoldId, HoldState, StandingId, Verdict
@@ -51,5 +52,8 @@ class StandingApprovals(Protocol):
             Conflict: one of them has ended or is used up, or somebody answered the hold meanwhile; nothing was changed.
         """
 
-    async def rests_on_ended(self, hold: HoldId) -> bool:
-        """Whether an approval of the hold is a standing one that counts no more."""
+    async def rests_on_ended(self, hold: HoldId, *, at: datetime | None = None) -> bool:
+        """Whether an approval of the hold is a standing one that counts no more, or was given with what was revoked.
+
+        With `at` only what was revoked counts as ended, and the standing approvals whose time was up by then.
+        """

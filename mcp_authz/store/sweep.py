@@ -18,18 +18,27 @@ _NAMED: Final = 200  # ids of each kind that the record has; the others end all 
 
 # Whose each thing is, and when it was made. Tokens of every kind end with the grants and links that they are for.
 _OF_PERSON: Final[dict[RevocableKind, tuple[str, str]]] = {
-    "grant": ("subject = ?", "granted_at"),
-    "session": ("subject = ?", "started_at"),
-    "key": ("holder = 'user:' || ?", "added_at"),
-    "approval": ("person = ?", "given_at"),
+    "grant": ("subject = ?1", "granted_at"),
+    "session": ("subject = ?1", "started_at"),
+    "key": ("holder = 'user:' || ?1", "added_at"),
+    "approval": ("person = ?1", "given_at"),
+}
+_AGENTS: Final = "(SELECT name FROM agents WHERE client_id = ?1)"
+_GRANTS: Final = f"client_id = ?1 OR agent IN {_AGENTS}"  # also to other agents, through it
+_OF_CLIENT: Final[dict[RevocableKind, tuple[str, str]]] = {
+    "grant": (_GRANTS, "granted_at"),
+    "session": (f"grant_id IN (SELECT id FROM grants WHERE {_GRANTS})", "started_at"),  # noqa: S608 - constants
+    "approval": (f"actor IN {_AGENTS}", "given_at"),
 }
 _OF_AGENT: Final[dict[RevocableKind, tuple[str, str]]] = {
-    "grant": ("agent = ?", "granted_at"),
-    "session": ("agent = ?", "started_at"),
-    "link": ("holder = ?", "issued_at"),
-    "key": ("holder = 'agent:' || ?", "added_at"),
-    "approval": ("actor = ?", "given_at"),
+    "grant": ("agent = ?1", "granted_at"),
+    "session": ("agent = ?1", "started_at"),
+    "link": ("holder = ?1", "issued_at"),
+    "key": ("holder = 'agent:' || ?1", "added_at"),
+    "approval": ("actor = ?1", "given_at"),
 }
+_OF: Final = {"user": _OF_PERSON, "agent": _OF_AGENT, "client": _OF_CLIENT}
+_CODES: Final = {"agent": ("enrolments", "agent"), "user": ("invitations", "person")}  # whose each one-time code is
 
 
 class Rehearsed(Exception):
@@ -43,13 +52,13 @@ class Rehearsed(Exception):
 def sweep(tx: Transaction, subject: str, before: datetime, event: Event) -> Swept:
     """What ended; where nothing did, nothing is recorded."""
     kind, _, name = subject.partition(":")
-    of, until = (_OF_PERSON if kind == "user" else _OF_AGENT), micros(before)
+    of, until = _OF[kind], micros(before)
     ids: dict[str, tuple[str, ...]] = {}
     holds: list[HoldId] = []
     for thing, (whose, made) in of.items():
         table, column = TABLE[thing]
         rows = tx.db.execute(
-            f"SELECT {column} FROM {table} WHERE {whose} AND {made} < ? AND status = 'active'",  # noqa: S608 - constants
+            f"SELECT {column} FROM {table} WHERE ({whose}) AND {made} < ?2 AND status = 'active'",  # noqa: S608
             (name, until),
         ).fetchall()
         ids[thing] = tuple(id_ for (id_,) in rows)
@@ -58,7 +67,7 @@ def sweep(tx: Transaction, subject: str, before: datetime, event: Event) -> Swep
     swept = Swept(
         ids=ids,
         sign_ins=_sign_out(tx, name, until) if kind == "user" else 0,
-        codes=_use_up(tx, name, until) if kind == "agent" else 0,
+        codes=_use_up(tx, kind, name, until) if kind in _CODES else 0,
         holds=tuple(dict.fromkeys(holds)),
     )
     if not swept.is_nothing:
@@ -83,11 +92,13 @@ def _sign_out(tx: Transaction, person: str, until: int) -> int:
     ).rowcount
 
 
-def _use_up(tx: Transaction, agent: str, until: int) -> int:
-    """How many enrolment codes cannot be used any more."""
+def _use_up(tx: Transaction, kind: str, name: str, until: int) -> int:
+    """How many one-time codes, by which a key or a passkey would be registered, cannot be used any more."""
+    table, whose = _CODES[kind]
     return tx.db.execute(
-        "UPDATE enrolments SET used_at = ? WHERE agent = ? AND made_at < ? AND used_at IS NULL AND expires_at > ?",
-        (tx.now, agent, until, tx.now),
+        f"""UPDATE {table} SET used_at = ?
+        WHERE {whose} = ? AND made_at < ? AND used_at IS NULL AND expires_at > ?""",  # noqa: S608 - constants
+        (tx.now, name, until, tx.now),
     ).rowcount
 
 

@@ -33,7 +33,7 @@ class Switch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Swept:
-    """What ended of a subject: the ids by kind, and how many sign-ins and unused enrolment codes."""
+    """What ended of a subject: the ids by kind, and how many sign-ins and one-time codes that nobody used."""
 
     ids: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # grant, session, link, key, approval
     sign_ins: int = 0
@@ -60,8 +60,11 @@ class Switches(Protocol):
     async def switch_on(self, server: str, tool: str, event: Event) -> bool:
         """Whether it was switched off until now; what else covers a tool goes on to do so."""
 
+    async def endings(self) -> int:
+        """A number that is larger each time after anything was revoked, or switched off, however that was done."""
+
     async def sweep(self, subject: str, before: datetime, event: Event, *, rehearse: bool = False) -> Swept:
-        """What `user:NAME` or `agent:NAME` has, and was made before then, is revoked, with what descends from it.
+        """What `user:NAME`, `agent:NAME` or `client:ID` has from before then is revoked, with what descends from it.
 
         Where there is nothing, nothing is recorded. With `rehearse` nothing is changed.
         """

@@ -31,6 +31,12 @@ def why_off(tx: Transaction, server: str, tool: str) -> LostReason | None:
     return "definition" if row[0] else "stopped"
 
 
+def endings(tx: Transaction) -> int:
+    """How often anything was taken away from anybody; triggers of the schema count."""
+    (number,) = tx.db.execute("SELECT number FROM endings").fetchone()
+    return int(number)
+
+
 def switch_off(tx: Transaction, switch: Switch, event: Event, name: str) -> tuple[HoldId, ...] | None:
     """The holds that were cancelled with it; None, and nothing is recorded, where it was switched off before."""
     inserted = tx.db.execute(

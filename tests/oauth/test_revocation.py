@@ -139,3 +139,38 @@ async def test_a_chain_is_ended_once_and_a_dead_one_not_again(tmp_path: Path) ->
         await h.revoke("session", (await h.store.sessions())[0].id)
         expect(await h.post(planner, "/revoke", token=other))
         assert await _stored(h, other) is None
+
+
+async def test_an_agent_ends_nothing_of_a_sibling_and_all_below_its_own(tmp_path: Path) -> None:
+    async with house(tmp_path) as h:
+        planner = await h.agent("planner", depth=3, delegates_to=frozenset({AgentName("coder"), AgentName("tester")}))
+        coder = await h.agent("coder", depth=2, delegates_to=frozenset({AgentName("tester")}))
+        tester = await h.agent("tester")
+        await h.start(planner)
+        own, siblings = await h.delegate(planner, coder), await h.delegate(planner, tester)
+        coders = await h.token(coder, claims={"delegation": own["link"]})
+        below = await h.delegate(coder, tester, token=coders)
+        for token in (siblings["access_token"], siblings["link"], await h.token(planner)):
+            expect(await h.post(coder, "/revoke", token=token))
+        assert await h.events("revocation") == []
+        expect(await h.post(coder, "/revoke", token=below["link"], token_type_hint="refresh_token"))
+        states = {link: (await h.store.link(link)).status for link in (own["link"], siblings["link"])}  # type: ignore[union-attr]
+        assert set(states.values()) == {"active"} and len(await h.events("revocation")) == 1
+
+
+async def test_a_hint_leads_nowhere_wrong_and_a_token_in_the_own_name_is_not_said_to_have_ended(tmp_path: Path) -> None:
+    async with house(tmp_path) as h:
+        app = await h.client()
+        said = await h.signed_in(app)
+        expect(await h.ask(app, "/revoke", token=said["refresh_token"], token_type_hint="access_token"))
+        with pytest.raises(TokenRefused):
+            await h.caller(said["access_token"])
+        expect(await h.ask(app, "/revoke", token=said["refresh_token"], token_type_hint="of-no-kind"))
+        assert len(await h.events("revocation")) == 1  # it was given back already
+        lonely = await h.agent("lonely")
+        own = await h.token(lonely)
+        refused(await h.post(lonely, "/revoke", token=own), "unsupported_token_type")
+        assert (await h.caller(own)).agent.name == "lonely"
+        other = await h.agent("other")  # who learns nothing of it
+        assert expect(await h.post(other, "/revoke", token=own)) == {}
+        assert (await h.http.get(f"{h.issuer}/revoke", params={"token": own})).status_code == 405

@@ -1,0 +1,54 @@
+"""The part of the SQLite store that is about calls, from their admission to their outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from mcp_authz import limits
+from mcp_authz.errors import StoreError
+from mcp_authz.model import HeldCall, HoldId, HoldState
+from mcp_authz.rules import strict_json
+from mcp_authz.store import admission, begun
+from mcp_authz.store.calls_port import Begun, Ending
+from mcp_authz.store.connections import Reader
+from mcp_authz.store.files import InstanceLock
+from mcp_authz.store.ports import Admission, Event, Lost
+from mcp_authz.store.writer import Writer
+
+
+class CallsInSqlite:
+    """The promises of `store.calls_port`, and `admit`. So many calls may have begun that their ends have room."""
+
+    _reader: Reader
+    _writer: Writer
+    _instance: InstanceLock
+    _running: set[str]  # calls that this open store admitted, or is about to, and nobody has ended
+
+    async def admit(self, asked: Admission) -> int | Lost:
+        call = asked.event.call or ""
+        if len(self._running) + self._writer.endings >= limits.CALLS_BEGUN:
+            raise StoreError(f"{limits.CALLS_BEGUN} calls run already; try again in a moment")
+        self._running.add(call)
+        try:
+            return await self._writer.run(lambda tx: admission.admit(tx, asked))
+        except admission.NotAdmitted as refusal:
+            self._running.discard(call)
+            return refusal.lost
+        except BaseException:
+            self._running.discard(call)
+            raise
+
+    async def end_call(self, ending: Ending) -> None:
+        size = 0 if ending.result is None else len(strict_json.dump(dict(ending.result)))
+        if size and not self._writer.has_room(size):
+            # Nobody is given a result that could not be kept; that it ran, and with what outcome, is on record.
+            ending = replace(ending, result=None, to=HoldState.UNKNOWN)
+        self._running.discard(ending.call)
+        await self._writer.finish(ending.call, lambda tx: begun.end(tx, ending), size=size if ending.result else 0)
+
+    async def recover(self, event_for: Callable[[HeldCall | Begun], Event]) -> tuple[HoldId, ...]:
+        gone = self._instance.gone(self._reader.ask(begun.instances))
+        if not gone:
+            return ()
+        return await self._writer.run(lambda tx: begun.give_up(tx, event_for, gone))
