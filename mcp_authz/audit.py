@@ -42,7 +42,8 @@ Values = Callable[[Mapping[str, Any], Callable[[object], str]], Mapping[str, Any
 class Evidence:
     """Digests of values that must not be guessed from the log: HMAC-SHA-256 under a key of this installation."""
 
-    def __init__(self, key: bytes) -> None:
+    def __init__(self, key: bytes, *, values: Values | None = None) -> None:
+        """`values` is what records show of arguments' values; None: nothing."""
         self._key = key
         self._values = values
 
