@@ -249,15 +249,28 @@ RESTART_FORGIVEN: Final = timedelta(minutes=1)  # a connection that lived longer
 # The store.
 STORE_QUEUE: Final = 1024  # writes that wait for the disk; beyond it a call is refused at once instead of queued
 STORE_BATCH: Final = 128  # jobs in one flush; a lost power supply undoes at most these, none of them answered
+LOG_KEPT_LEAST: Final = timedelta(days=30)  # longer than anything that the gateway itself looks up in its log
+PRUNED_AT_ONCE: Final = 250  # rows of the log removed in one flush, some milliseconds in which others wait
+PRUNING_PAUSE: Final = timedelta(milliseconds=50)  # between two such flushes
+STORE_BYTES: Final = 64 * 1024 * 1024  # of arguments and results that wait for the disk, together
+STORE_AGAIN: Final = timedelta(milliseconds=250)  # between two tries to write what has to be written
+CALLS_BEGUN: Final = 4096  # calls of one process that run, or whose outcome waits for the disk; others are refused
 STORE_LOCKED: Final = timedelta(seconds=5)  # how long a write waits for another process
 CHANGES_LOOKED_FOR: Final = timedelta(seconds=1)  # while somebody waits for what another process writes, and is told
 CHANGES_LOOKED_FOR_ALONE: Final = timedelta(milliseconds=250)  # the same where nobody can tell
 STORES_TOLD: Final = 64  # other open stores that one write wakes; whoever is not among them looks unasked
 INPUTS_LIFETIME: Final = timedelta(days=7)  # of what calls were decided upon, where the configuration says nothing
 INPUTS_KEPT: Final = 100_000  # calls whose policy input is kept, for replaying; about 200 MB, the oldest goes first
+EVIDENCE_LIFETIME: Final = timedelta(days=30)  # of what has argument values, where the configuration says nothing
+PROOFS_KEPT: Final = 1_000_000  # signed calls whose proof is kept; about 1 GB, the oldest goes first
+SHREDDED_AT_ONCE: Final = 64  # of each kind, in one flush that others may wait for
 INPUT_BYTES: Final = 64 * 1024  # of one; calls with larger arguments cannot be replayed
 RECOVERED: Final = timedelta(seconds=2)  # between two looks whether a process that runs a held call is still there
 ONCE_KEPT: Final = timedelta(hours=1)  # a used id is remembered beyond its expiry: clocks of two processes may differ
+
+# What is said of a trouble that many requests meet.
+TROUBLE_TOLD: Final = timedelta(minutes=1)  # between two lines about the same
+TROUBLES_TOLD: Final = 64  # that are remembered; the oldest is forgotten first
 
 # A policy decision point that is asked over HTTP.
 PDP_TIME: Final = timedelta(seconds=1)  # for one question, to the last byte of its answer; a call waits for it

@@ -16,7 +16,8 @@ import anyio
 from mcp_authz import audit
 from mcp_authz.approvals import Asker
 from mcp_authz.catalog import could_ever_be_given
-from mcp_authz.errors import AuthzError, InputError, SignatureRefused
+from mcp_authz.errors import AuthzError, InputError, SignatureRefused, StoreError
+from mcp_authz.forwarding import INTERNAL_ERROR, NOT_RECORDED
 from mcp_authz.holding import Waiting
 from mcp_authz.ids import new_id
 from mcp_authz.model import (
@@ -32,7 +33,7 @@ from mcp_authz.model import (
     Tool,
     ToolCall,
 )
-from mcp_authz.outcome import Forwarded, Outcome, Refused, Replayed
+from mcp_authz.outcome import Broken, Forwarded, Outcome, Refused, Replayed
 from mcp_authz.parts import Parts
 from mcp_authz.principals import Caller, Grant, Link, Mode, PersonName, Session, SessionId
 from mcp_authz.proving import Proofs
@@ -42,6 +43,7 @@ from mcp_authz.rules.binding import action_digest
 from mcp_authz.rules.message import OWN_META, Message
 from mcp_authz.rules.request_state import RequestState, open_state, split_retry
 from mcp_authz.rules.schema import ArgumentSchema
+from mcp_authz.seldom import trouble
 from mcp_authz.sessions import Sessions
 from mcp_authz.store.ports import Event
 
@@ -217,9 +219,15 @@ class SessionRequest:
             await self._move(approval.hold, HoldState.CLAIMED, HoldState.FAILED, event)
             return Refused(call_id=self._call_id, deny=_deny("changed", str(error)))
         result = _result(session, root, call)
-        await self._move(
-            approval.hold, HoldState.CLAIMED, HoldState.DONE, self._outcome(call, "done", session.id), result
-        )
+        try:
+            await self._move(
+                approval.hold, HoldState.CLAIMED, HoldState.DONE, self._outcome(call, "done", session.id), result
+            )
+        except StoreError as error:
+            trouble.error(error, "the outcome of call %s is not on record: %s", self._call_id, error)
+            return Broken(
+                call_id=self._call_id, rpc_code=INTERNAL_ERROR, message=NOT_RECORDED, data=None, may_have_run=True
+            )
         envelope = {"outcome": "session", "call": self._call_id, "hold": approval.hold, "session": session.id}
         return Forwarded(call_id=self._call_id, result={**result, "_meta": {f"{OWN_META}outcome": envelope}})
 
