@@ -44,6 +44,7 @@ LAYERS = [
         "mcp_authz.store.switch_port",
         "mcp_authz.store.standing_port",
         "mcp_authz.store.retention_port",
+        "mcp_authz.store.overview_port",
         "mcp_authz.store",
         "mcp_authz.policy",
     },

@@ -290,6 +290,14 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             hold_id TEXT
         ) STRICT, WITHOUT ROWID""",
     ),
+    (
+        # By which pages read a part of the sessions, however many there are.
+        "CREATE INDEX sessions_by_start ON sessions (started_at, id)",
+        "CREATE INDEX sessions_by_expiry ON sessions (expires_at)",
+        "CREATE INDEX sessions_by_subject ON sessions (subject, started_at)",
+        "CREATE INDEX sessions_by_agent ON sessions (agent, started_at)",
+        "CREATE INDEX grants_by_subject ON grants (subject)",
+    ),
 )
 
 

@@ -83,7 +83,7 @@ from mcp_authz.store.writer import Writer
 _CODES_KEPT = int(timedelta(days=1).total_seconds() * 1_000_000)  # beyond their end: who uses one again is found out
 
 
-class SqliteStore(HoldsInSqlite, StandingInSqlite, SwitchesInSqlite, TasksInSqlite, PeopleInSqlite):
+class SqliteStore(HoldsInSqlite, StandingInSqlite, SwitchesInSqlite, TasksInSqlite, OverviewInSqlite, PeopleInSqlite):
 class SqliteStore(
     CallsInSqlite,
     EvidenceInSqlite,
@@ -91,6 +91,7 @@ class SqliteStore(
     StandingInSqlite,
     SwitchesInSqlite,
     TasksInSqlite,
+    OverviewInSqlite,
     RetentionInSqlite, OverviewInSqlite,
     PeopleInSqlite,
 ):
