@@ -20,6 +20,7 @@ from mcp_authz.rules.binding import action_statement
 from mcp_authz.rules.deciding import ClientAnswer
 from mcp_authz.rules.difference import Difference, differences
 from mcp_authz.rules.display import shown_arguments
+from mcp_authz.rules.evidence_name import name_of
 from mcp_authz.rules.hold import (
     after_verdicts,
     counts_for,
@@ -340,7 +341,7 @@ def event_of(
             "assurance": verdict.assurance.label,
             "signed_by": verdict.signed_by,
             "reason": verdict.reason,
-            "statement": verdict.statement,
+            "statement": name_of(verdict.statement),
             "actor": f"agent:{held.actor}",
             "tool": held.tool,
             "state": to.value,

@@ -73,8 +73,8 @@ class Evidence:
         return hmac.new(self._key, body, hashlib.sha256).hexdigest()
 
 
-def who(caller: Caller, *, proof: str | None = None) -> dict[str, Any]:
-    """The members of a record that say who acted, for whom, by which authority; `proof` is the id of a signed call."""
+def who(caller: Caller) -> dict[str, Any]:
+    """The members of a record that say who acted, for whom, by which authority."""
     fields: dict[str, Any] = {
         "actor": f"agent:{caller.agent.name}",
         "key": caller.key,
@@ -82,8 +82,6 @@ def who(caller: Caller, *, proof: str | None = None) -> dict[str, Any]:
         "proof": caller.proof.name.lower(),
         "token": caller.token.id,
     }
-    if proof is not None:
-        fields["proof_id"] = proof
     if caller.session is not None and caller.chain is not None:
         fields |= {
             "subject": caller.session.principal,

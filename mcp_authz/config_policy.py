@@ -70,6 +70,7 @@ class AuditConfig(BaseModel):
     arguments: Literal["names", "redacted"] = "names"
     redact: RecordRedactConfig = RecordRedactConfig()
     proxies: tuple[str, ...] = Field(default=(), strict=False, max_length=32)
+    evidence_days: Annotated[int, Field(ge=0, le=3650)] = limits.EVIDENCE_LIFETIME.days
     checkpoint_minutes: Annotated[int, Field(ge=0, le=1440)] = 10
     checkpoints: tuple[str, ...] = Field(default=("file",), strict=False)
 
@@ -101,7 +102,12 @@ class AuditConfig(BaseModel):
     @property
     def inputs_kept(self) -> timedelta:
         """How long; nothing is kept where it is zero."""
-        return timedelta(days=self.inputs_days)
+        return timedelta(days=min(self.inputs_days, self.evidence_days))
+
+    @property
+    def evidence_kept(self) -> timedelta:
+        """How long whatever has argument values is kept once it is over."""
+        return timedelta(days=self.evidence_days)
 
 
 def form_of(entry: str) -> Form:

@@ -372,18 +372,18 @@ class Ride:
     def _event(
         self, call: ToolCall, verdict: Evaluation | None, decided: Mapping[str, Any], *, hold: str | None = None
     ) -> Event:
-        resource = verdict.resource if verdict is not None else {}
-        asked = verdict.asked if verdict is not None else None
+        resource, asked = ({}, None) if verdict is None else (verdict.resource, verdict.asked)
         event = audit.decision_event(
             self._call_id,
             self._parts.clock(),
-            audit.who(self._caller, proof=self._proofs.id),
+            audit.who(self._caller),
             audit.what(call, resource, self._parts.evidence),
             decided,
             audit.revision(None if asked is None else asked.answer),
             {} if hold is None else {"hold": hold},
             audit.claimed(self._message.meta),
         )
+        event = self._proofs.on_record(event)
         return event if asked is None or not self._parts.keeps_inputs else replace(event, input=kept(asked, call.tool))
 
 

@@ -46,6 +46,7 @@ async def open_installation(config: Config, *, clock: Clock = utc_now) -> AsyncI
         clock=clock,
         inputs_kept=config.audit.inputs_kept,
         redact=config.audit.redact.redaction,
+        evidence_kept=config.audit.evidence_kept,
     )
     try:
         yield Installation(config=config, store=store, sealer=sealer, clock=clock)

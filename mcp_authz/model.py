@@ -264,3 +264,4 @@ class HeldCall:
     ends_with: EndsWith = "rule"  # which of its bounds ends first
     mode: Mode = Mode.DELEGATED
     bound: Mapping[str, Any] = field(default_factory=dict)  # the action statement without its arguments; empty: unknown
+    shredded_at: datetime | None = None  # since when arguments, result and statements are gone; then they are empty

@@ -11,11 +11,12 @@ from mcp_authz.model import Deny, ProofNeeded, RuleId
 from mcp_authz.principals import Caller, Once, Proof
 from mcp_authz.rules import link_id
 from mcp_authz.rules.call_proof import DELEGATION, INVOCATION, CallProof, Proved, proved, read_call_proof
+from mcp_authz.rules.evidence_name import name_of
 from mcp_authz.rules.keys import PublicKey
 from mcp_authz.rules.message import Message
 from mcp_authz.rules.signed_link import verify_links
 from mcp_authz.sessions import Sessions
-from mcp_authz.store.ports import Clock, Store
+from mcp_authz.store.ports import Clock, Event, Store
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ class Proofs:
         self._bound = caller.once
         self._signed: tuple[Once, ...] = ()
         self.caller = caller
-        self.id: str | None = None  # of the verified call proof
+        self._proof: tuple[str, str] | None = None  # the verified call proof: its id, and as it was signed
         self.only_run: tuple[Once, ...] = ()  # what the one run of a task uses up, where it claims no approval
 
     def refuse_links(self) -> Deny | None:
@@ -96,7 +97,7 @@ class Proofs:
 
     def refuse_call(self) -> Deny | None:
         """Step 8: the denial when a proof came along that is none of this call; a good one makes the call `signed`."""
-        if INVOCATION not in self._message.meta or self.id is not None:
+        if INVOCATION not in self._message.meta or self._proof is not None:
             return None
         try:
             proof = self._proving.call_proof(self.caller, self._message)
@@ -105,7 +106,7 @@ class Proofs:
             return Deny(code="proof_invalid", because=(RuleId("call-proof"),), detail=str(error), needs=needs)
         # Ids are the signer's own choice: under its key nobody else can use them up.
         self._signed = (Once(kind="call-proof", id=f"{self.caller.key}.{proof.id}", expires_at=proof.expires_at),)
-        self.id = proof.id
+        self._proof = (proof.id, str(self._message.meta[INVOCATION]))
         self.caller = replace(self.caller, proof=Proof.SIGNED)
         return None
 
@@ -121,6 +122,13 @@ class Proofs:
             return Deny(code="revoked", because=(RuleId("standing"),), detail=str(error))
         self.caller = replace(now, once=self.caller.once, peer=self.caller.peer)
         return None
+
+    def on_record(self, event: Event) -> Event:
+        """The record with the proof of the call, where it was signed; what was signed is kept beside it."""
+        if self._proof is None:
+            return event
+        id_, text = self._proof
+        return replace(event, fields={**event.fields, "proof_id": id_, "proof_digest": name_of(text)}, signed=text)
 
     @property
     def unspent(self) -> tuple[Once, ...]:

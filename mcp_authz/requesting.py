@@ -281,8 +281,8 @@ class SessionRequest:
         return self._parts.evaluator.policy_digest
 
     def _event(self, call: ToolCall, decided: Mapping[str, Any], *, hold: str | None = None) -> Event:
-        who = audit.who(self._caller, proof=self._proofs.id)
-        return audit.decision_event(
+        who = audit.who(self._caller)
+        event = audit.decision_event(
             self._call_id,
             self._parts.clock(),
             {**who, "subject": f"user:{self._subject}"} if self._subject is not None else who,
@@ -291,6 +291,7 @@ class SessionRequest:
             {} if hold is None else {"hold": hold},
             audit.claimed(self._message.meta),
         )
+        return self._proofs.on_record(event)
 
     def _outcome(self, call: ToolCall, outcome: str, what: str) -> Event:
         fields = {

@@ -8,6 +8,7 @@ from typing import Any
 from mcp_authz.model import HeldCall, Verdict
 from mcp_authz.principals import PersonName
 from mcp_authz.rules import jose
+from mcp_authz.rules.evidence_name import name_of
 from mcp_authz.rules.hold import counts_for
 from mcp_authz.rules.keys import PrivateKey, PublicKey, b64url, random_bytes
 from mcp_authz.rules.log import timestamp
@@ -49,7 +50,7 @@ async def _given(store: Store, held: HeldCall, verdict: Verdict, records: Iterab
         pattern = standing.terms.pattern.to_json()
     for record in records:
         fields = record.event.fields
-        if fields.get("statement") == verdict.statement and "meets" in fields:
+        if fields.get("statement") in {name_of(verdict.statement), verdict.statement} and "meets" in fields:
             return Given(verdict=verdict, meets=tuple(fields["meets"]), pattern=pattern)
     who = await store.person(verdict.person)
     meets = () if who is None else tuple(rule.name for rule in held.rules if counts_for(verdict, who, held, rule))

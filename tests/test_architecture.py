@@ -41,6 +41,7 @@ LAYERS = [
         "mcp_authz.store.people",
         "mcp_authz.store.ports",
         "mcp_authz.store.task_port",
+        "mcp_authz.store.evidence_port",
         "mcp_authz.store.switch_port",
         "mcp_authz.store.standing_port",
         "mcp_authz.store.retention_port",

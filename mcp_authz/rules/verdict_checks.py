@@ -12,6 +12,7 @@ from mcp_authz.model import ApprovalRule, Assurance, HeldCall, HoldState
 from mcp_authz.rules import jose
 from mcp_authz.rules.canonical import digest, digest_b64url
 from mcp_authz.rules.display import displayed, visible
+from mcp_authz.rules.evidence_name import name_of
 from mcp_authz.rules.keys import PublicKey, b64url, unb64url
 from mcp_authz.rules.log import record_bytes, record_hash
 from mcp_authz.rules.statement_checks import PasskeyCheck, Statement, check_statement
@@ -197,7 +198,7 @@ def _records(bundle: Mapping[str, Any]) -> Iterator[Finding]:
         if record_hash(body).hex() != record["hash"]:
             yield Finding(verdict="wrong", text=f"record {record['sequence']} is not what its hash is of")
         statements.add(record["fields"].get("statement"))
-    missing = [said for said in bundle["verdicts"] if said["statement"] not in statements]
+    missing = [said for said in bundle["verdicts"] if not statements & {name_of(said["statement"]), said["statement"]}]
     for said in missing:
         yield Finding(verdict="wrong", text=f"no record has the verdict of {_who(said)}")
     yield Finding(

@@ -174,6 +174,7 @@ def connect(path: Path, synchronous: Synchronous, seconds: float) -> sqlite3.Con
             f"synchronous = {synchronous}",
             "foreign_keys = ON",
             "cell_size_check = ON",
+            "secure_delete = ON",  # what is shredded does not stay in free pages
         ):
             db.execute(f"PRAGMA {pragma}")
     except BaseException:

@@ -57,6 +57,8 @@ class Event:
     fields: Mapping[str, Any] = field(default_factory=dict)
     # What a call was decided upon (`inputs`): it has argument values, so it is kept apart from the log, and sealed.
     input: Mapping[str, Any] | None = field(default=None, repr=False, compare=False)
+    # The call as its caller signed it (`evidence`): it has argument values too, and the record names it by digest.
+    signed: str | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ from mcp_authz.model import Assurance, Hazard, HeldCall, HoldId, HoldState, Tool
 from mcp_authz.principals import AgentName, Mode, PersonName, SessionId
 from mcp_authz.rules import strict_json
 from mcp_authz.rules.hold import EDGES, may_follow, may_speak
+from mcp_authz.store import evidence
 from mcp_authz.store.ports import Event
 from mcp_authz.store.records import append
 from mcp_authz.store.rows import Row, approval_rules, columns, insert, micros, rules_text, text, when
@@ -24,7 +25,7 @@ from mcp_authz.store.transaction import Transaction
 _COLUMNS: Final = (
     "id", "state", "digest", "tool", "server", "arguments", "hazard", "session_id", "purpose", "subject", "owner",
     "actor", "chain", "interactive", "rules", "asked_at", "expires_at", "ended_at", "result",
-    "ends_with", "mode", "bound",
+    "ends_with", "mode", "bound", "shredded_at",
 )  # fmt: skip
 _VERDICT: Final = (
     "hold_id",
@@ -94,7 +95,8 @@ def approved_like(tx: Transaction, held: HeldCall, limit: int) -> tuple[HeldCall
     """Other holds of the same tool, actor, subject and mode whose rules were met, newest first."""
     rows = tx.db.execute(
         f"""{_SELECT} WHERE actor = ? AND state IN ('approved', 'claimed', 'done', 'failed', 'unknown')
-        AND tool = ? AND subject = ? AND mode = ? AND id != ? ORDER BY position DESC LIMIT ?""",
+        AND tool = ? AND subject = ? AND mode = ? AND id != ? AND shredded_at IS NULL
+        ORDER BY position DESC LIMIT ?""",
         (held.actor, held.tool, held.subject, held.mode, held.id, limit),
     ).fetchall()
     return tuple(_held(tx, row) for row in rows)
@@ -157,8 +159,8 @@ def give_verdict(tx: Transaction, verdict: Verdict, *, after: int, to: HoldState
         raise Conflict(f"a hold that is {held.state} does not become {to}")
     row = (
         verdict.hold, after, verdict.person, int(verdict.approve), int(verdict.assurance),
-        verdict.statement, verdict.signed_by, verdict.reason, micros(verdict.given_at), text(dict(verdict.terms)),
-        int(verdict.sent_back), verdict.standing,
+        evidence.keep(tx, "verdict", verdict.statement), verdict.signed_by, verdict.reason, micros(verdict.given_at),
+        text(dict(verdict.terms)), int(verdict.sent_back), verdict.standing,
     )  # fmt: skip
     tx.db.execute(insert("verdicts", _VERDICT), row)
     if to is not held.state:
@@ -285,7 +287,7 @@ def _row(tx: Transaction, held: HeldCall) -> Row:
         _seal(tx, held.id, "arguments", held.arguments), held.hazard, held.session,
         held.purpose, held.subject, held.owner, held.actor, text(list(held.chain)), int(held.interactive),
         rules_text(held.rules), micros(held.asked_at), micros(held.expires_at), None, None, held.ends_with,
-        held.mode, text(dict(held.bound)),
+        held.mode, text(dict(held.bound)), None,
     )  # fmt: skip
 
 
@@ -293,7 +295,7 @@ def _held(tx: Transaction, row: Row) -> HeldCall:
     (
         id_, state, digest, tool, server, arguments, hazard, session_id, purpose, subject, owner,
         actor, chain, interactive, rules, asked_at, expires_at, ended_at, result,
-        ends_with, mode, bound,
+        ends_with, mode, bound, shredded_at,
     ) = row  # fmt: skip
     if state in WAITING and tx.now >= expires_at:
         state, ended_at = HoldState.EXPIRED, expires_at
@@ -303,7 +305,7 @@ def _held(tx: Transaction, row: Row) -> HeldCall:
         digest=digest,
         tool=ToolName(tool),
         server=server,
-        arguments=_unseal(tx, id_, "arguments", arguments),
+        arguments={} if shredded_at is not None else _unseal(tx, id_, "arguments", arguments),
         hazard=Hazard(hazard),
         session=SessionId(session_id),
         purpose=purpose,
@@ -321,6 +323,7 @@ def _held(tx: Transaction, row: Row) -> HeldCall:
         ends_with=ends_with,
         mode=Mode(mode),
         bound=json.loads(bound),
+        shredded_at=None if shredded_at is None else when(shredded_at),
     )
 
 
@@ -335,7 +338,7 @@ def _verdicts(tx: Transaction, hold_id: HoldId) -> tuple[Verdict, ...]:
             person=PersonName(person),
             approve=bool(approve),
             assurance=Assurance(assurance),
-            statement=statement,
+            statement=evidence.statement(tx, statement),
             signed_by=signed_by,
             reason=reason,
             given_at=when(given_at),

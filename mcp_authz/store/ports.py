@@ -27,6 +27,7 @@ from mcp_authz.rules.audit_filter import Filter
 from mcp_authz.rules.hold_stats import HoldStory
 from mcp_authz.signing_key import KeyUse, SigningKey
 from mcp_authz.store.calls_port import Calls
+from mcp_authz.store.evidence_port import EvidenceStore
 from mcp_authz.store.facts import (
     Admission,
     Clock,
@@ -260,7 +261,7 @@ class Log(Protocol):
         """The sequence number and hash of the last record; (0, 32 zero bytes) when there is none."""
 
 
-class Inputs(Protocol):
+class Inputs(EvidenceStore, Protocol):
     """What calls were decided upon: kept sealed, for a while, by the transaction that appends the decision record."""
 
     async def decisions(self, *, after: int = 0, limit: int = 200) -> tuple[Decided, ...]:

@@ -11,6 +11,7 @@ from itertools import islice
 from mcp_authz.errors import StoreError
 from mcp_authz.rules.audit_filter import Filter
 from mcp_authz.rules.log import record_bytes, record_hash
+from mcp_authz.store import evidence
 from mcp_authz.store.inputs import keep
 from mcp_authz.store.log_where import where
 from mcp_authz.store.ports import Event, EventKind, Record
@@ -22,7 +23,7 @@ def append(tx: Transaction, event: Event) -> Record:
 
     What no record may have is taken out of it first, for it could never be taken out later (`RecordRedaction`).
 
-    What it was decided upon is kept beside it (`inputs`), and is no part of the record.
+    What it was decided upon (`inputs`), and what its caller signed (`evidence`), is kept beside it, and no part of it.
 
     Raises:
         InputError: the event's fields have no canonical form.
@@ -40,6 +41,8 @@ def append(tx: Transaction, event: Event) -> Record:
         raise StoreError("the log's head does not fit its records; run `mcp-authz audit verify`") from None
     tx.db.execute("UPDATE log_head SET sequence = ?, hash = ?", (sequence + 1, hash_))
     keep(tx, sequence + 1, event)
+    if event.signed is not None:
+        evidence.keep(tx, "call-proof", event.signed)
     return Record(sequence=sequence + 1, event=event, previous=previous, hash=hash_)
 
 

@@ -12,6 +12,7 @@ from contextlib import closing
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from mcp_authz import ids, limits
 from mcp_authz.errors import StoreError
@@ -45,6 +46,7 @@ from mcp_authz.store import (
     pins,
     records,
     registry,
+    shredding,
     signed,
     signing_keys,
     tasks,
@@ -70,6 +72,7 @@ from mcp_authz.store.ports import (
 from mcp_authz.store.rows import micros
 from mcp_authz.store.schema import migrate
 from mcp_authz.store.sqlite_calls import CallsInSqlite
+from mcp_authz.store.sqlite_evidence import EvidenceInSqlite
 from mcp_authz.store.sqlite_holds import HoldsInSqlite
 from mcp_authz.store.sqlite_overview import OverviewInSqlite
 from mcp_authz.store.sqlite_people import PeopleInSqlite
@@ -83,7 +86,13 @@ from mcp_authz.store.writer import Writer
 _CODES_KEPT = int(timedelta(days=1).total_seconds() * 1_000_000)  # beyond their end: who uses one again is found out
 
 
-class SqliteStore(HoldsInSqlite, StandingInSqlite, SwitchesInSqlite, TasksInSqlite, OverviewInSqlite, PeopleInSqlite):
+class Kept(NamedTuple):
+    """How long what has argument values is kept: what calls were decided upon, and everything."""
+
+    inputs: timedelta
+    evidence: timedelta
+
+
 class SqliteStore(
     CallsInSqlite,
     EvidenceInSqlite,
@@ -92,7 +101,6 @@ class SqliteStore(
     SwitchesInSqlite,
     TasksInSqlite,
     OverviewInSqlite,
-    RetentionInSqlite, OverviewInSqlite,
     PeopleInSqlite,
 ):
     """Every promise of `store.ports.Store`, kept by one file.
@@ -101,14 +109,15 @@ class SqliteStore(
     follow with the next write of any kind.
     """
 
-    def __init__(self, reader: Reader, pen: FilePen, instance: InstanceLock, inputs_kept: timedelta) -> None:
+    def __init__(self, reader: Reader, pen: FilePen, instance: InstanceLock, kept: Kept) -> None:
         self._reader = reader
         self._pen = pen
         self._instance = instance
+        self._evidence_kept = kept.evidence
         self._running = set()
         self._bell = Bell(reader.path, instance.name)
         self._changes = Changes(lambda: reader.ask(_version), self._bell)
-        self._writer = Writer(pen, first=partial(_tidy, inputs_kept=inputs_kept), then=self._tell)
+        self._writer = Writer(pen, first=partial(_tidy, kept=kept), then=self._tell)
         super().__init__(reader, self._writer)
 
     @classmethod
@@ -121,7 +130,7 @@ class SqliteStore(
         synchronous: Synchronous = "FULL",
         patience: timedelta = limits.STORE_LOCKED,
         inputs_kept: timedelta = limits.INPUTS_LIFETIME,
-        redact: Redaction = DEFAULT,
+        evidence_kept: timedelta = limits.EVIDENCE_LIFETIME,
         redact: Redaction = DEFAULT,
         seen: Sequence[Mark] = (),
     ) -> SqliteStore:
@@ -147,14 +156,6 @@ class SqliteStore(
                 instance=instance.name,
                 redact=RecordRedaction(redact),
             )
-            make = partial(
-                Transactions,
-                DatabaseFile(path),
-                clock=clock,
-                sealer=sealer,
-                instance=instance.name,
-                redact=RecordRedaction(redact),
-            )
             witness = Witness(path)
             pen = WitnessedPen(make(opening), lock, witness) if synchronous == "FULL" else FilePen(make(opening), lock)
             try:
@@ -166,7 +167,7 @@ class SqliteStore(
         except (sqlite3.Error, OSError, StoreError) as fault:
             raise store_error(fault, path) from fault
         instance.sweep()
-        return cls(Reader(make(partial(connect_reader, opening))), pen, instance, inputs_kept)
+        return cls(Reader(make(partial(connect_reader, opening))), pen, instance, Kept(inputs_kept, evidence_kept))
 
     @property
     def queued(self) -> int:
@@ -368,12 +369,13 @@ def _version(tx: Transaction) -> tuple[sqlite3.Connection, int]:
     return tx.db, version
 
 
-def _tidy(tx: Transaction, *, inputs_kept: timedelta) -> None:
+def _tidy(tx: Transaction, *, kept: Kept) -> None:
     holds.expire_due(tx)
     admission.forget(tx)
     authorizations.forget(tx, tx.now - _CODES_KEPT)
-    inputs.forget(tx, inputs_kept)
+    inputs.forget(tx, min(kept.inputs, kept.evidence))
     tasks.forget(tx)
+    shredding.shred_due(tx, kept.evidence)
 
 
 def _make_ready(

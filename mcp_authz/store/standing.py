@@ -10,9 +10,10 @@ from mcp_authz.errors import Conflict, InputError, SignatureRefused
 from mcp_authz.model import Assurance, HeldCall, HoldId, HoldState, StandingId, Verdict
 from mcp_authz.principals import PersonName
 from mcp_authz.rules import jose, strict_json
+from mcp_authz.rules.evidence_name import name_of
 from mcp_authz.rules.keys import b64url
 from mcp_authz.rules.standing_approval import StandingApproval, StandingTerms, parse_pattern
-from mcp_authz.store import holds
+from mcp_authz.store import evidence, holds
 from mcp_authz.store.ports import Event
 from mcp_authz.store.records import append
 from mcp_authz.store.rows import Row, approval_rules, columns, insert, micros, rules_text, when
@@ -158,7 +159,7 @@ def _row(tx: Transaction, it: StandingApproval, held: HeldCall) -> Row:
     pattern = tx.sealer.seal(strict_json.dump(terms.pattern.to_json()), _context(terms.id))
     return (
         terms.id, terms.person, terms.hold, held.session, held.actor, pattern, rules_text(terms.rules),
-        int(it.assurance), it.statement, it.signed_by, it.passkey, terms.reason, micros(it.given_at),
+        int(it.assurance), name_of(it.statement), it.signed_by, it.passkey, terms.reason, micros(it.given_at),
         micros(terms.expires_at), terms.most, it.used, it.status,
     )  # fmt: skip
 
@@ -181,7 +182,7 @@ def _standing(tx: Transaction, row: Row) -> StandingApproval:
     return StandingApproval(
         terms=terms,
         assurance=Assurance(assurance),
-        statement=statement,
+        statement=evidence.statement(tx, statement),
         signed_by=signed_by,
         given_at=when(given_at),
         passkey=passkey,

@@ -63,12 +63,13 @@ async def test_a_person_lists_completes_and_approves_in_their_own_client(tmp_pat
         held = await w.store.hold(hold)
         ran = await w.call(coder, DEPLOYS, **DEPLOY)
         (record,) = await verdicts(w)
+        (signed,) = await w.store.signed([record["statement"]])
     assert f"{hold}: coder asks to run acme__deploy (destructive), for alice; until " in listed and other in listed
     assert "version" not in listed and "2 calls wait for alice" in listed
     (question,) = approver.asked
     assert displayed(held) in question.message and "is approved. It runs once" in told
     assert not ran.is_error and len(w.deployments()) == 1
-    statement = jose.read(record["statement"]).claims
+    statement = jose.read(signed).claims
     assert (record["person"], record["assurance"], statement["assurance"]) == (
         "user:alice",
         "client-other",
@@ -351,6 +352,7 @@ async def test_a_request_needs_its_proof_and_each_proof_counts_once(tmp_path: Pa
         params = {**body["params"], **retry(asked.json(), YES)}
         done = await prover.send({**body, "params": params}, desk.access_token)
         (record,) = await verdicts(w)
+        (signed,) = await w.store.signed([record["statement"]])
     assert bare.status_code == 401 and "input_required" in asked.text
     assert "has been used before" in again.text and "is approved" in done.text
-    assert jose.read(record["statement"]).claims["proof"]["proof"] == "dpop"
+    assert jose.read(signed).claims["proof"]["proof"] == "dpop"
