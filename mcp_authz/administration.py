@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
-from mcp_authz.audit_reading import newest
+from mcp_authz.audit_excerpts import holds_of, records_of
+from mcp_authz.audit_reading import Found, look_back
 from mcp_authz.errors import AuthzError, NotFound
 from mcp_authz.principals import Agent, AgentName, Link, Person, Session, SessionId
 from mcp_authz.relations import what_is
@@ -112,9 +113,30 @@ class Administration:
             raise NotFound(f"there is no session `{id_}`")
         return found, await self._store.links(id_)
 
-    async def records(self, actor: Actor, wanted: Filter, *, limit: int) -> list[Record]:
-        """The newest records that are wanted and the actor may read, oldest first."""
-        return await newest(self._store, await self.reading(actor, "audit list", wanted), limit)
+    async def records(
+        self, actor: Actor, wanted: Filter, *, limit: int, before: int | None = None, at_most: int | None = None
+    ) -> Found:
+        """The newest records that are wanted and the actor may read, oldest first; of the newest `at_most` ones.
+
+        Raises:
+            Forbidden: they may not read at all.
+        """
+        wanted = await self.reading(actor, "audit list", wanted)
+        return await look_back(self._store, wanted, limit, before=before, at_most=at_most)
+
+    async def story(self, actor: Actor, call: str) -> tuple[Record, ...]:
+        """What is on record about a call or hold, oldest first, as far as the actor may read it.
+
+        Raises:
+            NotFound: nothing that they may read is.
+        """
+        readable = await self.reading(actor, "audit explain", Filter())
+        found = await records_of(self._store, call)
+        theirs = [record for record in found if readable.has(record.event)]
+        if not theirs:
+            raise NotFound(f"no record is of a call or hold `{call}`")
+        calls, holds = {record.event.call for record in theirs}, holds_of(theirs)
+        return tuple(it for it in found if it.event.call in calls or not holds.isdisjoint(holds_of([it])))
 
     async def reading(self, actor: Actor, command: str, wanted: Filter) -> Filter:
         """Return what is wanted, as far as the actor may read it: of others only what their agents had a part in.

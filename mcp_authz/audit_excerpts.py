@@ -27,7 +27,7 @@ async def records_of(store: Store, call: str) -> tuple[Record, ...]:
     found = {record.sequence: record for record in await newest(store, Filter(call=call), _MOST)}
     if not found:
         raise NotFound(f"no record is of a call or hold `{call}`; `mcp-authz audit list` has their ids")
-    for hold in _holds(found.values()):
+    for hold in holds_of(found.values()):
         found |= {record.sequence: record for record in await newest(store, Filter(text=hold), _MOST)}
     for again in {record.event.call for record in found.values() if record.event.kind == "decision"}:
         if again is not None:
@@ -64,7 +64,8 @@ async def _checkpoints(store: Store) -> list[dict[str, Any]]:
     return made
 
 
-def _holds(records: Iterable[Record]) -> set[str]:
+def holds_of(records: Iterable[Record]) -> set[str]:
+    """Return the ids of the holds that the records are of."""
     holds = set()
     for record in records:
         approval = record.event.fields.get("approval")

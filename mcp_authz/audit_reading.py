@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 import anyio.lowlevel
@@ -12,14 +13,30 @@ from mcp_authz.store.ports import Log, Record
 STRETCH: Final = 5000  # records; a few milliseconds, in which nobody else is served
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """Records that are wanted, oldest first, and from which number on every record was looked at."""
+
+    records: list[Record]
+    reached: int
+
+
 async def newest(log: Log, wanted: Filter, limit: int) -> list[Record]:
     """The newest records that are wanted, oldest first; none that came while it was read."""
+    return (await look_back(log, wanted, limit)).records
+
+
+async def look_back(
+    log: Log, wanted: Filter, limit: int, *, before: int | None = None, at_most: int | None = None
+) -> Found:
+    """The newest records before number `before` that are wanted; no more than `at_most` are looked at."""
     found: list[Record] = []
     head, _ = await log.head()
-    before = head + 1
-    while before > 1 and len(found) < limit:
-        after = max(0, before - 1 - STRETCH)
-        found[:0] = await log.search(wanted, after=after, before=before, limit=limit - len(found))
-        before = after + 1
+    reached = head + 1 if before is None else min(before, head + 1)
+    end = 1 if at_most is None else max(1, reached - at_most)
+    while reached > end and len(found) < limit:
+        after = max(end - 1, reached - 1 - STRETCH)
+        found[:0] = await log.search(wanted, after=after, before=reached, limit=limit - len(found))
+        reached = found[0].sequence if len(found) == limit else after + 1
         await anyio.lowlevel.checkpoint()
-    return found
+    return Found(records=found, reached=reached)
