@@ -12,15 +12,19 @@ from typing import Final
 from mcp_authz.audit_excerpts import holds_of, records_of
 from mcp_authz.audit_reading import Found, look_back
 from mcp_authz.errors import AuthzError, NotFound
-from mcp_authz.principals import Agent, AgentName, Link, Person, Session, SessionId
+from mcp_authz.principals import Agent, AgentName, Link, Person, PersonName, Session, SessionId
 from mcp_authz.relations import what_is
 from mcp_authz.revocation import Revocation, Stopped
 from mcp_authz.rules.administration import Role, permits, reaches_everything
 from mcp_authz.rules.audit_filter import Filter
+from mcp_authz.running import RunningCall
 from mcp_authz.stopping import Stopping
+from mcp_authz.store.overview_port import SessionsAsked
 from mcp_authz.store.ports import Clock, Event, Record, RevocableKind, Store
+from mcp_authz.store.switch_port import Switch
 
 _EVERYBODY: Final = frozenset({Role.OWNER, Role.PERSON, Role.APPROVER})
+_NO_PERSON: Final = PersonName(":")  # nobody can be called that; nor is it the empty subject of an agent for itself
 
 
 class Forbidden(AuthzError):
@@ -87,12 +91,22 @@ class Administration:
 
     async def agents(self, actor: Actor) -> tuple[Agent, ...]:
         """The agents that the actor may look at: everybody's, or those they own or that may act for them."""
-        everyone = await self._store.agents()
-        if reaches_everything("agent list", actor.roles):
-            return everyone
-        theirs = {grant.agent for grant in await self._store.grants() if grant.subject == actor.whose}
-        theirs |= {session.agent for session in await self._store.sessions() if session.subject == actor.whose}
-        return tuple(agent for agent in everyone if agent.owner == actor.whose or agent.name in theirs)
+        return await self.some_agents(actor)
+
+    async def some_agents(self, actor: Actor, *, after: str = "", limit: int | None = None) -> tuple[Agent, ...]:
+        """Of those the ones behind `after`, by name."""
+        return await self._store.agents_seen(self._sees("agent list", actor), after=after, limit=limit)
+
+    async def agent(self, actor: Actor, name: AgentName) -> Agent:
+        """One agent.
+
+        Raises:
+            NotFound: there is none, or it is not for the actor to see.
+        """
+        found = await self._store.agent(name)
+        if found is None or not await self._store.sees_agent(self._sees("agent show", actor), name):
+            raise NotFound(f"there is no agent `{name}`")
+        return found
 
     async def sessions(self, actor: Actor) -> tuple[Session, ...]:
         """The sessions that the actor may look at: everybody's, or those for them or of agents they own."""
@@ -101,6 +115,15 @@ class Administration:
             return everyones
         owned = await self._owned(actor)
         return tuple(it for it in everyones if it.subject == actor.whose or it.agent in owned)
+
+    async def some_sessions(
+        self, actor: Actor, *, are_open: bool, before: SessionId | None = None, limit: int
+    ) -> tuple[Session, ...]:
+        """Of those the newest that are open now, or that are not, newest first; `before`: that began earlier."""
+        asked = SessionsAsked(
+            whose=self._sees("session list", actor), at=self._clock(), are_open=are_open, before=before, limit=limit
+        )
+        return await self._store.sessions_seen(asked)
 
     async def session(self, actor: Actor, id_: SessionId) -> tuple[Session, tuple[Link, ...]]:
         """One session and its links, parents first.
@@ -159,6 +182,15 @@ class Administration:
         await self._may_revoke(actor, kind, name)
         return await self._revocation.foresee(kind, name)
 
+    async def running(self, actor: Actor, kind: RevocableKind, name: str) -> tuple[RunningCall, ...]:
+        """The calls that run now and would be cancelled if this thing were revoked.
+
+        Raises:
+            NotFound, Forbidden: as `revoke`.
+        """
+        await self._may_revoke(actor, kind, name)
+        return await self._revocation.running(kind, name)
+
     async def revoke(self, actor: Actor, kind: RevocableKind, name: str, *, reason: str) -> Stopped:
         """The thing is revoked, and what descends from it.
 
@@ -187,6 +219,10 @@ class Administration:
         await self.require(actor, "start-all")
         return await self._stopping.start_all(by=actor.name)
 
+    async def stopped(self, actor: Actor) -> Switch | None:
+        """The switch by which nothing is forwarded; None where calls are, and to those whom it does not concern."""
+        return await self._stopping.stopped() if reaches_everything("status", actor.roles) else None
+
     async def may_revoke(self, actor: Actor, kind: RevocableKind, name: str) -> bool:
         """Whether the actor may revoke this thing; pages show a button for what they may."""
         return await self._may(actor, f"revoke {kind}", kind, name)
@@ -202,6 +238,12 @@ class Administration:
         if reaches_everything(command, actor.roles):
             return True
         return actor.person is not None and permits(command, await what_is(self._store, actor.person, kind, name))
+
+    def _sees(self, command: str, actor: Actor) -> PersonName | None:
+        """Whose things the actor sees by this command; None: everybody's."""
+        if reaches_everything(command, actor.roles):
+            return None
+        return _NO_PERSON if actor.person is None else actor.person.name
 
     async def _owned(self, actor: Actor) -> frozenset[AgentName]:
         return frozenset(agent.name for agent in await self._store.agents() if agent.owner == actor.whose)
