@@ -4,19 +4,27 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# What was compiled once is kept, whatever the machine says: else every worker and every command compiles everything anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: run test test-all check demo bench format clean
 
-$(VENV)/.run: pyproject.toml constraints.txt
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
+
+$(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "mcp-authz needs Python 3.11 or newer; set PYTHON=/path/to/python3.11"; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing mcp-authz into $(VENV) ..."
-	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[demo]'
+	@$(INSTALL) '.[demo]'
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.run
-	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[demo,dev,rego,otel]'
-	@touch $@
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing mcp-authz and what its checks need into $(VENV) ..."
+	@$(INSTALL) '.[demo,dev,rego,otel]'
+	@touch $(VENV)/.run $@
 
 run: $(VENV)/.run  ## start the gateway with the example configuration in front of two published servers
 	@$(BIN)/python -m examples.quickstart
@@ -24,11 +32,11 @@ run: $(VENV)/.run  ## start the gateway with the example configuration in front 
 demo: $(VENV)/.run  ## tell the incident of the README with real parts
 	@$(BIN)/python -m examples.incident
 
-test: $(VENV)/.dev  ## the tests; about a quarter of an hour on two cores
-	@$(BIN)/pytest --numprocesses 3 --dist worksteal -m "not thorough"
+test: $(VENV)/.dev  ## the tests
+	@$(BIN)/pytest --numprocesses 4 --dist worksteal -m "not thorough"
 
 test-all: $(VENV)/.dev  ## every test, also those that show in more variants what others show in one
-	@$(BIN)/pytest --numprocesses 3 --dist worksteal
+	@$(BIN)/pytest --numprocesses 4 --dist worksteal
 
 check: $(VENV)/.dev  ## lint, format, types
 	@$(BIN)/ruff check .

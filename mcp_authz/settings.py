@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from mcp_authz.administration import RolesOfPeople
 from mcp_authz.config import Config, ServerConfig, ToolConfig, read_secret_file
@@ -19,8 +19,10 @@ from mcp_authz.rules.decision import ApprovalFloor
 from mcp_authz.rules.impersonation import Impersonation
 from mcp_authz.rules.observe import Observing
 from mcp_authz.rules.scope import Scope, ScopeTemplate, parse_scopes, without_deciding
-from mcp_authz.web.ways_in import WaysIn
 from tool_adapters.presets import load_preset
+
+if TYPE_CHECKING:
+    from mcp_authz.web.ways_in import WaysIn
 
 RESERVED_ATTRIBUTES: Final = frozenset({"server", "tool", "environment", "hazard"})
 
@@ -48,6 +50,8 @@ def ways_in(config: Config) -> WaysIn:
     Raises:
         ConfigError: the file with the client's secret is missing, or others than its owner may read it.
     """
+    from mcp_authz.web.ways_in import WaysIn  # here: only a gateway has the page, and commands start without it
+
     it = config.sign_in.provider
     if it is None:
         return WaysIn(passkeys=config.sign_in.passkeys)
