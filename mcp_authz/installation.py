@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from mcp_authz.checkpoint_tail import newest_marks
 from mcp_authz.config import Config
 from mcp_authz.errors import ConfigError, StoreError
 from mcp_authz.rules.keys import Sealer, random_bytes
@@ -47,6 +48,7 @@ async def open_installation(config: Config, *, clock: Clock = utc_now) -> AsyncI
         inputs_kept=config.audit.inputs_kept,
         redact=config.audit.redact.redaction,
         evidence_kept=config.audit.evidence_kept,
+        seen=newest_marks(config),
     )
     try:
         yield Installation(config=config, store=store, sealer=sealer, clock=clock)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from mcp_authz import limits
 from mcp_authz.errors import DelegationError, InputError, SignatureRefused, TokenRefused
 from mcp_authz.model import Deny, ProofNeeded, RuleId
 from mcp_authz.principals import Caller, Once, Proof
@@ -105,7 +106,8 @@ class Proofs:
             needs = ProofNeeded(proof=Proof.SIGNED, link=link_to_sign(self.caller))
             return Deny(code="proof_invalid", because=(RuleId("call-proof"),), detail=str(error), needs=needs)
         # Ids are the signer's own choice: under its key nobody else can use them up.
-        self._signed = (Once(kind="call-proof", id=f"{self.caller.key}.{proof.id}", expires_at=proof.expires_at),)
+        id_, made_at = f"{self.caller.key}.{proof.id}", proof.expires_at - limits.CLOCK_SKEW
+        self._signed = (Once(kind="call-proof", id=id_, expires_at=proof.expires_at, issued_at=made_at),)
         self._proof = (proof.id, str(self._message.meta[INVOCATION]))
         self.caller = replace(self.caller, proof=Proof.SIGNED)
         return None

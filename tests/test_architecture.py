@@ -161,6 +161,7 @@ LAYERS = [
         "mcp_authz.policy.loading",
         "mcp_authz.policy.on_disk",
         "mcp_authz.policy.unknown_actions",
+        "mcp_authz.checkpoint_tail",
         "mcp_authz.installation",
         "mcp_authz.observing",
         "mcp_authz.rehearsal",

@@ -40,6 +40,8 @@ COMMANDS: Final = {
     "keys": "The gateway's own signing keys: look at them, rotate them.",
     "audit": "The audit log: read it, follow it, export it, verify it.",
     "revoke": "Stop something, and all that descends from it.",
+    "backup": "Copy the store into one file, or verify such a file.",
+    "restore": "Put a backup in the store's place; what was open is void.",
     "stop-all": "Forward no calls any more, until `start-all`.",
     "start-all": "Forward calls again after `stop-all`.",
 }
