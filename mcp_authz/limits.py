@@ -263,6 +263,7 @@ INPUTS_LIFETIME: Final = timedelta(days=7)  # of what calls were decided upon, w
 INPUTS_KEPT: Final = 100_000  # calls whose policy input is kept, for replaying; about 200 MB, the oldest goes first
 EVIDENCE_LIFETIME: Final = timedelta(days=30)  # of what has argument values, where the configuration says nothing
 PROOFS_KEPT: Final = 1_000_000  # signed calls whose proof is kept; about 1 GB, the oldest goes first
+SHREDDING: Final = timedelta(hours=1)  # between two looks at whether something has had its time, where nobody calls
 SHREDDED_AT_ONCE: Final = 64  # of each kind, in one flush that others may wait for
 INPUT_BYTES: Final = 64 * 1024  # of one; calls with larger arguments cannot be replayed
 RECOVERED: Final = timedelta(seconds=2)  # between two looks whether a process that runs a held call is still there

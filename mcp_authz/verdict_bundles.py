@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from mcp_authz.errors import Conflict
 from mcp_authz.model import HeldCall, Verdict
 from mcp_authz.principals import PersonName
 from mcp_authz.rules import jose
@@ -27,7 +28,13 @@ def approval_keys(key: PublicKey) -> dict[str, Any]:
 
 
 async def export_bundle(store: Store, clock: Clock, held: HeldCall, *, gateway: str) -> dict[str, Any]:
-    """The bundle of this hold as it stands; `gateway` is the public URL."""
+    """The bundle of this hold as it stands; `gateway` is the public URL.
+
+    Raises:
+        Conflict: what it would have to show was shredded.
+    """
+    if held.shredded_at is not None:
+        raise Conflict(f"the arguments and verdicts of hold `{held.id}` were shredded on {held.shredded_at:%Y-%m-%d}")
     key, records = await verdict_key(store), await store.records(call=held.id)
     people = {verdict.person for verdict in held.verdicts}
     return make_bundle(

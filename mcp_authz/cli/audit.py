@@ -30,6 +30,7 @@ from mcp_authz.cli.audit_options import (
     Until,
     chosen,
 )
+from mcp_authz.cli.audit_shred import shred
 from mcp_authz.cli.invocation import asynchronous, config_of, installation, until_interrupted
 from mcp_authz.cli.options import Json
 from mcp_authz.cli.output import flush, local, print_json, print_json_line, say, shortener, table
@@ -152,6 +153,7 @@ async def tail(
 
 app.command("export")(export)
 app.command("explain")(explain)
+app.command("shred")(shred)
 app.command("keys")(keys)
 
 

@@ -36,6 +36,7 @@ from mcp_authz.rules.keys import random_bytes
 from mcp_authz.rules.peer import read_networks
 from mcp_authz.rules.scope import parse_scopes
 from mcp_authz.settings import approval_floor, roles_of_people, ways_in
+from mcp_authz.shredding import keep_shredding
 from mcp_authz.store.ports import Clock
 from mcp_authz.verdict_bundles import approval_keys, verdict_key
 from mcp_authz.vouching import known_by, make_enterprise
@@ -119,6 +120,7 @@ async def open_app(config: Config, *, clock: Clock = utc_now) -> AsyncIterator[t
             group.start_soon(running.parts.waits.run)
             group.start_soon(running.parts.underway.run, partial(_tell_of_changes, running, app))
             group.start_soon(keep_recovering, store, clock, running.parts.holding.give_up_unanswered)
+            group.start_soon(keep_shredding, store)
             group.start_soon(keep_telling, config)
             group.start_soon(telling.run)
             group.start_soon(follow, store, signing.live, contexts.keys, running.checkpoint_keys)

@@ -171,6 +171,7 @@ def held(it: HeldCall) -> dict[str, Any]:
         "asked_at": timestamp(it.asked_at),
         "expires_at": timestamp(it.expires_at),
         "ended_at": _time(it.ended_at),
+        "shredded_at": _time(it.shredded_at),
     }
 
 

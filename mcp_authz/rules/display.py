@@ -108,21 +108,25 @@ _ENDS_WITH: Final = {
 
 def _asks(held: HeldCall) -> str:
     """What is asked, in one line."""
-    if held.tool == session_request.NAME:
+    if held.tool == session_request.NAME and held.shredded_at is None:
         return visible(session_request.sentence(held.arguments, held.actor))
     return f"{held.actor} asks to run {visible(held.tool)} ({held.hazard.value})"
 
 
 def displayed(held: HeldCall) -> str:
     """The text an approver sees, whole; its digest is part of what they sign."""
-    arguments = shown_arguments(held.arguments)
+    if held.shredded_at is not None:
+        arguments: str | None = f"  shredded {held.shredded_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    else:
+        arguments = shown_arguments(held.arguments)
+    some = bool(held.arguments) or held.shredded_at is not None
     return "\n".join(
         [
             _asks(held),
             f"for {for_whom(held)}, through {' -> '.join(through(held))}",
             f"purpose: {visible(held.purpose) or '(none given)'}",
-            "arguments:" if held.arguments else "arguments: none",
-            *([] if not held.arguments else [arguments if arguments is not None else "  (too large to be shown)"]),
+            "arguments:" if some else "arguments: none",
+            *([] if not some else [arguments if arguments is not None else "  (too large to be shown)"]),
             "needs:",
             *(f"  {shown_rule(rule, held.mode)}" for rule in held.rules),
             f"ends: {held.expires_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC, with {_ENDS_WITH[held.ends_with]}",

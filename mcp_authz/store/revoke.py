@@ -14,6 +14,7 @@ from mcp_authz.errors import InputError, NotFound
 from mcp_authz.model import Assurance, HoldId
 from mcp_authz.principals import LinkId
 from mcp_authz.rules.keys import unb64url
+from mcp_authz.store import evidence
 from mcp_authz.store.holds import cancel
 from mcp_authz.store.lineage import lineage
 from mcp_authz.store.ports import Event, RevocableKind
@@ -145,7 +146,7 @@ def _of_passkey(tx: Transaction, passkey: str) -> tuple[HoldId, ...]:
             AND verdicts.person = (SELECT person FROM passkeys WHERE credential = ?) ORDER BY holds.position""",
         (int(Assurance.PASSKEY), credential),
     ).fetchall()
-    rests = dict.fromkeys(hold for hold, kept in shown if is_by_passkey(kept, credential))
+    rests = dict.fromkeys(hold for hold, kept in shown if is_by_passkey(evidence.statement(tx, kept), credential))
     return tuple(hold for id_ in rests for hold in cancel(tx, "id = ?", id_))
 
 

@@ -80,7 +80,7 @@ def _is_by_ended_passkey(tx: Transaction, hold: HoldId) -> bool:
         (hold, int(Assurance.PASSKEY)),
     ).fetchall()
     return any(
-        status != "active" and is_by_passkey(statement, credential)
+        status != "active" and is_by_passkey(evidence.statement(tx, statement), credential)
         for person, statement in shown
         for credential, status in tx.db.execute("SELECT credential, status FROM passkeys WHERE person = ?", (person,))
     )

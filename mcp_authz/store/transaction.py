@@ -12,7 +12,6 @@ from mcp_authz.errors import SignatureRefused, StoreError
 from mcp_authz.rules.keys import Sealer
 from mcp_authz.rules.record_redaction import DEFAULT, RecordRedaction
 
-
 _DEFAULT: Final = RecordRedaction(DEFAULT)
 
 

@@ -166,7 +166,7 @@ def summary(held: HeldCall) -> dict[str, Any]:
 
 def full(held: HeldCall, context: Context, who: Person, people: dict[str, Person]) -> dict[str, Any]:
     """Return everything that an approver is shown before they answer (DESIGN section 10)."""
-    request = held.tool == session_request.NAME
+    request = held.tool == session_request.NAME and held.shredded_at is None
     return {
         **summary(held),
         "sentence": visible(session_request.sentence(held.arguments, held.actor)) if request else None,
@@ -178,6 +178,7 @@ def full(held: HeldCall, context: Context, who: Person, people: dict[str, Person
         "arguments": shown_values(held.arguments),
         "has_marks": any(_has_marks(name, value) for name, value in shown_values(held.arguments)),
         "is_whole": shown_arguments(held.arguments) is not None,
+        "shredded_at": held.shredded_at,
         "rules": [_rule(held, rule, people) for rule in held.rules],
         "ends_with": ENDS_WITH[held.ends_with],
         "verdicts": held.verdicts,

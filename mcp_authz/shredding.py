@@ -1,0 +1,80 @@
+"""What has argument values, shredded: once its time is up, or at once where an operator says so."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Final
+
+import anyio
+
+from mcp_authz import limits
+from mcp_authz.errors import StoreError
+from mcp_authz.model import HoldId
+from mcp_authz.store.evidence_port import Before, OfCalls, Shredded
+from mcp_authz.store.ports import Event, Record, Store
+
+_EVERY: Final = limits.SHREDDING.total_seconds()
+
+log = logging.getLogger(__name__)
+
+
+def of_calls(records: Iterable[Record]) -> OfCalls:
+    """What the calls of these records have that argument values are in."""
+    holds, sequences, proofs = set[HoldId](), set[int](), set[str]()
+    for record in records:
+        fields = record.event.fields
+        if record.event.kind == "decision":
+            sequences.add(record.sequence)
+        if "proof_digest" in fields:
+            proofs.add(str(fields["proof_digest"]))
+        approval = fields.get("approval")
+        for hold in (fields.get("hold"), approval.get("hold") if isinstance(approval, dict) else None):
+            if hold is not None:
+                holds.add(HoldId(str(hold)))
+    return OfCalls(holds=frozenset(holds), sequences=frozenset(sequences), proofs=frozenset(proofs))
+
+
+async def shred_now(
+    store: Store, what: OfCalls | Before, *, whose: str, reason: str, by: str, at: datetime
+) -> Shredded:
+    """What was there is gone, and a record says so; `whose` is how it names what was to go."""
+    gone = await store.would_shred(what)
+    if gone.is_nothing:
+        return gone
+    fields = {
+        "summary": f"argument values {whose} were shredded: {counted(gone)}",
+        "by": by,
+        "reason": reason,
+        "holds": len(gone.holds),
+        "proofs": gone.proofs,
+        "inputs": gone.inputs,
+        "standing": gone.standing,
+    }
+    event: Event | None = Event(kind="administration", at=at, fields=fields)
+    while not (await store.shred(what, event)).is_nothing:
+        event = None  # one record, with the first of it
+    return gone
+
+
+def counted(it: Shredded) -> str:
+    """How much of each, in words: `1 held call, 2 signed calls`."""
+    kinds = {
+        "held call": len(it.holds),
+        "signed call": it.proofs,
+        "policy input": it.inputs,
+        "standing approval": it.standing,
+    }
+    return ", ".join(f"{many} {kind}{'s'[: many != 1]}" for kind, many in kinds.items() if many) or "nothing"
+
+
+async def keep_shredding(store: Store) -> None:
+    """What has had its time is shredded, also where nobody calls; without end."""
+    while True:
+        try:
+            while await store.shred_due():
+                await anyio.lowlevel.checkpoint()
+        except StoreError as error:
+            log.error("what has had its time is not shredded: %s", error)
+        await anyio.sleep(_EVERY)
