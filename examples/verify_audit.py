@@ -2,8 +2,8 @@
 
     python examples/verify_audit.py LOG.jsonl [CHECKPOINTS.txt KEYS.json]
 
-LOG.jsonl is what `mcp-authz audit export --format chain` writes, CHECKPOINTS.txt what the gateway left elsewhere, one
-in each line, KEYS.json the JWK Set of its checkpoint keys. Prints what is proved; exits with 1 where something is not.
+LOG.jsonl is what `mcp-authz audit export --format chain` writes, also behind the archives of what was pruned,
+CHECKPOINTS.txt what the gateway left elsewhere, KEYS.json the JWK Set of its checkpoint keys. Exits with 1 if broken.
 """
 
 from __future__ import annotations
@@ -24,21 +24,24 @@ class Broken(Exception):
 
 
 def unb64url(text: str) -> bytes:
-    """Base64url without padding (RFC 7515 section 2)."""
-    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    """Base64url without padding (RFC 7515 section 2), in its one spelling."""
+    data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    if base64.urlsafe_b64encode(data).rstrip(b"=") != text.encode():
+        raise Broken("a checkpoint is not written as base64url has it")
+    return data
 
 
-def read_log(path: Path) -> list[str]:
-    """The hash of each record, in hexadecimal; each names the one before, and they are numbered from 1."""
-    hashes: list[str] = []
-    previous = "00" * 32
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+def read_log(path: Path) -> tuple[int, list[str]]:
+    """The number of the record before the first, and the hashes of that one, as the first names it, and all others."""
+    after, hashes = 0, ["00" * 32]
+    for number, line in enumerate(path.read_bytes().removesuffix(b"\n").split(b"\n")):
         record = json.loads(line)
-        if record["seq"] != number or record["prev"] != previous:
-            raise Broken(f"record {number} does not follow from the one before")
-        previous = hashlib.sha256(line).hexdigest()
-        hashes.append(previous)
-    return hashes
+        if number == 0 and record["seq"] != 1:
+            after, hashes = record["seq"] - 1, [record["prev"]]
+        if record["seq"] != after + len(hashes) or record["prev"] != hashes[-1]:
+            raise Broken(f"record {after + len(hashes)} does not follow from the one before")
+        hashes.append(hashlib.sha256(line).hexdigest())
+    return after, hashes
 
 
 def read_keys(path: Path) -> dict[str, VerifyKey]:
@@ -52,43 +55,42 @@ def read_checkpoint(text: str, keys: dict[str, VerifyKey]) -> dict[str, Any]:
     read = json.loads(unb64url(header))
     if read.get("alg") != "EdDSA" or read.get("typ") != "audit-checkpoint+jwt" or read.get("kid") not in keys:
         raise Broken("a checkpoint is no checkpoint, or signed by a key that is not known")
-    try:
-        keys[read["kid"]].verify(f"{header}.{payload}".encode(), unb64url(signature))
-    except BadSignatureError:
-        raise Broken("the signature of a checkpoint does not hold") from None
-    claims: dict[str, Any] = json.loads(unb64url(payload))
-    return claims
+    keys[read["kid"]].verify(f"{header}.{payload}".encode(), unb64url(signature))
+    return dict(json.loads(unb64url(payload)))
 
 
-def check(hashes: list[str], texts: list[str], keys: dict[str, VerifyKey]) -> int:
-    """The number of the last record that a checkpoint vouches for."""
-    covered, before = 0, None
-    for text in texts:
-        said = read_checkpoint(text, keys)
-        if before is not None and (said["n"], said["prev"]) != (before[0] + 1, before[1]):
-            raise Broken(f"checkpoint {said['n']} does not follow from the one before")
-        before = (said["n"], hashlib.sha256(text.encode()).hexdigest())
-        heads = [head for head in said["heads"] if hashes and head["chain"] == hashes[0]]
-        if not heads:
-            raise Broken(f"checkpoint {said['n']} is of another log")
-        covered = heads[0]["seq"]
-        if covered > len(hashes) or hashes[covered - 1] != heads[0]["hash"]:
-            raise Broken(f"checkpoint {said['n']} names another record {covered} than the log has")
+def check(after: int, hashes: list[str], texts: list[str], keys: dict[str, VerifyKey]) -> int:
+    """The number of the last record that a checkpoint vouches for; one must vouch for where a later log begins."""
+    covered, before, chain = 0, None, hashes[1] if not after and hashes[1:] else None
+    said = [read_checkpoint(text, keys) for text in texts]
+    for head in [head for one in said for head in one["heads"] if (head["seq"], head["hash"]) == (after, hashes[0])]:
+        chain = head["chain"]
+    if after and chain is None:
+        raise Broken(f"no checkpoint says that the log goes on behind record {after}")
+    for text, one in zip(texts, said, strict=True):
+        if before is not None and (one["n"], one["prev"]) != before:
+            raise Broken(f"checkpoint {one['n']} does not follow from the one before")
+        before = (one["n"] + 1, hashlib.sha256(text.encode()).hexdigest())
+        covered, named = next(((h["seq"], h["hash"]) for h in one["heads"] if h["chain"] == chain), (0, None))
+        if named is None or covered >= after + len(hashes) or (covered >= after and hashes[covered - after] != named):
+            raise Broken(f"checkpoint {one['n']} is of another log, or of a record {covered} that this one has not")
     return covered
 
 
 def main(log: str, *more: str) -> int:
     """The exit status; what was found is printed."""
     try:
-        hashes = read_log(Path(log))
-        covered = check(hashes, Path(more[0]).read_text().split(), read_keys(Path(more[1]))) if len(more) == 2 else 0
-    except (Broken, ValueError, KeyError) as found:
+        lines = Path(more[0]).read_bytes().decode().removesuffix("\n").split("\n") if more else []
+        texts = [text for i, text in enumerate(lines) if lines[i - 1 : i] != [text]]  # a place may have got one twice
+        after, hashes = read_log(Path(log))
+        covered = check(after, hashes, texts, read_keys(Path(more[1])) if more else {})
+    except (Broken, BadSignatureError, ValueError, KeyError, TypeError) as found:
         print(f"broken: {found}")
         return 1
     except OSError as error:
         print(f"{error.filename}: {error.strerror}")
         return 2
-    print(f"{len(hashes)} records hang together; checkpoints vouch for the first {covered}")
+    print(f"{len(hashes) - 1} records hang together; checkpoints vouch for the first {covered}")
     return 0
 
 

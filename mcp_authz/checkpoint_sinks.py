@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import anyio
 
+from mcp_authz import limits
 from mcp_authz.errors import AuthzError, FetchRefused
 from mcp_authz.posting import Poster
 
@@ -44,12 +45,22 @@ class FileSink:
         try:
             descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                os.write(descriptor, f"{text}\n".encode())
+                if self._last() != text:
+                    os.write(descriptor, f"{text}\n".encode())
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
         except OSError as error:
             raise SinkRefused(f"`{self.path}` cannot be written: {error.strerror}") from None
+
+    def _last(self) -> str | None:
+        """The last line, where the file may be read; it may be one that can only be appended to."""
+        try:
+            with self.path.open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - limits.TOKEN_BYTES - 2))
+                return file.read().removesuffix(b"\n").rpartition(b"\n")[2].decode("utf-8", "replace")
+        except OSError:
+            return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -237,6 +237,11 @@ class Config(_Strict):
         return (self.source.parent if self.source != Path() else user_data_dir()) / self.data_dir
 
     @property
+    def archive(self) -> Path | None:
+        """The folder for what is pruned from the log; None: it goes nowhere."""
+        return None if self.audit.archive is None else self.directory / self.audit.archive
+
+    @property
     def socket(self) -> Path:
         """The Unix socket of the gateway on this data directory; elsewhere when its path would be too long for one."""
         beside = self.data / "gateway.sock"

@@ -73,6 +73,15 @@ class AuditConfig(BaseModel):
     evidence_days: Annotated[int, Field(ge=0, le=3650)] = limits.EVIDENCE_LIFETIME.days
     checkpoint_minutes: Annotated[int, Field(ge=0, le=1440)] = 10
     checkpoints: tuple[str, ...] = Field(default=("file",), strict=False)
+    keep_days: Annotated[int, Field(ge=0, le=36_500)] = 0
+    archive: Annotated[str, Field(min_length=1)] | None = None
+
+    @field_validator("keep_days")
+    @classmethod
+    def _long_enough(cls, days: int) -> int:
+        if days and timedelta(days=days) < limits.LOG_KEPT_LEAST:
+            raise ValueError(f"keep the log for {limits.LOG_KEPT_LEAST.days} days at least, or all of it with 0")
+        return days
 
     @field_validator("proxies")
     @classmethod
@@ -98,6 +107,11 @@ class AuditConfig(BaseModel):
     def checkpoint_every(self) -> timedelta | None:
         """How often a checkpoint is made, where something was written since; None: never."""
         return timedelta(minutes=self.checkpoint_minutes) if self.checkpoint_minutes and self.checkpoints else None
+
+    @property
+    def kept(self) -> timedelta | None:
+        """How long records of the log are kept; None: for ever."""
+        return timedelta(days=self.keep_days) if self.keep_days else None
 
     @property
     def inputs_kept(self) -> timedelta:

@@ -60,6 +60,7 @@ LAYERS = [
         "mcp_authz.spans",
         "mcp_authz.telemetry",
         "mcp_authz.audit_story",
+        "mcp_authz.checkpoint_delivery",
         "mcp_authz.checkpoints",
         "mcp_authz.underway",
         "mcp_authz.agents",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, cast
@@ -13,7 +14,7 @@ from rich.progress import Progress
 
 from mcp_authz.audit_reading import newest
 from mcp_authz.cli import views
-from mcp_authz.cli.audit_evidence import Covered, covered, excerpted, read_keys
+from mcp_authz.cli.audit_evidence import excerpted, read_keys
 from mcp_authz.cli.audit_explain import explain, keys
 from mcp_authz.cli.audit_export import export
 from mcp_authz.cli.audit_options import (
@@ -30,11 +31,11 @@ from mcp_authz.cli.audit_options import (
     Until,
     chosen,
 )
-from mcp_authz.cli.audit_shred import shred
+from mcp_authz.cli.audit_prune import prune
 from mcp_authz.cli.invocation import asynchronous, config_of, installation, until_interrupted
 from mcp_authz.cli.options import Json
 from mcp_authz.cli.output import flush, local, print_json, print_json_line, say, shortener, table
-from mcp_authz.cli.verification import Verified
+from mcp_authz.cli.verification import Proof, Verified, kept_checkpoints
 from mcp_authz.cli.verification import verify as verify_chain
 from mcp_authz.errors import NotFound
 from mcp_authz.rules.audit_filter import Filter
@@ -153,8 +154,8 @@ async def tail(
 
 app.command("export")(export)
 app.command("explain")(explain)
-app.command("shred")(shred)
 app.command("keys")(keys)
+app.command("prune")(prune)
 
 
 @app.command()
@@ -175,6 +176,10 @@ def verify(
     keys_file: Annotated[
         Path | None, typer.Option("--keys", metavar="FILE", help="The public keys of checkpoints: `audit keys`.")
     ] = None,
+    archive: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="What was pruned from the log, oldest first: verified with it as one chain."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Verify the whole chain: every record follows from the one before, none is missing."""
@@ -186,17 +191,19 @@ def verify(
     path = store if store is not None else config_of(ctx).data / "store.db"
     if not path.exists():
         raise NotFound(f"there is no store at `{path}`; name one with --store FILE")
+    proof = Proof(
+        checkpoints=None if checkpoints is None else kept_checkpoints(checkpoints),
+        keys=None if keys_file is None else read_keys(keys_file),
+        archives=tuple(archive or ()),
+    )
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("records", total=None, visible=False)
         verified = verify_chain(
-            path, lambda done, of: progress.update(bar, completed=done, total=of, visible=of >= LONG)
+            path, lambda done, of: progress.update(bar, completed=done, total=of, visible=of >= LONG), proof
         )
-    vouched = None
-    if checkpoints is not None and keys_file is not None and verified.broken is None:
-        vouched = covered(path, checkpoints, read_keys(keys_file))
-    _say_verified(verified, vouched, json)
-    if verified.broken is not None or (vouched is not None and vouched.broken is not None):
+    _say_verified(verified, json)
+    if verified.broken is not None:
         raise typer.Exit(1)
 
 
@@ -217,26 +224,31 @@ def _number(one: Excerpted) -> int | None:
     return None if one.checkpoint is None else one.checkpoint.number
 
 
-def _say_verified(verified: Verified, vouched: Covered | None, json: bool) -> None:
-    broken = verified.broken or (None if vouched is None else vouched.broken)
+def _say_verified(verified: Verified, json: bool) -> None:
+    broken, pruned = verified.broken, verified.pruned
     if json:
-        view = None if broken is None else {"sequence": broken.sequence, "why": broken.why}
         print_json(
             {
                 "unbroken": broken is None,
                 "records": verified.records,
+                "first": verified.first,
                 "head": verified.head.hex(),
-                "broken": view,
-                "checkpointed": None if vouched is None else vouched.until,
+                "broken": None if broken is None else {"sequence": broken.sequence, "why": broken.why},
+                "checkpointed": verified.vouched,
+                "pruned": None if pruned is None else asdict(pruned),
             }
         )
     elif broken is None:
-        say(f"{verified.records} record{'s'[: verified.records != 1]}, unbroken")
+        which = "" if verified.first == 1 else f" ({verified.first} to {verified.last})"
+        say(f"{verified.records} record{'s'[: verified.records != 1]}{which}, unbroken")
         say(f"head {verified.head.hex()}")
-        if vouched is not None:
-            say(f"{vouched.checkpoints} checkpoints vouch for the first {vouched.until}")
+        if pruned is not None:
+            where = "archived nowhere" if pruned.archive is None else f"archived in {pruned.archive}"
+            say(f"records up to {pruned.until} were pruned at {pruned.at} by {pruned.by}, {where}")
+        if verified.checkpoints is not None:
+            say(f"{verified.checkpoints} checkpoints vouch for the first {verified.vouched}")
     else:
-        say(f"broken at record {broken.sequence}: {broken.why}")
+        say(f"broken at record {broken.sequence}: {broken.why}" if broken.sequence else f"not proved: {broken.why}")
         say("what stands before it is whole; keep this file, and compare it with a copy or a backup")
 
 

@@ -1,22 +1,33 @@
-"""Checkpoints as the configuration has them: where they go, how often they are made, and the keys that they name."""
+"""Checkpoints and retention as the configuration has them, by exactly one of the processes that share a store."""
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any, Final
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+from typing import Final
 
 import anyio
 
+from mcp_authz.checkpoint_delivery import Sink
 from mcp_authz.checkpoint_sinks import FileSink, StandardOutputSink, UrlSink
-from mcp_authz.checkpoints import Checkpoints, Sink
+from mcp_authz.checkpoints import Checkpoints
 from mcp_authz.config import Config
+from mcp_authz.errors import AuthzError, ConfigError, Conflict
+from mcp_authz.locking import locked
 from mcp_authz.posting import Poster
-from mcp_authz.store.ports import Store
+from mcp_authz.retention import Prunable, archive_name, prunable, prune, remove_pruned
 from mcp_authz.wiring import Running
 
+log = logging.getLogger(__name__)
+
 FILE: Final = "checkpoints.txt"  # in the data directory
+LOCK: Final = "checkpoints.lock"  # whoever holds it makes them: they are numbered
 _LAST: Final = 5.0  # seconds for the last one: a gateway that is told to stop does not wait for a slow receiver
+_TURN: Final = 2.0  # seconds between two looks whether the process that makes them is still there
+_DAY: Final = timedelta(days=1)
 
 
 def sinks_of(config: Config) -> tuple[Sink, ...]:
@@ -34,37 +45,77 @@ def _sink(config: Config, place: str) -> Sink:
 
 @asynccontextmanager
 async def checkpointing(running: Running) -> AsyncIterator[None]:
-    """Checkpoints are made while the body runs, and one when it ends."""
+    """Checkpoints are made while the body runs, and one when it ends, unless another process makes them.
+
+    The process that makes them also prunes the log, once a day. When it ends, in whatever way, another one goes on.
+    """
+    checkpoints = _checkpoints(running)
+    async with anyio.create_task_group() as group:
+        group.start_soon(_take_turns, running, checkpoints)
+        try:
+            yield
+        finally:
+            group.cancel_scope.cancel()
+            with anyio.CancelScope(shield=True), anyio.move_on_after(_LAST), suppress(Conflict, ConfigError):
+                if checkpoints is not None:
+                    with locked(running.installation.config.data / LOCK, _note()):
+                        await checkpoints.write_if_possible()
+
+
+def _checkpoints(running: Running) -> Checkpoints | None:
     config = running.installation.config
-    every = config.audit.checkpoint_every
-    if every is None:
-        yield
-        return
-    checkpoints = Checkpoints(
+    if config.audit.checkpoint_every is None:
+        return None
+    return Checkpoints(
         store=running.installation.store,
         clock=running.installation.clock,
         issuer=config.public_url,
         signing=lambda: running.checkpoint_keys.signing,
         sinks=sinks_of(config),
     )
-    async with anyio.create_task_group() as group:
-        group.start_soon(checkpoints.run, every)
+
+
+async def _take_turns(running: Running, checkpoints: Checkpoints | None) -> None:
+    config = running.installation.config
+    while True:
         try:
-            yield
-        finally:
-            group.cancel_scope.cancel()
-            with anyio.CancelScope(shield=True), anyio.move_on_after(_LAST):
-                await checkpoints.write_if_possible()
+            with locked(config.data / LOCK, _note()):
+                async with anyio.create_task_group() as group:
+                    if checkpoints is not None and config.audit.checkpoint_every is not None:
+                        group.start_soon(checkpoints.run, config.audit.checkpoint_every)
+                    if config.audit.kept is not None:
+                        group.start_soon(_keep_pruning, running, config.audit.kept)
+                    await anyio.sleep_forever()
+        except Conflict:
+            pass  # another process makes them
+        except ConfigError as error:
+            log.error("no checkpoints are made here: %s", error)
+        await anyio.sleep(_TURN)
 
 
-async def checkpoint_keys(store: Store) -> dict[str, Any]:
-    """The public keys that the log names as those of its checkpoints, as a JWK Set (RFC 7517 section 5)."""
-    found: dict[str, dict[str, Any]] = {}
-    after = 0
-    while records := await store.records(after=after, kind="checkpoint"):
-        for record in records:
-            after = record.sequence
-            if "jwk" in record.event.fields:
-                kid = str(record.event.fields["kid"])
-                found[kid] = {**record.event.fields["jwk"], "kid": kid, "use": "sig", "alg": "EdDSA"}
-    return {"keys": list(found.values())}
+async def _keep_pruning(running: Running, kept: timedelta) -> None:
+    while True:
+        try:
+            await prune_once(running, kept)
+        except AuthzError as error:
+            log.error("the log was not pruned: %s", error)
+        await anyio.sleep(_DAY.total_seconds())
+
+
+async def prune_once(running: Running, kept: timedelta) -> None:
+    """What is older than `kept` is archived, where the configuration says so, and gone, as far as checkpoints go.
+
+    Raises:
+        AuthzError: it is not; the message says why.
+    """
+    here, config = running.installation, running.installation.config
+    await remove_pruned(here.store)  # what a process that was killed has left
+    what = await prunable(here.store, kept, here.clock())
+    if isinstance(what, Prunable):
+        archive = None if config.archive is None else config.archive / archive_name(what)
+        await prune(here.store, here.clock, what, path=config.data / "store.db", by="gateway", archive=archive)
+        await remove_pruned(here.store)
+
+
+def _note() -> str:
+    return f"process {os.getpid()}"

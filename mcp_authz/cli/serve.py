@@ -7,7 +7,7 @@ import logging
 import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager, nullcontext
+from contextlib import ExitStack, asynccontextmanager
 from datetime import timedelta
 from functools import partial
 
@@ -165,8 +165,7 @@ async def serve(config: Config, *, idle: timedelta | None = None, port_beside: i
                 stop.asks(server, before=running.parts.waits.leave)
                 if idle is not None:
                     group.start_soon(use.tell_when_unused, idle, stop)
-                # Of several processes the first makes the checkpoints: they are numbered.
-                async with nullcontext() if port_beside is not None else checkpointing(running):
+                async with checkpointing(running):
                     await server.serve(sockets)
             group.cancel_scope.cancel()
 

@@ -6,7 +6,7 @@ Each names the one before it by digest, so that a checkpoint that was left out s
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -114,16 +114,19 @@ def first_gap(texts: Sequence[str], checkpoints: Sequence[Checkpoint]) -> str | 
 
 
 def first_disagreement(
-    checkpoints: Sequence[Checkpoint], *, chain: bytes, hash_at: Callable[[int], bytes | None]
+    checkpoints: Sequence[Checkpoint], *, chain: bytes, hash_at: Callable[[int], bytes | None], after: int = 0
 ) -> Break | None:
     """Where the log is another than a checkpoint says, or None; `hash_at` gives the hash of a record, None: not there.
 
-    `chain` is the hash of the log's first record, which must be in every checkpoint.
+    `chain` is the hash of the log's first record, which must be in every checkpoint. Of a log that was pruned, records
+    before number `after` are not at hand, and checkpoints that end there are not looked at.
     """
     for checkpoint in checkpoints:
         head = next((head for head in checkpoint.heads if head.chain == chain), None)
         if head is None:
             return Break(sequence=1, why=f"checkpoint {checkpoint.number} is of another log: the first record differs")
+        if head.sequence < after:
+            continue
         found = GENESIS if head.sequence == 0 else hash_at(head.sequence)
         if found is None:
             why = f"the log was cut: checkpoint {checkpoint.number} says that there was a record {head.sequence}"
@@ -134,6 +137,15 @@ def first_disagreement(
             )
             return Break(sequence=head.sequence, why=why)
     return None
+
+
+def chain_through(checkpoints: Iterable[Checkpoint], sequence: int, hash_: bytes) -> bytes | None:
+    """The chain that has this record as one of these checkpoints says; None where none says so.
+
+    A log that was pruned begins behind such a record: without a checkpoint anybody could have cut it there.
+    """
+    heads = (head for checkpoint in checkpoints for head in checkpoint.heads)
+    return next((head.chain for head in heads if (head.sequence, head.hash) == (sequence, hash_)), None)
 
 
 def _head(value: Any) -> Head:

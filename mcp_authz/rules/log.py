@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,6 +13,8 @@ from mcp_authz.rules.canonical import canonical
 
 GENESIS: Final = bytes(32)
 """What the first record names as its predecessor."""
+
+_PLACE: Final = re.compile(rb'"prev":"([0-9a-f]{64})","seq":([1-9][0-9]{0,15})\}\Z')
 
 
 def timestamp(at: datetime) -> str:
@@ -79,3 +82,9 @@ def first_break(
     if head is not None and (sequence, previous) != head:
         return Break(sequence=sequence + 1, why=f"the log ends at record {sequence}, but its head says {head[0]}")
     return None
+
+
+def place_of(body: bytes) -> tuple[int, bytes] | None:
+    """Return the number that a record gives itself and the hash that it names before it; None where it is no record."""
+    found = _PLACE.search(body)
+    return None if found is None else (int(found[2]), bytes.fromhex(found[1].decode()))

@@ -15,7 +15,7 @@ from mcp_authz.errors import StoreError
 from mcp_authz.passkey import Passkey
 from mcp_authz.principals import Agent, AgentName, Grant, Key, Person, PersonName, SessionId
 from mcp_authz.rules.keys import Sealer
-from mcp_authz.rules.log import Break, Stored, first_break
+from mcp_authz.rules.log import GENESIS, Break, Stored, first_break
 from mcp_authz.store import accounts, pins, registry
 from mcp_authz.store.faults import store_error
 from mcp_authz.store.ports import Pin
@@ -127,12 +127,16 @@ def _condition(db: sqlite3.Connection, path: Path, patience: timedelta) -> Condi
 def _newest_break(db: sqlite3.Connection, records: int) -> tuple[int, Break | None]:
     db.execute("BEGIN")  # everything that follows is of one moment
     head: tuple[int, bytes] = db.execute("SELECT sequence, hash FROM log_head").fetchone()
+    base: tuple[int, bytes] = (0, GENESIS)
+    if db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'log_base'").fetchone() is not None:
+        base = db.execute("SELECT sequence, hash FROM log_base").fetchone()  # `audit verify` shows whether it may be so
     found = db.execute(
-        "SELECT sequence, body, hash FROM log WHERE sequence > ? ORDER BY sequence", (head[0] - records - 1,)
+        "SELECT sequence, body, hash FROM log WHERE sequence > ? ORDER BY sequence",
+        (max(base[0], head[0] - records - 1),),
     ).fetchall()
     rows = [Stored(sequence=sequence, body=bytes(body), hash=hash_) for sequence, body, hash_ in found]
-    if head[0] <= records:
-        return head[0], first_break(rows, head=head)
+    if head[0] - base[0] <= records:
+        return head[0], first_break(rows, head=head, start=base)
     if not rows:
         return head[0], Break(sequence=head[0], why=f"record {head[0]} is missing")
     return head[0], first_break(rows[1:], head=head, start=(rows[0].sequence, rows[0].hash))

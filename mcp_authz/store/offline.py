@@ -10,9 +10,10 @@ from typing import Any, Final
 
 from mcp_authz.errors import StoreError
 from mcp_authz.rules.audit_filter import Filter
-from mcp_authz.rules.log import Stored
+from mcp_authz.rules.log import GENESIS, Stored
 from mcp_authz.store.faults import store_error
 from mcp_authz.store.log_where import where
+from mcp_authz.store.retention_port import LogBase
 from mcp_authz.store.rows import Row
 
 _PAGE: Final = 5000  # records in memory at once
@@ -32,6 +33,21 @@ class LogFile:
             raise StoreError(f"store `{self._path}`: the log has no head")
         sequence, hash_ = rows[0]
         return sequence, hash_
+
+    def base(self) -> LogBase:
+        """Which record the log says that it follows; a store of an older version has everything."""
+        if not self._ask("SELECT 1 FROM sqlite_schema WHERE name = 'log_base'"):
+            return LogBase(sequence=0, hash=GENESIS, chain=bytes(32), told=0)
+        rows = self._ask("SELECT sequence, hash, chain, told FROM log_base")
+        if len(rows) != 1:
+            raise StoreError(f"store `{self._path}`: the log has no base")
+        sequence, hash_, chain, told = rows[0]
+        return LogBase(sequence=sequence, hash=hash_, chain=chain, told=told)
+
+    def first(self) -> int:
+        """The number of the first row, also where it is no part of the log any more; 1 where there is none."""
+        ((first,),) = self._ask("SELECT min(sequence) FROM log")
+        return 1 if first is None else int(first)
 
     def pages(self, *, after: int, until: int, wanted: Filter | None = None) -> Iterator[tuple[int, list[Stored]]]:
         """Yield the rows up to `until`, oldest first, in pages, and up to where each page was looked for.

@@ -48,6 +48,7 @@ from mcp_authz.store.facts import (
 )
 from mcp_authz.store.overview_port import Overview
 from mcp_authz.store.people import Accounts, Authorizations, Identities
+from mcp_authz.store.retention_port import Retention
 from mcp_authz.store.standing_port import StandingApprovals
 from mcp_authz.store.switch_port import Switches
 from mcp_authz.store.task_port import Tasks
@@ -238,7 +239,7 @@ class Holds(Calls, Protocol):
         """Whether a hold that this process claimed, or goes on with, is `unknown` from now on, with this record."""
 
 
-class Log(Protocol):
+class Log(Retention, Protocol):
     """The audit log: one hash chain, appended under the write lock."""
 
     async def append(self, event: Event) -> Record: ...

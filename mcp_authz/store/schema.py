@@ -245,9 +245,23 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         ) STRICT, WITHOUT ROWID""",
     ),
     (
-        # The record that the kept log follows: retention cuts off what was before it. One row.
-        "CREATE TABLE log_base (sequence INTEGER NOT NULL, hash BLOB NOT NULL CHECK (length(hash) = 32)) STRICT",
-        "INSERT INTO log_base VALUES (0, zeroblob(32))",
+        # The record that the kept log follows, since what was up to it was pruned; the first record's hash, and the
+        # number of the record that tells of it. Who reads believes none of this without a checkpoint that says so.
+        """CREATE TABLE log_base (
+            one INTEGER PRIMARY KEY CHECK (one = 1),
+            sequence INTEGER NOT NULL,
+            hash BLOB NOT NULL CHECK (length(hash) = 32),
+            chain BLOB NOT NULL CHECK (length(chain) = 32),
+            told INTEGER NOT NULL
+        ) STRICT""",
+        "INSERT INTO log_base (one, sequence, hash, chain, told) VALUES (1, 0, zeroblob(32), zeroblob(32), 0)",
+        """CREATE TRIGGER log_base_only_grows BEFORE UPDATE ON log_base WHEN new.sequence <= old.sequence
+            BEGIN SELECT RAISE(ABORT, 'what was pruned from the log never comes back'); END""",
+        """CREATE TRIGGER log_base_stays BEFORE DELETE ON log_base
+            BEGIN SELECT RAISE(ABORT, 'the log never loses its base'); END""",
+        "DROP TRIGGER log_is_never_cut",
+        """CREATE TRIGGER log_is_never_cut BEFORE DELETE ON log WHEN old.sequence > (SELECT sequence FROM log_base)
+            BEGIN SELECT RAISE(ABORT, 'a record of the log is never deleted'); END""",
         # What was signed, by the digest that records name it by. It has argument values, or a digest of them without
         # a key, so that all of it is sealed and shredded with them. Signed links have none: `statements` has those.
         """CREATE TABLE evidence (

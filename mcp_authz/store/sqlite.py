@@ -76,6 +76,7 @@ from mcp_authz.store.sqlite_evidence import EvidenceInSqlite
 from mcp_authz.store.sqlite_holds import HoldsInSqlite
 from mcp_authz.store.sqlite_overview import OverviewInSqlite
 from mcp_authz.store.sqlite_people import PeopleInSqlite
+from mcp_authz.store.sqlite_retention import RetentionInSqlite
 from mcp_authz.store.sqlite_standing import StandingInSqlite
 from mcp_authz.store.sqlite_switches import SwitchesInSqlite
 from mcp_authz.store.sqlite_tasks import TasksInSqlite
@@ -101,6 +102,7 @@ class SqliteStore(
     SwitchesInSqlite,
     TasksInSqlite,
     OverviewInSqlite,
+    RetentionInSqlite,
     PeopleInSqlite,
 ):
     """Every promise of `store.ports.Store`, kept by one file.

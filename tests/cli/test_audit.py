@@ -122,9 +122,11 @@ def test_a_whole_chain_is_verified_also_in_a_copy(desk: Desk) -> None:
     assert desk.json("audit", "verify") == {
         "unbroken": True,
         "records": 1,
+        "first": 1,
         "head": said.split()[-1],
         "broken": None,
         "checkpointed": None,
+        "pruned": None,
     }
 
 
