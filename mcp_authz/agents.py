@@ -12,7 +12,7 @@ from mcp_authz import limits
 from mcp_authz.errors import Conflict, InputError, NotFound
 from mcp_authz.principals import Agent, AgentName, Key, Person, PersonName, Thumbprint
 from mcp_authz.rules.keys import PublicKey
-from mcp_authz.rules.scope import Scope, without_deciding
+from mcp_authz.rules.scope import Scope, without_personal
 from mcp_authz.store.ports import Clock, Event, EventKind, Store
 
 _AGENT: Final = re.compile(rf"[a-z0-9][a-z0-9-]{{0,{limits.NAME - 1}}}")
@@ -101,7 +101,7 @@ class Agents:
             owner=await self._owner(owner),
             labels=dict(labels or {}),
             roles=roles,
-            ceiling=without_deciding(ceiling),
+            ceiling=without_personal(ceiling),
             depth=depth,
             delegates_to=frozenset(agent_name(other) for other in delegates_to),
             interactive=interactive,

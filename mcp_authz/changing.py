@@ -9,7 +9,7 @@ from mcp_authz import limits
 from mcp_authz.agents import agent_name
 from mcp_authz.errors import Conflict, InputError, NotFound
 from mcp_authz.principals import Agent, AgentName
-from mcp_authz.rules.scope import Scope, common, without_deciding
+from mcp_authz.rules.scope import Scope, common, without_personal
 from mcp_authz.store.ports import Clock, Event, Store
 
 
@@ -86,7 +86,7 @@ def _ceiling(before: Agent, changes: Changes, roles: Mapping[str, frozenset[Scop
         raise InputError(f"there is no role `{unknown[0]}` in [roles] of the configuration; there are: {known}")
     lost = {scope for role in before.roles - kept for scope in roles.get(role, ())}
     own = before.ceiling - lost if changes.ceiling is None else changes.ceiling
-    return without_deciding(own.union(*(roles[role] for role in kept)))
+    return without_personal(own.union(*(roles[role] for role in kept)))
 
 
 def _event(before: Agent, after: Agent, clock: Clock, by: str) -> Event:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from mcp_authz.errors import AuthzError
 from mcp_authz.rules.redirect_uri import SCHEMES, require_scheme
-from mcp_authz.rules.scope import Scope, parse_scope, without_deciding
+from mcp_authz.rules.scope import Scope, parse_scope, without_personal
 
 WORDS: Final = 80  # characters that say on the page what a scope means
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -174,7 +174,7 @@ def require_words(scopes: dict[str, str]) -> dict[str, str]:
 
 def _scope_to_have(text: str) -> Scope:
     """A scope that an operator may say somebody has; leave to answer held calls is for a person to give."""
-    (scope,) = without_deciding(frozenset([parse_scope(text)]))
+    (scope,) = without_personal(frozenset([parse_scope(text)]))
     return scope
 
 

@@ -26,7 +26,7 @@ from mcp_authz.rules.authorization_request import RequestRefused, answer_url, re
 from mcp_authz.rules.consent import Offered
 from mcp_authz.rules.keys import b64url, random_bytes
 from mcp_authz.rules.redirect_uri import Place, is_registered, place
-from mcp_authz.rules.scope import DECIDE, Scope, common, covered
+from mcp_authz.rules.scope import PERSONAL, Scope, common, covered
 from mcp_authz.step_ups import StepUp, StepUps
 from mcp_authz.store.ports import Clock, Event, Store
 
@@ -71,22 +71,23 @@ class Question:
     because: StepUp | None  # the call that sent the client back
     days: int  # how long it counts, at most
     deciding: Offered | None = None  # leave to answer held calls, which is asked for each time
-    decided_before: bool = False  # the person gave it before, and it counts still
+    administering: tuple[Offered, ...] = ()  # leave to read, and to stop; the same
+    decided_before: bool = False  # the person gave some of it before, and it counts still
 
     @property
     def is_remembered(self) -> bool:
         """Whether nothing new is asked for."""
-        asked = any(one.chosen for one in (*self.offered, *self._deciding)) or self.decided_before
+        asked = any(one.chosen for one in (*self.offered, *self._personal)) or self.decided_before
         return bool(self.already) and not asked
 
     @property
     def choices(self) -> frozenset[Scope]:
         """All that the person can agree to."""
-        return frozenset(one.scope for one in (*self.offered, *self.already, *self._deciding))
+        return frozenset(one.scope for one in (*self.offered, *self.already, *self._personal))
 
     @property
-    def _deciding(self) -> tuple[Offered, ...]:
-        return () if self.deciding is None else (self.deciding,)
+    def _personal(self) -> tuple[Offered, ...]:
+        return self.administering if self.deciding is None else (self.deciding, *self.administering)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,7 +255,8 @@ class Consents:
             days=self._terms.lifetime.days,
             # It goes to a client of the person's own, and to no agent that acts in its place.
             deciding=None if agent.client is None else rules.to_decide(asking.request.scope, self._terms.words),
-            decided_before=DECIDE in given,
+            administering=() if agent.client is None else rules.to_administer(asking.request.scope, self._terms.words),
+            decided_before=not given.isdisjoint(PERSONAL),
         )
 
     def _bounded(self, ceiling: frozenset[Scope]) -> frozenset[Scope]:

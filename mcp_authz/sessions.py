@@ -30,7 +30,7 @@ from mcp_authz.principals import (
 from mcp_authz.rules.constraint import ToolsMap
 from mcp_authz.rules.delegation import check_root
 from mcp_authz.rules.impersonation import Impersonation, may_impersonate
-from mcp_authz.rules.scope import Scope, narrow, without_deciding
+from mcp_authz.rules.scope import Scope, narrow, without_personal
 from mcp_authz.signatures import Signatures
 from mcp_authz.standing import caller_of, is_over
 from mcp_authz.store.ports import Clock, Event, EventKind, Store
@@ -88,7 +88,7 @@ class Sessions:
             id=GrantId(new_id("g")),
             subject=person,
             agent=holder.name,
-            scope=narrow(holder.ceiling, without_deciding(scope)),
+            scope=narrow(holder.ceiling, without_personal(scope)),
             tools=tools,
             granted_at=now,
             expires_at=now + lifetime,
@@ -178,7 +178,7 @@ class Sessions:
         """
         require_tools(tools)
         require_bounds(purpose, lifetime, max_calls, max_depth)
-        without_deciding(frozenset() if scope is None else scope)
+        without_personal(frozenset() if scope is None else scope)
         if (mode is Mode.OWN) is not (grant.subject is None):
             raise InputError("an agent works for itself without a person, and for nobody else without one")
         holder = await self._active_agent(grant.agent)

@@ -18,7 +18,7 @@ from mcp_authz.rules.classify import Classified, ServerRules
 from mcp_authz.rules.decision import ApprovalFloor
 from mcp_authz.rules.impersonation import Impersonation
 from mcp_authz.rules.observe import Observing
-from mcp_authz.rules.scope import Scope, ScopeTemplate, parse_scopes, without_deciding
+from mcp_authz.rules.scope import Scope, ScopeTemplate, parse_scopes, without_personal
 from tool_adapters.presets import load_preset
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def role_scopes(config: Config) -> dict[str, frozenset[Scope]]:
     found = {}
     for role, scopes in config.roles.items():
         try:
-            found[role] = without_deciding(parse_scopes(scopes))
+            found[role] = without_personal(parse_scopes(scopes))
         except ScopeError as error:
             raise ConfigError(f"`roles.{role}`: {error}") from None
     return found
@@ -97,7 +97,7 @@ def impersonations(config: Config) -> tuple[Impersonation, ...]:
             Impersonation(
                 agent=AgentName(one.agent),
                 person=PersonName(one.person),
-                scope=without_deciding(parse_scopes(one.scopes)),
+                scope=without_personal(parse_scopes(one.scopes)),
             )
             for one in config.impersonation
         )

@@ -14,7 +14,7 @@ from mcp_authz.principals import AgentName
 from mcp_authz.rules import strict_json
 from mcp_authz.rules.constraint import ToolsMap, parse_tools, to_json
 from mcp_authz.rules.delegation import uncovered
-from mcp_authz.rules.scope import DECIDE, DECIDE_REFUSED, Scope, common, parse_scopes
+from mcp_authz.rules.scope import PERSONAL, PERSONAL_REFUSED, Scope, common, parse_scopes
 from mcp_authz.rules.token import MINIMAL_SCOPE
 
 DETAILS_TYPE: Final = "attenuating_agent_token"
@@ -70,11 +70,11 @@ def delegated_scope(text: str | None) -> frozenset[Scope] | None:
     """Return what `asked_scope` returns, for one agent to have from another or from an identity provider.
 
     Raises:
-        Refusal: as `asked_scope`; or leave to answer held calls is asked for, which only a person gives.
+        Refusal: as `asked_scope`; or something personal is asked for, which only a person gives.
     """
     asked = asked_scope(text)
-    if asked is not None and DECIDE in asked:
-        raise Refusal("invalid_scope", DECIDE_REFUSED.replace("`", ""), reason="asked for leave to answer held calls")
+    if asked is not None and not asked.isdisjoint(PERSONAL):
+        raise Refusal("invalid_scope", PERSONAL_REFUSED.replace("`", ""), reason="asked for what only a person gives")
     return asked
 
 

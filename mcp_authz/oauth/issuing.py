@@ -20,7 +20,7 @@ from mcp_authz.oauth.token_types import JWT_TYPE
 from mcp_authz.principals import AccessToken, Agent, AgentName, Chain, Grant, Link, LinkId, Session, Thumbprint
 from mcp_authz.renewing import Renewed
 from mcp_authz.rules import jose
-from mcp_authz.rules.scope import DECIDE, Scope, common
+from mcp_authz.rules.scope import PERSONAL, Scope, common
 from mcp_authz.rules.signed_link import read_unverified, write_chain
 from mcp_authz.rules.token import ACCESS_TOKEN, MINIMAL_SCOPE, access_claims, read_access_token
 from mcp_authz.store.ports import Clock, Event, Store
@@ -225,12 +225,12 @@ def token_scope(asked: frozenset[Scope] | None, agent: Agent, link: Link | None)
     """What a token may carry: what was asked, as far as link and ceiling both cover it, and the minimal scope.
 
     Nothing asked at all is the default of RFC 6749 section 3.3: everything the link gives. Asking for the minimal scope
-    gives that alone: stock clients ask for it first, and for more when a call needs it. Leave to answer held calls is
-    in no ceiling: a client agent has it by what its person agreed to, and nobody else ever has.
+    gives that alone: stock clients ask for it first, and for more when a call needs it. What is personal
+    is in no ceiling: a client agent has it by what its person agreed to, and nobody else ever has.
     """
     held = frozenset[Scope]() if link is None else common(link.scope, agent.ceiling)
     if link is not None and agent.client is not None:
-        held |= link.scope & {DECIDE}
+        held |= link.scope & PERSONAL
     given = held if asked is None else common(asked, held)
     return frozenset([MINIMAL_SCOPE, *sorted(given)[: limits.SCOPES - 1]])
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from mcp_authz import limits
 from mcp_authz.model import Hazard, Tool
-from mcp_authz.rules.scope import DECIDE, Scope, ScopeTemplate, covered, covers
+from mcp_authz.rules.scope import DECIDE, PERSONAL, READ, STOP, Scope, ScopeTemplate, covered, covers
 
 _WORD_ENDS: Final = re.compile(r"([a-z0-9])([A-Z])")
 _ORDER: Final = {hazard: place for place, hazard in enumerate(Hazard)}
@@ -19,7 +19,11 @@ _METHODS: Final[Mapping[str, str]] = {
     "prompts/get": "Use prompts",
     "completion/complete": "Complete what is typed",
 }
-_DECIDING: Final = "Answer held calls for you"
+_PERSONAL: Final[Mapping[Scope, str]] = {
+    DECIDE: "Answer held calls for you",
+    READ: "Read records, agents and sessions, as far as you may",
+    STOP: "Stop agents, sessions and calls, as far as you may",
+}
 _WORDS: Final[Mapping[Hazard, str]] = {
     Hazard.READ: "Look at things",
     Hazard.WRITE: "Change things",
@@ -92,6 +96,12 @@ def to_decide(asked: frozenset[Scope] | None, words: Mapping[str, str]) -> Offer
     return Offered(scope=DECIDE, words=_said(DECIDE, words, ()), tools=(), chosen=asked is not None)
 
 
+def to_administer(asked: frozenset[Scope] | None, words: Mapping[str, str]) -> tuple[Offered, ...]:
+    """Return leave to read and to stop as a person sees it, where the client asks for it by its name."""
+    wanted = sorted((asked or frozenset()) & (PERSONAL - {DECIDE}))
+    return tuple(Offered(scope=scope, words=_said(scope, words, ()), tools=(), chosen=True) for scope in wanted)
+
+
 def useful(scopes: Iterable[Scope], tools: Iterable[Tool], *, has: Callable[[Tool], bool]) -> frozenset[Scope]:
     """Return the scopes without those that open nothing but what no server has; `has` says whether one has a tool."""
     known = tuple(tools)
@@ -157,7 +167,7 @@ def _said(scope: Scope, words: Mapping[str, str], tools: tuple[OpenedTool, ...])
     if known is not None:
         return _sentence(words[known])
     if not tools:
-        return _DECIDING if scope == DECIDE else scope
+        return _PERSONAL.get(scope, scope)
     servers = ", ".join(sorted({tool.server for tool in tools}))
     if len(tools) <= _NAMED:
         said = ", ".join(dict.fromkeys(_METHODS.get(tool.name) or _spoken(tool.name) for tool in tools))

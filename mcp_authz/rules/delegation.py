@@ -11,7 +11,7 @@ from mcp_authz import limits
 from mcp_authz.errors import DelegationError
 from mcp_authz.principals import Agent, AgentName, Chain, Grant, Link, Session
 from mcp_authz.rules.constraint import ToolsMap, tools_narrow
-from mcp_authz.rules.scope import DECIDE, DECIDE_REFUSED, Scope, covered, narrow
+from mcp_authz.rules.scope import PERSONAL, PERSONAL_REFUSED, Scope, covered, narrow
 
 
 class Step(Protocol):
@@ -57,8 +57,8 @@ def check_narrows(parent: Step, child: Step) -> None:
         raise DelegationError("link lives longer than its parent")
     if parent.max_calls is not None and (child.max_calls is None or child.max_calls > parent.max_calls):
         raise DelegationError("link may make more calls than its parent")
-    if DECIDE in child.scope:  # it stays with whom the person gave it to
-        raise DelegationError(DECIDE_REFUSED)
+    if not child.scope.isdisjoint(PERSONAL):  # it stays with whom the person gave it to
+        raise DelegationError(PERSONAL_REFUSED)
     narrow(parent.scope, child.scope)
     if parent.tools is not None:
         if child.tools is None:

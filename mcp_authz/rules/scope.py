@@ -22,10 +22,20 @@ DECIDE: Final = Scope("holds:decide")
 It is no leave to call anything, so that no ceiling has it, no link hands it on, and no tool can need it.
 """
 
-DECIDE_REFUSED: Final = (
-    f"`{DECIDE}` is not given like this: a person agrees to it on the consent page, for a client of theirs"
+READ: Final = Scope("administration:read")
+"""Leave to read in a client what a person may read of the gateway itself: records, agents, sessions."""
+
+STOP: Final = Scope("administration:stop")
+"""Leave to stop from a client what a person may stop."""
+
+PERSONAL: Final = frozenset({DECIDE, READ, STOP})
+"""What a person gives to a client of theirs by its name, each time; nothing implies it, and nobody hands it on."""
+
+PERSONAL_REFUSED: Final = (
+    f"{', '.join(f'`{scope}`' for scope in sorted(PERSONAL))} are not given like this: "
+    "a person agrees to them on the consent page, for a client of theirs"
 )
-_OURS: Final = DECIDE.partition(":")[0]  # what scopes of tools do not begin with
+_OURS: Final = frozenset(scope.partition(":")[0] for scope in PERSONAL)  # what scopes of tools do not begin with
 
 _TOKEN: Final = re.compile(r"[\x21\x23-\x5B\x5D-\x7E]+")  # RFC 6749 section 3.3
 _VARIABLE: Final = re.compile(r"\{([A-Za-z0-9_.$-]{1,128})\}")
@@ -67,9 +77,9 @@ def parse_scopes(text: str | Iterable[str]) -> frozenset[Scope]:
 def covers(held: Scope, needed: Scope) -> bool:
     """Whether who holds `held` has all that `needed` stands for; `needed` may itself be a held scope with `*`.
 
-    Leave to answer held calls is covered by itself alone, and covers nothing else.
+    What is personal is covered by itself alone, and covers nothing else.
     """
-    if DECIDE in (held, needed):
+    if held in PERSONAL or needed in PERSONAL:
         return held == needed
     have, need = held.split(":"), needed.split(":")
     return len(have) <= len(need) and all(h in ("*", n) for h, n in zip(have, need, strict=False))
@@ -87,8 +97,8 @@ def narrow(granted: frozenset[Scope], asked: frozenset[Scope]) -> frozenset[Scop
         DelegationError: something in `asked` is not covered by `granted`.
     """
     extra = {scope for scope in asked if not covered(scope, granted)}
-    if DECIDE in extra:
-        raise DelegationError(DECIDE_REFUSED)
+    if not extra.isdisjoint(PERSONAL):
+        raise DelegationError(PERSONAL_REFUSED)
     if extra:
         raise DelegationError(f"link asks for more than it was given: {sorted(extra)}")
     return asked
@@ -99,14 +109,14 @@ def common(a: frozenset[Scope], b: frozenset[Scope]) -> frozenset[Scope]:
     return frozenset(scope for scope in a if covered(scope, b)) | frozenset(scope for scope in b if covered(scope, a))
 
 
-def without_deciding(scopes: frozenset[Scope]) -> frozenset[Scope]:
-    """Return `scopes`, once leave to answer held calls is known not to be among them.
+def without_personal(scopes: frozenset[Scope]) -> frozenset[Scope]:
+    """Return `scopes`, once nothing personal is known to be among them.
 
     Raises:
-        ScopeError: it is.
+        ScopeError: something is.
     """
-    if DECIDE in scopes:
-        raise ScopeError(DECIDE_REFUSED)
+    if not scopes.isdisjoint(PERSONAL):
+        raise ScopeError(PERSONAL_REFUSED)
     return scopes
 
 
@@ -133,8 +143,8 @@ class ScopeTemplate:
                 raise ScopeError(f"scope template `{text}`: a variable is a whole segment, `{{argument}}`")
             if segment == "*":
                 raise ScopeError(f"scope template `{text}`: what a call needs has no `*`")
-        if segments[0] == _OURS:
-            raise ScopeError(f"scope template `{text}`: `{_OURS}` is the gateway's own word; begin with another")
+        if segments[0] in _OURS:
+            raise ScopeError(f"scope template `{text}`: `{segments[0]}` is the gateway's own word; begin with another")
         return cls(
             text=text,
             segments=tuple(name[1] if name else s for s, name in zip(segments, names, strict=True)),
@@ -160,13 +170,13 @@ class ScopeTemplate:
             raise ScopeError(
                 f"scope template `{self.text}` is filled to more than {limits.SCOPE_CHARACTERS} characters"
             )
-        if filled.partition(":")[0] == _OURS:
-            raise ScopeError(f"scope template `{self.text}`: `{_OURS}` is the gateway's own word")
+        if (first := filled.partition(":")[0]) in _OURS:
+            raise ScopeError(f"scope template `{self.text}`: `{first}` is the gateway's own word")
         return Scope(filled)
 
     def could_match(self, held: Iterable[Scope]) -> bool:
         """Whether some filling is covered by one of `held`, so that the tool is worth listing."""
-        return any(self._could_be_under(scope.split(":")) for scope in held if scope != DECIDE)
+        return any(self._could_be_under(scope.split(":")) for scope in held if scope not in PERSONAL)
 
     def _could_be_under(self, held: list[str]) -> bool:
         if len(held) > len(self.segments):

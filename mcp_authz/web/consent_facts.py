@@ -16,7 +16,7 @@ from mcp_authz.rules.display import visible
 from mcp_authz.rules.hidden_text import hidden_characters
 from mcp_authz.rules.lookalike import is_disguised
 from mcp_authz.rules.redirect_uri import Place
-from mcp_authz.rules.scope import DECIDE
+from mcp_authz.rules.scope import PERSONAL
 from mcp_authz.web.facts import HAZARDS
 
 FOLDED: Final = 6  # tools of one scope that are shown at once; more are folded
@@ -107,6 +107,7 @@ def shown(question: Question, *, owner: PersonName | None) -> dict[str, Any]:
         "offered": shown_scopes(question.offered),
         "already": shown_scopes(question.already),
         "deciding": None if question.deciding is None else shown_scopes([question.deciding])[0],
+        "administering": shown_scopes(question.administering),
         "decided_before": question.decided_before,
         "is_short": question.is_remembered and because is None,
         "any_held": any(tool.held for one in (*question.offered, *question.already) for tool in one.tools),
@@ -121,8 +122,8 @@ def shown_scopes(offered: Iterable[Offered]) -> list[ShownScope]:
         ShownScope(
             scope=one.scope,
             words=visible(one.words),
-            hazard="" if one.scope == DECIDE else one.hazard.value,
-            hazard_says="" if one.scope == DECIDE else HAZARDS[one.hazard],
+            hazard="" if one.scope in PERSONAL else one.hazard.value,
+            hazard_says="" if one.scope in PERSONAL else HAZARDS[one.hazard],
             tools=tuple(
                 ShownTool(
                     name=visible(tool.name),
