@@ -78,9 +78,16 @@ class Identifier:
         return self._nonces.current(self._clock())
 
     async def identify(
-        self, authorization: str | None, *, method: str = "POST", proofs: tuple[str, ...] = ()
+        self,
+        authorization: str | None,
+        *,
+        method: str = "POST",
+        proofs: tuple[str, ...] = (),
+        url: str | None = None,
     ) -> Caller:
         """Return who sends a request of this HTTP method with this `Authorization` header and these `DPoP` headers.
+
+        It is a request to the resource itself, unless `url` says which other one is shown to belong to it.
 
         The proof is not spent yet: it counts once, and whoever acts on the request remembers the caller's `once`.
 
@@ -95,7 +102,7 @@ class Identifier:
         if scheme is None or not token:
             raise Unidentified("invalid_token", "use the Bearer or DPoP scheme with one access token", "another scheme")
         claims = self._read(token, scheme)  # 3
-        proof = self._proved(claims, token, scheme, method, proofs)  # 4
+        proof = self._proved(claims, token, scheme, (method, url or self._resource), proofs)  # 4
         try:
             caller = await self._sessions.identify(claims, Proof.BEARER if proof is None else Proof.DPOP)  # 5, 6
         except TokenRefused as error:
@@ -118,7 +125,7 @@ class Identifier:
             raise Unidentified("invalid_token", text, "token not valid", scheme=scheme) from None
 
     def _proved(
-        self, claims: AccessToken, token: str, scheme: Scheme, method: str, proofs: tuple[str, ...]
+        self, claims: AccessToken, token: str, scheme: Scheme, at: tuple[str, str], proofs: tuple[str, ...]
     ) -> DpopProof | None:
         """The proof by the key that the token is bound to; None for a token of whoever bears it (RFC 9449 section 7).
 
@@ -132,19 +139,19 @@ class Identifier:
         if scheme != "DPoP":
             text = "this token is bound to a key; send it with the DPoP scheme and a proof"
             raise Unidentified("invalid_token", text, "bound token as bearer", scheme="DPoP")
-        proof = self._read_proof(token, method, proofs)
+        proof = self._read_proof(token, *at, proofs)
         if proof.key != claims.confirmation:
             text = "the DPoP proof is not by the key that this token is bound to"
             raise Unidentified("invalid_token", text, "proof by another key", scheme="DPoP")
         return proof
 
-    def _read_proof(self, token: str, method: str, proofs: tuple[str, ...]) -> DpopProof:
+    def _read_proof(self, token: str, method: str, url: str, proofs: tuple[str, ...]) -> DpopProof:
         now = self._clock()
         try:
             return read_proof(
                 only_proof(proofs),
                 method=method,
-                url=self._resource,
+                url=url,
                 now=now,
                 access_token=token,
                 nonces=self._nonces,

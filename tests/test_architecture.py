@@ -96,6 +96,7 @@ LAYERS = [
         "mcp_authz.stopping",
         "mcp_authz.relations",
         "mcp_authz.administration",
+        "mcp_authz.views",
         "mcp_authz.running",
         "mcp_authz.grounds",
         "mcp_authz.outcome",

@@ -10,9 +10,9 @@ from typing import Annotated
 
 import typer
 
-from mcp_authz import limits
+from mcp_authz import limits, views
 from mcp_authz.agents import Agents, Enrolled
-from mcp_authz.cli import keyfile, views
+from mcp_authz.cli import keyfile
 from mcp_authz.cli.agent_code import code, refresh, say_code
 from mcp_authz.cli.agent_edit import edit, shown_roles
 from mcp_authz.cli.agent_enrol import enrol

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
+from mcp_authz import views
 from mcp_authz.changing import Changes, change_agent
-from mcp_authz.cli import views
 from mcp_authz.cli.invocation import advising, asynchronous, command_line, installation, operator
 from mcp_authz.cli.options import Json
 from mcp_authz.cli.output import next_step, print_json, say

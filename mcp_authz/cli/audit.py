@@ -12,8 +12,8 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from mcp_authz import views
 from mcp_authz.audit_reading import newest
-from mcp_authz.cli import views
 from mcp_authz.cli.audit_evidence import excerpted, read_keys
 from mcp_authz.cli.audit_explain import explain, keys
 from mcp_authz.cli.audit_export import export
@@ -32,6 +32,7 @@ from mcp_authz.cli.audit_options import (
     chosen,
 )
 from mcp_authz.cli.audit_prune import prune
+from mcp_authz.cli.audit_shred import shred
 from mcp_authz.cli.invocation import asynchronous, config_of, installation, until_interrupted
 from mcp_authz.cli.options import Json
 from mcp_authz.cli.output import flush, local, print_json, print_json_line, say, shortener, table
@@ -154,6 +155,7 @@ async def tail(
 
 app.command("export")(export)
 app.command("explain")(explain)
+app.command("shred")(shred)
 app.command("keys")(keys)
 app.command("prune")(prune)
 

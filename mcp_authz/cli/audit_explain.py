@@ -9,10 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
+from mcp_authz import views
 from mcp_authz.audit_excerpts import excerpt_of, records_of
 from mcp_authz.audit_story import story
 from mcp_authz.checkpoints import checkpoint_keys
-from mcp_authz.cli import views
 from mcp_authz.cli.invocation import asynchronous, command_line, installation
 from mcp_authz.cli.options import Json
 from mcp_authz.cli.output import local, next_step, print_json, say

@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from mcp_authz.cli import views
+from mcp_authz import views
 from mcp_authz.cli.audit_options import (
     AgentName,
     Call,

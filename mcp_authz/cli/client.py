@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from mcp_authz import limits
+from mcp_authz import limits, views
 from mcp_authz.authorization import RegisteredClient
-from mcp_authz.cli import keyfile, views
+from mcp_authz.cli import keyfile
 from mcp_authz.cli.invocation import asynchronous, command_line, installation, operator
 from mcp_authz.cli.options import Json, the_one
 from mcp_authz.cli.output import facts, local, next_step, print_json, say, table

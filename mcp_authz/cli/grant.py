@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mcp_authz import limits
-from mcp_authz.cli import views
+from mcp_authz import limits, views
 from mcp_authz.cli.invocation import advising, asynchronous, command_line, installation, operator
 from mcp_authz.cli.options import Json, duration, the_one
 from mcp_authz.cli.output import facts, local, next_step, print_json, say, shortener, table

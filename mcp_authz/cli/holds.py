@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mcp_authz.cli import views
+from mcp_authz import views
 from mcp_authz.cli.answering import Said, Signing, answer, approvals_of, approve_alike, compared, find, open_page
 from mcp_authz.cli.hold_bundle import export, verify
 from mcp_authz.cli.hold_stats import stats

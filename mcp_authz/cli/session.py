@@ -10,8 +10,7 @@ import typer
 from rich.text import Text
 from rich.tree import Tree
 
-from mcp_authz import limits
-from mcp_authz.cli import views
+from mcp_authz import limits, views
 from mcp_authz.cli.grant import find_grant
 from mcp_authz.cli.invocation import advising, asynchronous, command_line, installation, operator
 from mcp_authz.cli.options import Json, duration, the_one

@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
+from mcp_authz import views
 from mcp_authz.accounts import Accounts, invitation_link
 from mcp_authz.agents import Approver, People
 from mcp_authz.authorization import Identity
-from mcp_authz.cli import keyfile, terminal, views
+from mcp_authz.cli import keyfile, terminal
 from mcp_authz.cli.agent import key_line
 from mcp_authz.cli.invocation import advising, asynchronous, command_line, installation, operator
 from mcp_authz.cli.options import Json

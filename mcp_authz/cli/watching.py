@@ -8,7 +8,7 @@ from typing import Annotated
 import anyio
 import typer
 
-from mcp_authz.cli import views
+from mcp_authz import views
 from mcp_authz.cli.invocation import asynchronous, command_line, installation, until_interrupted
 from mcp_authz.cli.output import flush, local, next_step, note, print_json_line, say
 from mcp_authz.installation import Installation

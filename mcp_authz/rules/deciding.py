@@ -14,7 +14,7 @@ from mcp_authz.rules import session_request
 from mcp_authz.rules.approval_prompt import narrowing, read_terms
 from mcp_authz.rules.display import displayed, for_whom, visible
 from mcp_authz.rules.hold import is_eligible
-from mcp_authz.rules.scope import DECIDE
+from mcp_authz.rules.scope import DECIDE, Scope
 
 LIST: Final = "held-calls"
 ANSWER_ONE: Final = "decide-held-call"
@@ -53,7 +53,12 @@ class ClientAnswer:
 
 
 def may_decide(caller: Caller) -> bool:
-    """Whether this is the client of a person who signed in to it themselves, and let it answer held calls for them.
+    """Whether this is the client of a person who signed in to it themselves, and let it answer held calls for them."""
+    return was_given(caller, DECIDE)
+
+
+def was_given(caller: Caller, scope: Scope) -> bool:
+    """Whether this is the client of a person who signed in to it themselves, and gave it this personal scope.
 
     Token, link and grant each have the scope by its own name. What an agent with a key has, or what was delegated,
     counts for nothing here.
@@ -65,7 +70,7 @@ def may_decide(caller: Caller) -> bool:
         return False
     if session.mode is not Mode.DELEGATED or len(chain.links) != 1 or token.subject != f"user:{caller.person.name}":
         return False
-    return DECIDE in token.scope and DECIDE in chain.leaf.scope and DECIDE in grant.scope
+    return scope in token.scope and scope in chain.leaf.scope and scope in grant.scope
 
 
 def waits_for(person: Person, held: HeldCall) -> bool:
