@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import gc
 import json
 import os
 import select
@@ -70,6 +71,8 @@ def _serve(module: str, listener: socket.socket) -> int:
     """Fork for each connection, until our standard input ends; the exit code, of a fork too."""
     for name in (module, *LATE.get(module, ())):
         import_module(name)
+    gc.collect()
+    gc.freeze()  # else each fork looks through all that is loaded as it ends, which takes longer than most programs
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for a fork but the one who asked for it
     while True:
         ready, _, _ = select.select([listener, sys.stdin], [], [])
