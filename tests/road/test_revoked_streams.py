@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import anyio
 import httpx2
 
+from mcp_authz import limits
 from mcp_authz.revocation import Revocation
+from tests.attacks.test_34_revoked_while_running import SCOPE, permitted, plain
 from tests.road.tasks import listening
 from tests.world import OPERATOR, World, world
 
@@ -17,6 +20,18 @@ SOON = 10
 async def revoke_session(w: World, agent: str) -> None:
     (session,) = [one for one in await w.store.sessions() if one.agent == agent]
     await Revocation(w.store, w.clock).revoke("session", session.id, reason="over", by=OPERATOR)
+
+
+async def older(w: World, http: httpx2.AsyncClient, token: str) -> dict[str, str]:
+    """The headers with which a client of 2025-11-25 opens its stream, once it has introduced itself."""
+    accept = "application/json, text/event-stream"
+    headers = {"authorization": f"Bearer {token}", "accept": accept, "content-type": "application/json"}
+    hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
+    body = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}
+    began = await http.post(w.url, json=body, headers=headers)
+    headers["mcp-session-id"] = began.headers["mcp-session-id"]
+    del headers["content-type"]
+    return headers
 
 
 async def test_a_stream_ends_with_its_session_and_others_hear_that_their_tools_may_have_changed(tmp_path: Path) -> None:
@@ -38,16 +53,7 @@ async def test_a_stream_ends_with_its_session_and_others_hear_that_their_tools_m
 async def test_the_stream_of_an_older_client_ends_with_its_session_and_it_can_open_another(tmp_path: Path) -> None:
     async with world(tmp_path) as w, httpx2.AsyncClient(timeout=SOON) as http:
         coder = await w.ready("coder", "deploy:staging")
-        headers = {
-            "authorization": f"Bearer {await w.token(coder)}",
-            "accept": "application/json, text/event-stream",
-            "content-type": "application/json",
-        }
-        hello = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
-        body = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}
-        began = await http.post(w.url, json=body, headers=headers)
-        headers["mcp-session-id"] = began.headers["mcp-session-id"]
-        del headers["content-type"]
+        headers = await older(w, http, await w.token(coder))
         async with http.stream("GET", w.url, headers=headers) as stream:
             assert stream.status_code == 200
             await revoke_session(w, "coder")
@@ -57,3 +63,26 @@ async def test_the_stream_of_an_older_client_ends_with_its_session_and_it_can_op
         headers["authorization"] = f"Bearer {await w.token(coder)}"
         async with http.stream("GET", w.url, headers=headers) as stream:
             assert stream.status_code == 200
+
+
+async def test_a_stream_ends_with_the_token_that_it_was_asked_with_and_a_call_does_not(tmp_path: Path) -> None:
+    async with (
+        world(tmp_path, servers={"plain": plain("read")}) as w,
+        anyio.create_task_group() as group,
+        httpx2.AsyncClient(timeout=SOON) as http,
+    ):
+        token = await w.token(await w.ready("coder", SCOPE))
+        w.clock.advance(limits.ACCESS_TOKEN_LIFETIME - timedelta(seconds=2))
+        group.start_soon(w.raw_call, token, "plain__wait", {"tag": "x"})
+        await permitted(w, 1)
+        headers = await older(w, http, token)
+        async with (
+            listening(w, token, toolsListChanged=True) as modern,
+            http.stream("GET", w.url, headers=headers) as old,
+        ):
+            assert (await anext(modern))["method"] == "notifications/subscriptions/acknowledged"
+            with anyio.fail_after(SOON):
+                rest = [message async for message in modern]
+                assert [line async for line in old.aiter_lines()] == []
+        assert "result" in rest[-1] and w.running.parts.underway.count == 1
+        group.cancel_scope.cancel()

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from mcp_authz.delegating import Asked, Source
 from mcp_authz.errors import AuthzError
+from mcp_authz.model import HeldCall
 from mcp_authz.principals import AgentName, Caller, Chain, Link, LinkId, Session, Thumbprint
 from mcp_authz.rules.constraint import parse_tools, permits_call
 from mcp_authz.rules.scope import Scope, covered, parse_scopes
@@ -126,6 +127,10 @@ async def planted(h: House, steps: list[Step]) -> Tree:
     for step in steps:
         await tree.grow(step)
     return tree
+
+
+async def nothing_is_approved(held: HeldCall, *, at: datetime | None = None) -> bool:
+    raise AssertionError("no call of these trees rests on an approval")
 
 
 @asynccontextmanager
