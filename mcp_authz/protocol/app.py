@@ -31,8 +31,6 @@ from mcp_authz.protocol.throttle import Refusals
 from mcp_authz.rules.peer import Network
 from mcp_authz.store.ports import Clock, Event, Store
 
-log = logging.getLogger(__name__)
-
 FLUSH_SECONDS = 60.0
 READY_SECONDS = 2.0  # for which an answer stands: whoever asks more often does not keep the disk busy
 READY_PATIENCE = 5.0  # seconds that a ready store may take
@@ -51,6 +49,9 @@ class Entrance:
             await self._endpoint(scope, receive, send)
         else:
             await self._others(scope, receive, send)
+
+
+logging.getLogger("sse_starlette.sse").setLevel(logging.INFO)  # below that it writes down what it sends: results
 
 
 class App:

@@ -65,13 +65,22 @@ def update_client(tx: Transaction, changed: RegisteredClient, event: Event | Non
 
 
 def remove_unused(tx: Transaction, kind: str, before: int) -> int:
-    """How many clients of the kind were forgotten: registered before then, and never anybody's agent."""
-    return tx.db.execute(
+    """How many clients of the kind were forgotten: registered before then, and never anybody's agent.
+
+    Where there were any, one record says how many.
+    """
+    removed = tx.db.execute(
         """DELETE FROM clients WHERE kind = ? AND registered_at < ? AND status = 'active'
         AND NOT EXISTS (SELECT 1 FROM agents WHERE client_id = clients.id)
         AND NOT EXISTS (SELECT 1 FROM grants WHERE client_id = clients.id)""",
         (kind, before),
     ).rowcount
+    if removed:
+        summary = f"{removed} {kind} client{'s' if removed > 1 else ''} forgotten: nobody ever agreed to them"
+        append(
+            tx, Event(kind="administration", at=tx.at, fields={"summary": summary, "by": "gateway", "count": removed})
+        )
+    return removed
 
 
 def client_agent(tx: Transaction, of: ClientId, owner: PersonName) -> Agent | None:
