@@ -38,14 +38,22 @@ class Checkpoints:
     """Makes checkpoints of one store."""
 
     def __init__(
-        self, *, store: Store, clock: Clock, issuer: str, signing: Callable[[], PrivateKey], sinks: Sequence[Sink]
+        self,
+        *,
+        store: Store,
+        clock: Clock,
+        issuer: str,
+        signing: Callable[[], PrivateKey],
+        sinks: Sequence[Sink],
+        epoch: int = 0,
     ) -> None:
-        """`signing` returns the key that signs now."""
+        """`signing` returns the key that signs now; `epoch` is the store's, which stays as it is while it is open."""
         self._store = store
         self._clock = clock
         self._issuer = issuer
         self._signing = signing
         self._sinks = tuple(sinks)
+        self._epoch = epoch
         self._delivery = Delivery(store, sinks)
 
     async def write(self) -> Written | None:
@@ -102,6 +110,7 @@ class Checkpoints:
             issuer=self._issuer,
             at=self._clock(),
             heads=(Head(chain=chain, sequence=sequence, hash=hash_, after=after, root=root(hashes)),),
+            epoch=self._epoch,
         )
 
     def _made(self, checkpoint: Checkpoint, text: str, key: PrivateKey) -> Event:

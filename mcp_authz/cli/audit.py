@@ -238,6 +238,8 @@ def _say_verified(verified: Verified, json: bool) -> None:
                 "broken": None if broken is None else {"sequence": broken.sequence, "why": broken.why},
                 "checkpointed": verified.vouched,
                 "pruned": None if pruned is None else asdict(pruned),
+                "restored": [{"epoch": it.epoch, "at": it.at, "by": it.by} for it in verified.restores],
+                "lost_checkpoints": verified.lost,
             }
         )
     elif broken is None:
@@ -247,6 +249,11 @@ def _say_verified(verified: Verified, json: bool) -> None:
         if pruned is not None:
             where = "archived nowhere" if pruned.archive is None else f"archived in {pruned.archive}"
             say(f"records up to {pruned.until} were pruned at {pruned.at} by {pruned.by}, {where}")
+        for restore in verified.restores:
+            said = f"restored at {restore.at} by {restore.by}: what followed record {restore.sequence} was lost"
+            say(visible(f"{said}, and epoch {restore.epoch} began"))
+        if verified.lost:
+            say(f"{verified.lost} checkpoints are of what was lost by that: were all of these restores yours?")
         if verified.checkpoints is not None:
             say(f"{verified.checkpoints} checkpoints vouch for the first {verified.vouched}")
     else:

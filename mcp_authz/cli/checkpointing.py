@@ -19,6 +19,7 @@ from mcp_authz.errors import AuthzError, ConfigError, Conflict
 from mcp_authz.locking import locked
 from mcp_authz.posting import Poster
 from mcp_authz.retention import Prunable, archive_name, prunable, prune, remove_pruned
+from mcp_authz.store.copying import end_of
 from mcp_authz.wiring import Running
 
 log = logging.getLogger(__name__)
@@ -72,6 +73,7 @@ def _checkpoints(running: Running) -> Checkpoints | None:
         issuer=config.public_url,
         signing=lambda: running.checkpoint_keys.signing,
         sinks=sinks_of(config),
+        epoch=end_of(config.data / "store.db").epoch,
     )
 
 

@@ -9,13 +9,22 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
-from mcp_authz.errors import InputError, SignatureRefused
-from mcp_authz.rules.checkpoint import Checkpoint, chain_through, first_disagreement, first_gap, read_checkpoint
+from mcp_authz.errors import AuthzError, InputError, SignatureRefused
+from mcp_authz.rules.checkpoint import (
+    Checkpoint,
+    Restore,
+    chain_through,
+    first_disagreement,
+    first_gap,
+    lost_by,
+    read_checkpoint,
+)
 from mcp_authz.rules.keys import PublicKey
 from mcp_authz.rules.log import GENESIS, Break, Stored, first_break, place_of, record_hash
 from mcp_authz.store.offline import LogFile, log_file
 from mcp_authz.store.retention_port import LogBase
 
+_MARKS: Final = (b'"kind":"checkpoint"', b'"pruned":{', b'"restored":{')  # of records that are looked at
 _PAGE: Final = 5000
 _LARGEST: Final = 256 * 1024 * 1024  # bytes of a file of checkpoints
 _TRIES: Final = 5  # while somebody prunes the log that is read
@@ -53,6 +62,8 @@ class Verified:
     pruned: Pruned | None = None
     checkpoints: int | None = None  # that were compared; None: none were given
     vouched: int | None = None  # the number of the last record that they vouch for
+    restores: tuple[Restore, ...] = ()  # backups that took the place of the store, as the log says
+    lost: int = 0  # checkpoints of parts that were lost by them
 
     @property
     def records(self) -> int:
@@ -71,12 +82,17 @@ def verify(path: Path, told: Told, proof: Proof | None = None) -> Verified:
         InputError: an archive cannot be read.
     """
     with log_file(path) as log:
-        for _ in range(_TRIES):
-            begins = (log.base(), log.first())
-            verified = _Verification(log, told, proof or Proof()).verified()
-            if verified.broken is None or (log.base(), log.first()) == begins:
-                return verified
-        return verified
+        return verify_log(log, told, proof or Proof())
+
+
+def verify_log(log: LogFile, told: Told, proof: Proof) -> Verified:
+    """The same of a log that is open already."""
+    for _ in range(_TRIES):
+        begins = (log.base(), log.first())
+        verified = _Verification(log, told, proof).verified()
+        if verified.broken is None or (log.base(), log.first()) == begins:
+            break
+    return verified
 
 
 def kept_checkpoints(path: Path) -> tuple[str, ...]:
@@ -104,14 +120,15 @@ class _Seen:
     texts: list[str] = field(default_factory=list)  # of checkpoints that end where the log begins
     keys: dict[str, PublicKey] = field(default_factory=dict)
     pruned: tuple[int, Pruned] | None = None
+    restores: list[Restore] = field(default_factory=list)
 
     def look(self, row: Stored) -> None:
         if row.sequence in self.wanted:
             self.hashes[row.sequence] = row.hash
-        if b'"kind":"checkpoint"' in row.body or b'"pruned":{' in row.body:
+        if any(mark in row.body for mark in _MARKS):
             try:
                 self._note(row.sequence, json.loads(row.body))
-            except (ValueError, KeyError, TypeError, AttributeError, InputError):
+            except (ValueError, KeyError, TypeError, AttributeError, AuthzError):
                 return  # a record that is none is found by its hash; one that says nothing here proves nothing
 
     def _note(self, sequence: int, record: dict[str, Any]) -> None:
@@ -120,6 +137,17 @@ class _Seen:
             self._know(said.get("jwk"))
             if said.get("sequence") == self.base.sequence and "text" in said:
                 self.texts.append(str(said["text"]))
+        elif record["kind"] == "administration" and "restored" in said:
+            lost = said["lost"] if said["revocations_known"] else None
+            self.restores.append(
+                Restore(
+                    epoch=int(said["epoch"]),
+                    at=str(record["at"]),
+                    by=str(said["by"]),
+                    sequence=int(said["restored"]["sequence"]),
+                    lost=None if lost is None else (int(lost["sequence"]), bytes.fromhex(lost["hash"])),
+                )
+            )
         elif record["kind"] == "administration" and said["pruned"]["until"] == self.base.sequence:
             pruned = said["pruned"]
             for jwk in pruned["keys"]:
@@ -151,7 +179,8 @@ class _Verification:
         seen = _Seen(wanted=frozenset({1, self._base.sequence, *heads}), base=self._base)
         broken = broken or self._chain(seen) or self._beginning(seen) or self._compared(seen)
         kept = None if self._proof.checkpoints is None else len(self._kept)
-        vouched = max((head.sequence for one in self._kept for head in one.heads), default=0)
+        lost = [one for one in self._kept for head in one.heads if lost_by(one, head, seen.restores) is not None]
+        vouched = max((head.sequence for one in self._kept if one not in lost for head in one.heads), default=0)
         return Verified(
             first=self._start[0] + 1,
             last=max(self._head[0], self._start[0]),
@@ -160,6 +189,8 @@ class _Verification:
             pruned=None if seen.pruned is None else seen.pruned[1],
             checkpoints=kept,
             vouched=None if kept is None else 0 if broken else vouched,
+            restores=tuple(seen.restores),
+            lost=len(lost),
         )
 
     def _read_checkpoints(self) -> Break | None:
@@ -246,7 +277,7 @@ class _Verification:
         first = self._start[0]
         chain = self._base.chain if self._base.sequence else seen.hashes.get(1, b"")
         hashes = {first: self._start[1], **seen.hashes}
-        return first_disagreement(self._kept, chain=chain, hash_at=hashes.get, after=first)
+        return first_disagreement(self._kept, chain=chain, hash_at=hashes.get, after=first, restores=seen.restores)
 
 
 class _Rows:

@@ -39,6 +39,17 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Restore:
+    """What a record says of a backup that took the store's place: the epoch that began, and what was lost."""
+
+    epoch: int
+    at: str
+    by: str
+    sequence: int  # of the record after which the log goes on
+    lost: tuple[int, bytes] | None  # where the log ended that was replaced; None: it could not be read
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
     """What is signed: the heads of all chains at one moment, and which checkpoint this follows."""
 
@@ -47,6 +58,7 @@ class Checkpoint:
     issuer: str
     at: datetime
     heads: tuple[Head, ...]
+    epoch: int = 0  # of the store; one that was never restored is in epoch 0, and its checkpoints do not say so
 
 
 def sign_checkpoint(checkpoint: Checkpoint, key: PrivateKey) -> str:
@@ -66,6 +78,7 @@ def sign_checkpoint(checkpoint: Checkpoint, key: PrivateKey) -> str:
             }
             for head in checkpoint.heads
         ],
+        **({"epoch": checkpoint.epoch} if checkpoint.epoch else {}),
     }
     return jose.sign(claims, typ=TYP, key=key, kid=key.public.thumbprint)
 
@@ -95,15 +108,25 @@ def read_checkpoint(text: str, keys: Mapping[str, PublicKey]) -> Checkpoint:
         issuer=jose.require_text(claims, "iss"),
         at=datetime.fromtimestamp(_number(claims, "iat"), UTC),
         heads=tuple(_head(head) for head in heads),
+        epoch=_number(claims, "epoch") if "epoch" in claims else 0,
     )
 
 
 def first_gap(texts: Sequence[str], checkpoints: Sequence[Checkpoint]) -> str | None:
     """Why these checkpoints do not follow from one another, in the order in which they were kept; None when they do.
 
-    The first may follow one that was not kept: what was before it is not covered.
+    The first may follow one that was not kept: what was before it is not covered. The first of a new epoch follows the
+    last that the backup knew of, whatever was kept behind that one.
     """
+    digests = {(one.number, checkpoint_digest(text)) for text, one in zip(texts, checkpoints, strict=True)}
     for text, before, after in zip(texts, checkpoints, checkpoints[1:], strict=False):
+        if after.epoch < before.epoch:
+            return f"checkpoint {after.number} of epoch {after.epoch} comes after one of epoch {before.epoch}"
+        if after.epoch > before.epoch:
+            kept = after.number > checkpoints[0].number
+            if kept and (after.number - 1, after.previous) not in digests:
+                return f"checkpoint {after.number} of epoch {after.epoch} follows another one than was kept"
+            continue
         if after.number != before.number + 1:
             return f"checkpoint {after.number} comes after checkpoint {before.number}"
         if after.previous != checkpoint_digest(text):
@@ -114,17 +137,28 @@ def first_gap(texts: Sequence[str], checkpoints: Sequence[Checkpoint]) -> str | 
 
 
 def first_disagreement(
-    checkpoints: Sequence[Checkpoint], *, chain: bytes, hash_at: Callable[[int], bytes | None], after: int = 0
+    checkpoints: Sequence[Checkpoint],
+    *,
+    chain: bytes,
+    hash_at: Callable[[int], bytes | None],
+    after: int = 0,
+    restores: Sequence[Restore] = (),
 ) -> Break | None:
     """Where the log is another than a checkpoint says, or None; `hash_at` gives the hash of a record, None: not there.
 
     `chain` is the hash of the log's first record, which must be in every checkpoint. Of a log that was pruned, records
-    before number `after` are not at hand, and checkpoints that end there are not looked at.
+    before number `after` are not at hand, and checkpoints that end there are not looked at. Nor are those of the part
+    that was lost by one of `restores`: they cannot fit the log that goes on from a backup.
     """
     for checkpoint in checkpoints:
         head = next((head for head in checkpoint.heads if head.chain == chain), None)
         if head is None:
             return Break(sequence=1, why=f"checkpoint {checkpoint.number} is of another log: the first record differs")
+        if (restore := lost_by(checkpoint, head, restores)) is not None:
+            if restore.lost is None or (head.sequence, head.hash) == restore.lost or head.sequence < restore.lost[0]:
+                continue
+            why = f"checkpoint {checkpoint.number} ends behind what the restore of {restore.at} says was lost"
+            return Break(sequence=head.sequence, why=why)
         if head.sequence < after:
             continue
         found = GENESIS if head.sequence == 0 else hash_at(head.sequence)
@@ -137,6 +171,12 @@ def first_disagreement(
             )
             return Break(sequence=head.sequence, why=why)
     return None
+
+
+def lost_by(checkpoint: Checkpoint, head: Head, restores: Iterable[Restore]) -> Restore | None:
+    """The restore by which the end of the log that the checkpoint names was lost; None where it was not."""
+    later = (one for one in restores if one.epoch > checkpoint.epoch and one.sequence < head.sequence)
+    return min(later, key=lambda one: one.epoch, default=None)
 
 
 def chain_through(checkpoints: Iterable[Checkpoint], sequence: int, hash_: bytes) -> bytes | None:

@@ -72,6 +72,19 @@ def inspect(path: Path) -> Inspected:
         raise store_error(fault, path) from fault
 
 
+def end_of(path: Path) -> Mark:
+    """Where the log of the store at `path` ends, and in which epoch.
+
+    Raises:
+        StoreError: it is none, or cannot be read.
+    """
+    try:
+        with closing(read_only(path)) as db:
+            return mark_of(db)
+    except (sqlite3.Error, OSError) as fault:
+        raise store_error(fault, path) from fault
+
+
 def read_only(path: Path) -> sqlite3.Connection:
     """A connection that reads the store at `path`, its write-ahead log included.
 

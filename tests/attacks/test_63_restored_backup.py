@@ -168,3 +168,7 @@ async def test_nothing_that_was_used_or_revoked_after_the_backup_comes_back_with
             await nothing_comes_back(here, http, before)
             assert await agents_go_on(here, http) not in before.holds
             assert deployed(tmp_path) == ["spent", "waiting", "spent"]
+        keys, checkpoints = tmp_path / "keys.json", here.config.data / "checkpoints.txt"
+        keys.write_text(command(here, "audit", "keys").stdout)
+        verified = command(here, "audit", "verify", "--checkpoints", str(checkpoints), "--keys", str(keys))
+        assert verified.returncode == 0 and "checkpoints are of what was lost" in verified.stdout, verified
