@@ -227,6 +227,7 @@ WEBHOOK_PER_SECOND: Final = 1.0
 SOURCE_BURST: Final = 200  # requests a source may make at once before it is identified
 SOURCE_PER_SECOND: Final = 50.0
 SOURCES: Final = 10_000  # sources remembered; the oldest is forgotten first
+REFUSALS_RECORDED: Final = 100  # of them recorded by source in one minute; the rest is summed up by reason
 REFUSAL_KINDS: Final = 1_000  # distinct (reason, source) counters kept in one minute
 
 # What policy wants to be taken out of results.
@@ -252,6 +253,7 @@ STORE_BATCH: Final = 128  # jobs in one flush; a lost power supply undoes at mos
 LOG_KEPT_LEAST: Final = timedelta(days=30)  # longer than anything that the gateway itself looks up in its log
 PRUNED_AT_ONCE: Final = 250  # rows of the log removed in one flush, some milliseconds in which others wait
 PRUNING_PAUSE: Final = timedelta(milliseconds=50)  # between two such flushes
+STORE_RESERVE: Final = 64 * 1024 * 1024  # bytes of the disk that are left to decisions and what ends them
 STORE_BYTES: Final = 64 * 1024 * 1024  # of arguments and results that wait for the disk, together
 STORE_AGAIN: Final = timedelta(milliseconds=250)  # between two tries to write what has to be written
 CALLS_BEGUN: Final = 4096  # calls of one process that run, or whose outcome waits for the disk; others are refused

@@ -27,8 +27,9 @@ from mcp_authz.principals import Once
 from mcp_authz.protocol.answers import Places
 from mcp_authz.protocol.endpoint import Endpoint
 from mcp_authz.protocol.server import FrontServer
-from mcp_authz.protocol.throttle import Refusals
+from mcp_authz.protocol.throttle import Refusals, summed_up
 from mcp_authz.rules.peer import Network
+from mcp_authz.seldom import trouble
 from mcp_authz.store.ports import Clock, Event, Store
 
 FLUSH_SECONDS = 60.0
@@ -119,14 +120,21 @@ class App:
             await self._write_refusals()
 
     async def _write_refusals(self) -> None:
-        """What was refused before its sender was known, one record for each reason and source."""
-        for reason, source, count in self._refusals.take():
-            fields = {"reason": reason, "source": source, "count": count}
-            try:
-                await self._store.append(Event(kind="refusals", at=self._clock(), fields=fields))
-            except StoreError as error:
-                log.error("counted refusals could not be recorded: %s", error)
-                return
+        """What was refused before its sender was known is on record, for each reason and source; or counted still."""
+        taken = self._refusals.take()
+        events = [
+            Event(kind="refusals", at=self._clock(), fields={"reason": reason, "source": source, "count": count})
+            for reason, source, count in summed_up(taken)
+        ]
+        is_recorded = False
+        try:
+            with anyio.CancelScope(shield=True):  # or nobody could say whether they were
+                is_recorded = not events or await self._store.append_spare(events)
+        except StoreError as error:
+            trouble.error(error, "counted refusals are not recorded yet: %s", error)
+        finally:
+            if not is_recorded:
+                self._refusals.put_back(taken)
 
     async def _health(self, _: Request) -> JSONResponse:
         return JSONResponse({"status": "ok"})

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
+from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv6Network, ip_address
+from typing import Final
 
 from mcp_authz import limits
+
+_MANY: Final = "many sources"
 
 
 class Throttle:
@@ -40,16 +44,33 @@ class Refusals:
 
     def count(self, reason: str, source: str) -> None:
         """One more; when the table is full, what is new in it is counted together."""
-        key = (reason, source)
-        if key not in self._counts and len(self._counts) >= limits.REFUSAL_KINDS:
-            key = ("other", "many sources")
-        self._counts[key] += 1
+        self._add(reason, source, 1)
 
     def take(self) -> list[tuple[str, str, int]]:
         """What was counted since the last time, as (reason, source, count)."""
         taken = [(reason, source, count) for (reason, source), count in sorted(self._counts.items())]
         self._counts.clear()
         return taken
+
+    def put_back(self, taken: Iterable[tuple[str, str, int]]) -> None:
+        """What was taken and could not be recorded is counted still, within the same bound."""
+        for reason, source, count in taken:
+            self._add(reason, source, count)
+
+    def _add(self, reason: str, source: str, count: int) -> None:
+        key = (reason, source)
+        if key not in self._counts and len(self._counts) >= limits.REFUSAL_KINDS:
+            key = ("other", _MANY)
+        self._counts[key] += count
+
+
+def summed_up(counts: Sequence[tuple[str, str, int]]) -> list[tuple[str, str, int]]:
+    """The same with so many sources named as are recorded in one minute, those refused most; the rest by reason."""
+    most = sorted(counts, key=lambda it: it[2], reverse=True)
+    rest: Counter[str] = Counter()
+    for reason, _, count in most[limits.REFUSALS_RECORDED :]:
+        rest[reason] += count
+    return sorted(most[: limits.REFUSALS_RECORDED]) + [(reason, _MANY, count) for reason, count in sorted(rest.items())]
 
 
 def source(address: str) -> str:

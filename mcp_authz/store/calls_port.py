@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -31,7 +31,18 @@ class Ending:
     result: Mapping[str, Any] | None = None
 
 
-class Calls(Protocol):
+class Spare(Protocol):
+    """Records that decisions go before."""
+
+    async def append_spare(self, events: Sequence[Event]) -> bool:
+        """Whether the events are on record; they are not where the disk, or the queue, is nearly full.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+
+
+class Calls(Spare, Protocol):
     """Calls from their admission to their outcome."""
 
     async def end_call(self, ending: Ending) -> None:

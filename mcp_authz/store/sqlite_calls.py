@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from mcp_authz import limits
 from mcp_authz.errors import StoreError
 from mcp_authz.model import HeldCall, HoldId, HoldState
 from mcp_authz.rules import strict_json
+from mcp_authz.seldom import trouble
 from mcp_authz.store import admission, begun
 from mcp_authz.store.calls_port import Begun, Ending
 from mcp_authz.store.connections import Reader
+from mcp_authz.store.faults import store_error
 from mcp_authz.store.files import InstanceLock
 from mcp_authz.store.ports import Admission, Event, Lost
+from mcp_authz.store.records import append
 from mcp_authz.store.writer import Writer
 
 
@@ -46,6 +50,17 @@ class CallsInSqlite:
             ending = replace(ending, result=None, to=HoldState.UNKNOWN)
         self._running.discard(ending.call)
         await self._writer.finish(ending.call, lambda tx: begun.end(tx, ending), size=size if ending.result else 0)
+
+    async def append_spare(self, events: Sequence[Event]) -> bool:
+        try:
+            free = shutil.disk_usage(self._reader.path.parent).free
+        except OSError as fault:
+            raise store_error(fault, self._reader.path) from fault
+        if free < limits.STORE_RESERVE or self._writer.queued > limits.STORE_QUEUE // 2:
+            trouble.error("spare", "counted refusals are kept back: the store's disk, or its queue, is nearly full")
+            return False
+        await self._writer.run(lambda tx: [append(tx, event) for event in events])
+        return True
 
     async def recover(self, event_for: Callable[[HeldCall | Begun], Event]) -> tuple[HoldId, ...]:
         gone = self._instance.gone(self._reader.ask(begun.instances))

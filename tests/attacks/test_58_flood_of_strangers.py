@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import shutil
+import signal
 from collections import Counter
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 from starlette.applications import Starlette
 
 from mcp_authz import limits
+from mcp_authz.installation import open_installation
 from mcp_authz.oauth import oauth_routes
 from mcp_authz.principals import AgentName
 from mcp_authz.protocol.throttle import Refusals, Throttle, source
@@ -19,6 +22,7 @@ from mcp_authz.rules import jose
 from mcp_authz.rules.keys import PrivateKey
 from tests.attacks.attacker import spoken, spy, status_of, tool, until
 from tests.oauth.house import EXCHANGE, JWT, Actor, expect, house, office
+from tests.site import site
 from tests.world import MODERN, modern_call, world
 
 FLOOD = 500
@@ -53,6 +57,47 @@ def test_the_table_of_refusals_is_bounded_in_reasons_as_well() -> None:
     taken = refusals.take()
     assert len(taken) <= limits.REFUSAL_KINDS + 1
     assert ("other", "many sources", 2 * limits.REFUSAL_KINDS) in taken
+
+
+async def test_refusals_leave_the_last_of_the_disk_to_decisions_and_are_counted_still(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = spy(tmp_path / "spy", tool("look"))
+    async with world(tmp_path, servers={"spy": server.config(tools={"look": {"hazard": "read"}})}) as w:
+        token = await w.token(await w.ready("coder", "spy:look"))
+        for number in range(3 * limits.REFUSALS_RECORDED):
+            w.app._refusals.count("token not valid", f"source {number}")
+            w.app._refusals.count("unreadable", "the loudest")
+        monkeypatch.setattr(limits, "STORE_RESERVE", shutil.disk_usage(tmp_path).total)
+        await w.app._write_refusals()
+        assert await w.records("refusals") == ()
+        assert (await w.raw_call(token, "spy__look", {})).status_code == 200
+
+        monkeypatch.undo()
+        path = w.config.data / "store.db"
+        path.rename(tmp_path / "away")
+        await w.app._write_refusals()  # nor is anything forgotten while nothing can be written
+        (tmp_path / "away").rename(path)
+
+        await w.app._write_refusals()
+        counted = [it.event.fields for it in await w.records("refusals")]
+        assert len(counted) == limits.REFUSALS_RECORDED + 1
+        assert sum(it["count"] for it in counted) == 6 * limits.REFUSALS_RECORDED
+        assert {"reason": "unreadable", "source": "the loudest", "count": 3 * limits.REFUSALS_RECORDED} in counted
+        assert counted[-1]["source"] == "many sources" and counted[-1]["reason"] == "token not valid"
+
+
+async def test_refusals_of_the_last_minute_are_recorded_when_the_gateway_stops(tmp_path: Path) -> None:
+    async with site(tmp_path, {}, "use") as here, here.at() as http:
+        with here.serving() as gateway:
+            await here.up(http)
+            for _ in range(3):
+                await http.post("/mcp", content=b"{", headers={"authorization": "Bearer stolen"})
+            gateway.send_signal(signal.SIGTERM)
+            gateway.wait()
+        async with open_installation(here.config) as installation:
+            (record,) = await installation.store.records(kind="refusals")
+        assert record.event.fields["count"] == 3
 
 
 async def test_strangers_choose_no_words_by_which_their_refusals_are_counted(tmp_path: Path) -> None:
