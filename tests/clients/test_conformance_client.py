@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-import sys
+import shlex
 from pathlib import Path
 
 import anyio
 import pytest
 
-from tests.clients.node import HERE, node, package
+from tests.clients.node import node, package
+from tests.servers import loaded
 from tests.world import ROOT
 
 SUITE = "@modelcontextprotocol/conformance"
@@ -67,7 +68,7 @@ RUNS = {
 async def results(directory: Path, *words: str) -> dict[str, str]:
     """What each scenario of authorization came to in one run of the suite."""
     program, out = package(SUITE) / "dist" / "index.js", directory / "out"
-    client = f"{sys.executable} {HERE / 'conformance_client.py'}"
+    client = shlex.join(loaded.command("tests.clients.conformance_client"))
     command = [node(), str(program), "client", *words, "--command", client, "-o", str(out)]
     env = {"HOME": str(directory), "PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
     with anyio.fail_after(SOON):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,14 @@ from mcp import MCPError
 from mcp_types import PromptReference
 
 from tests.road.places import plain
+from tests.servers import loaded
 from tests.world import LEGACY, MODERN, ROOT, world
 
 BOTH = pytest.mark.parametrize("mode", [MODERN, LEGACY])
 
 
 def bookshelf(**more: Any) -> dict[str, Any]:
-    return {"command": [sys.executable, "-m", "tests.servers.bookshelf"], "cwd": str(ROOT), **more}
+    return {"command": loaded.command("tests.servers.bookshelf"), "cwd": str(ROOT), **more}
 
 
 @BOTH

@@ -40,5 +40,9 @@ async def complete(
     return Completion(values=[t for t in ("moby", "middlemarch") if t.startswith(argument.value)])
 
 
-if __name__ == "__main__":
+def main() -> None:
     server.run("stdio")
+
+
+if __name__ == "__main__":
+    main()

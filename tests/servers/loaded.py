@@ -28,6 +28,8 @@ ROOT = Path(__file__).parent.parent.parent
 HAND_OVER = Path(__file__).parent / "hand_over.py"
 WORDS = 64 * 1024  # bytes that words and surroundings of a command may have
 LATE = {  # what a program imports as it runs, and what is worth having loaded, too
+    "tests.clients.conformance_client": ("anyio._backends._asyncio",),
+    "tests.servers.bookshelf": ("anyio._backends._asyncio",),
     "examples.incident.server": ("anyio._backends._asyncio", "rich.logging"),
     "mcp_authz.cli.main": (
         "anyio._backends._asyncio",
