@@ -13,6 +13,7 @@ from functools import partial
 
 import anyio
 
+from mcp_authz.administration import Administration
 from mcp_authz.cli.checkpointing import checkpointing
 from mcp_authz.cli.listening import Server, Stop, Use, listening
 from mcp_authz.cli.places import beside, listeners, the_only_one
@@ -25,6 +26,7 @@ from mcp_authz.installation import utc_now
 from mcp_authz.live_keys import follow
 from mcp_authz.oauth.server import OAuthServer, oauth_routes
 from mcp_authz.observing import keep_telling, loud_line, observed_servers
+from mcp_authz.protocol.administration import AdministrationApi
 from mcp_authz.protocol.app import App
 from mcp_authz.protocol.context_keys import approval_keys_route, checkpoint_keys_route, context_keys_route
 from mcp_authz.protocol.throttle import Refusals
@@ -97,21 +99,30 @@ async def open_app(config: Config, *, clock: Clock = utc_now) -> AsyncIterator[t
             approval_keys_route(lambda: verdict_keys),
             checkpoint_keys_route(lambda: running.checkpoint_keys.jwks),
         )
+        identifier = Identifier(
+            keys=signing.public,
+            issuer=config.public_url,
+            resource=config.resource,
+            sessions=running.sessions,
+            clock=clock,
+            nonces=nonces,
+        )
+        administration = AdministrationApi(
+            administration=Administration(store, clock),
+            roles=roles_of_people(config),
+            identifier=identifier,
+            remember=store.remember,
+            public_url=config.public_url,
+            refusals=refusals,
+        )
         app = App(
             gateway=running.gateway,
-            identifier=Identifier(
-                keys=signing.public,
-                issuer=config.public_url,
-                resource=config.resource,
-                sessions=running.sessions,
-                clock=clock,
-                nonces=nonces,
-            ),
+            identifier=identifier,
             store=store,
             clock=clock,
             public_url=config.public_url,
             proxies=read_networks(config.audit.proxies),
-            routes=[*oauth_routes(oauth), *telling.routes, *keys, *verdicts.routes, page],
+            routes=[*oauth_routes(oauth), *telling.routes, *keys, *verdicts.routes, *administration.routes, page],
             refusals=refusals,
         )
         async with anyio.create_task_group() as group:
@@ -132,12 +143,12 @@ async def open_app(config: Config, *, clock: Clock = utc_now) -> AsyncIterator[t
 
 
 async def _tell_of_changes(running: Running, app: App) -> None:
-    """Whoever listens is told that their tools may have changed, and lists them as they are now."""
+    """Whoever listens is told that their lists may have changed, and lists them as they are now."""
     try:
         await running.catalog.look()
     except StoreError as error:
         log.error("which tools are switched off cannot be read: %s", error)
-    await app.front.tools_changed()
+    await app.front.lists_changed()
 
 
 async def serve(config: Config, *, idle: timedelta | None = None, port_beside: int | None = None) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime
 from itertools import groupby
-from typing import Any, Final, get_args
+from typing import Final, get_args
 from urllib.parse import urlencode
 
 from starlette.requests import Request
@@ -16,9 +16,8 @@ from starlette.routing import Route
 
 from mcp_authz.administration import Administration, RolesOfPeople
 from mcp_authz.audit_story import story
-from mcp_authz.errors import InputError
 from mcp_authz.rules.administration import reaches_everything
-from mcp_authz.rules.audit_filter import Filter
+from mcp_authz.rules.audit_query import DECISIONS, asked_for, number
 from mcp_authz.rules.display import visible
 from mcp_authz.rules.sentence import sentence
 from mcp_authz.store.ports import Clock, EventKind, Record
@@ -27,9 +26,7 @@ from mcp_authz.web.visitor import Cookies
 
 SHOWN: Final = 50  # records on a page
 LOOKED_AT: Final = 200_000  # records that one page looks through: some tenths of a second
-_DECISIONS: Final = ("permit", "hold", "deny", "replay")
 _KINDS: Final = get_args(EventKind)
-_NUMBER: Final = 15  # digits of a record's number
 _STATES: Final[Mapping[str, tuple[str, str]]] = {  # what the mark beside a record says, and the state it looks like
     "permit": ("permitted", "done"),
     "hold": ("held", "pending"),
@@ -75,10 +72,14 @@ class Timeline:
         person = (await self._cookies.visitor(request)).person
         actor = self._roles.actor(person)
         asked = {name: value for name, value in request.query_params.items() if value}
-        found = await self._administration.records(
-            actor, wanted(asked), limit=SHOWN, before=_number(asked.get("before")), at_most=LOOKED_AT
-        )
         kept = {name: value for name, value in asked.items() if name != "before"}
+        found = await self._administration.records(
+            actor,
+            asked_for(kept, _KINDS),
+            limit=SHOWN,
+            before=number("before", asked.get("before")),
+            at_most=LOOKED_AT,
+        )
         return page(
             "timeline",
             now=self._clock(),
@@ -88,7 +89,7 @@ class Timeline:
             asked=asked,
             is_filtered=bool(kept),
             kinds=_KINDS,
-            decisions=_DECISIONS,
+            decisions=DECISIONS,
             reached=found.reached,
             newest=None if "before" not in asked else f"/audit?{urlencode(kept)}".rstrip("?"),
             older=None if found.reached <= 1 else f"/audit?{urlencode({**kept, 'before': found.reached})}",
@@ -106,25 +107,6 @@ class Timeline:
             story=story([record.event for record in found]),
             records=[shown(record) for record in found],
         )
-
-
-def wanted(asked: Mapping[str, str]) -> Filter:
-    """Return the filter that a query asks for.
-
-    Raises:
-        InputError: something in it is not what it should be.
-    """
-    return Filter(
-        agent=_bare(asked.get("agent"), "agent:"),
-        person=_bare(asked.get("person"), "user:"),
-        session=asked.get("session"),
-        tool=asked.get("tool"),
-        text=asked.get("text"),
-        decision=_one_of("decision", asked.get("decision"), _DECISIONS),
-        kind=_one_of("kind", asked.get("kind"), _KINDS),
-        since=_midnight(asked.get("since")),
-        until=_midnight(asked.get("until"), days=1),
-    )
 
 
 def shown(record: Record) -> ShownRecord:
@@ -147,30 +129,3 @@ def shown(record: Record) -> ShownRecord:
 def _days(records: Iterable[Record]) -> Iterator[tuple[date, list[ShownRecord]]]:
     for day, ones in groupby(records, lambda record: record.event.at.astimezone(UTC).date()):
         yield day, [shown(one) for one in ones]
-
-
-def _bare(name: str | None, prefix: str) -> str | None:
-    return None if name is None else name.removeprefix(prefix)
-
-
-def _one_of(name: str, value: str | None, values: tuple[Any, ...]) -> str | None:
-    if value is not None and value not in values:
-        raise InputError(f"`{name}` is one of: {', '.join(values)}")
-    return value
-
-
-def _midnight(text: str | None, *, days: int = 0) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        return datetime.combine(date.fromisoformat(text), time(), UTC) + timedelta(days=days)
-    except (ValueError, OverflowError):
-        raise InputError("a day is written like 2026-01-31") from None
-
-
-def _number(text: str | None) -> int | None:
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) <= _NUMBER):
-        raise InputError("`before` is the number of a record")
-    return int(text)
