@@ -200,6 +200,11 @@ STREAM_PAUSE: Final = timedelta(milliseconds=200)  # between two looks at what w
 ALIKE_LOOKED_AT: Final = 50  # approved calls of one kind, newest first, among which the same one is looked for
 LATEST_LOOKED_AT: Final = 200  # calls that were asked for last, among which those decided lately are looked for
 DECIDED_SHOWN: Final = 20  # calls that were decided lately, in the list
+SESSIONS_SHOWN: Final = 50  # on one page, of those that are open and of those that were
+AGENTS_SHOWN: Final = 50  # on one page
+TREE_SHOWN: Final = 200  # links of one session, in its tree and in its picture
+HELD_SHOWN: Final = 50  # links of one agent that its page shows
+ENDINGS_READ: Final = 1_000  # revocations since a session began that are read to say who ended what
 REPLACEMENT_SHOWN: Final = timedelta(days=7)  # how long the page says that somebody's passkeys were replaced
 
 # What a person is told on their desktop.

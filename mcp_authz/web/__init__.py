@@ -19,7 +19,7 @@ from mcp_authz.web.ways_in import PASSKEYS_ALONE, WaysIn
 
 _FIRST_PARTS: Final = frozenset(
     {"", "holds", "standing", "welcome", "sign-in", "sign-out", "passkeys", "access", "authorize", "events", "static"}
-    | {"sessions", "agents", "audit"}
+    | {"sessions", "agents", "agent", "audit", "stop"}
 )
 
 

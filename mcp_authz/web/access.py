@@ -11,10 +11,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from mcp_authz.accounts import Accounts
+from mcp_authz.administration import Administration, RolesOfPeople
 from mcp_authz.consent import Consents
 from mcp_authz.errors import NotFound
-from mcp_authz.principals import AgentName, ClientId, Grant, GrantId, PersonName
-from mcp_authz.revocation import Revocation
+from mcp_authz.principals import AgentName, ClientId, Grant, GrantId, Person, PersonName
 from mcp_authz.store.ports import Clock, Store
 from mcp_authz.web.consent_facts import ShownScope, shown_client, shown_scopes
 from mcp_authz.web.pages import page
@@ -37,7 +37,19 @@ class ShownGrant:
 class Access:
     """Lists a person's grants that still count; stopping one takes no more than being signed in, for it is safe."""
 
-    def __init__(self, *, consents: Consents, store: Store, accounts: Accounts, cookies: Cookies, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        administration: Administration,
+        roles: RolesOfPeople,
+        consents: Consents,
+        store: Store,
+        accounts: Accounts,
+        cookies: Cookies,
+        clock: Clock,
+    ) -> None:
+        self._administration = administration
+        self._roles = roles
         self._consents = consents
         self._store = store
         self._accounts = accounts
@@ -73,15 +85,16 @@ class Access:
 
     async def stop(self, request: Request) -> Response:
         """One thing that the person agreed to does not count any more."""
-        await self._stop(await self._theirs(request))
+        person, grant = await self._theirs(request)
+        await self._stop(person, grant)
         return JSONResponse({"next": "/access"})
 
     async def stop_all(self, request: Request) -> Response:
         """Nor does anything else that the same agent was given by the person."""
-        theirs = await self._theirs(request)
+        person, theirs = await self._theirs(request)
         for grant in await self._of(theirs.subject):
             if (grant.agent, grant.client) == (theirs.agent, theirs.client):
-                await self._stop(grant)
+                await self._stop(person, grant)
         return JSONResponse({"next": "/access"})
 
     async def _of(self, name: PersonName | None) -> list[Grant]:
@@ -100,16 +113,16 @@ class Access:
         client = None if of is None else await self._store.client(of)
         return known is not None and known.status == "active" and (client is None or client.status == "active")
 
-    async def _theirs(self, request: Request) -> Grant:
+    async def _theirs(self, request: Request) -> tuple[Person, Grant]:
         """The grant, if this person gave it; to anybody else it is as if there were none."""
         visitor = await self._cookies.visitor(request)
         grant = await self._store.grant(GrantId(request.path_params["grant"]))
         if grant is None or grant.subject != visitor.person.name:
             raise NotFound(f"there is nothing here that {visitor.person.name} could stop")
-        return grant
+        return visitor.person, grant
 
-    async def _stop(self, grant: Grant) -> None:
-        await Revocation(self._store, self._clock).revoke("grant", grant.id, reason=_REASON, by=f"user:{grant.subject}")
+    async def _stop(self, person: Person, grant: Grant) -> None:
+        await self._administration.revoke(self._roles.actor(person), "grant", grant.id, reason=_REASON)
 
     async def _agent(self, agent: AgentName, of: ClientId | None, grants: list[Grant]) -> dict[str, Any]:
         client = None if of is None else await self._store.client(of)

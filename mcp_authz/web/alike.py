@@ -13,9 +13,9 @@ from starlette.routing import Route
 
 from mcp_authz import limits
 from mcp_authz.accounts import Accounts
+from mcp_authz.administration import Administration, RolesOfPeople
 from mcp_authz.errors import Conflict, InputError, NotFound
 from mcp_authz.model import HeldCall, HoldId, StandingId
-from mcp_authz.revocation import Revocation
 from mcp_authz.rules.hold import wants_reason
 from mcp_authz.rules.keys import b64url, unb64url
 from mcp_authz.rules.standing_approval import StandingTerms, read_freed, sentence, standing_challenge
@@ -46,6 +46,8 @@ class Alike:
     def __init__(
         self,
         *,
+        administration: Administration,
+        roles: RolesOfPeople,
         store: Store,
         accounts: Accounts,
         standing: StandingApprovals,
@@ -53,6 +55,8 @@ class Alike:
         party: RelyingParty,
         clock: Clock,
     ) -> None:
+        self._administration = administration
+        self._roles = roles
         self._store = store
         self._accounts = accounts
         self._standing = standing
@@ -126,8 +130,7 @@ class Alike:
         standing = await self._store.standing_approval(id_)
         if standing is None or standing.terms.person != who.name:
             raise NotFound(f"there is no standing approval of {who.name} here")
-        revocation = Revocation(self._store, self._clock)
-        await revocation.revoke("approval", id_, reason="ended on the page", by=f"user:{who.name}")
+        await self._administration.revoke(self._roles.actor(who), "approval", id_, reason="ended on the page")
         return JSONResponse({"next": "/holds"})
 
     async def _draft(self, held: HeldCall, visitor: Visitor, body: Mapping[str, Any]) -> StandingTerms:

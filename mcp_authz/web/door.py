@@ -19,6 +19,10 @@ from mcp_authz import limits
 from mcp_authz.errors import InputError
 from mcp_authz.rules import strict_json
 
+_POLICY: Final = "Content-Security-Policy"
+ALONE: Final = "default-src 'none'; form-action 'none'; frame-ancestors 'none'; base-uri 'none'; sandbox"
+"""The policy of what is no page: it loads nothing, runs nothing and is of no origin."""
+
 HEADERS: Final[Mapping[str, str]] = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -55,7 +59,9 @@ class Door:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
-                    headers[name] = value
+                    # A picture that may be opened by itself has a policy of its own, under which nothing in it runs.
+                    if name != _POLICY or headers.get(name) != ALONE:
+                        headers[name] = value
             await send(message)
 
         refusal = self._refusal(Headers(scope=scope), scope)

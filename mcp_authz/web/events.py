@@ -13,9 +13,10 @@ from starlette.routing import Route
 
 from mcp_authz import limits
 from mcp_authz.accounts import Accounts
+from mcp_authz.administration import Administration, RolesOfPeople
 from mcp_authz.model import HeldCall, HoldState
-from mcp_authz.principals import Person
-from mcp_authz.store.ports import Clock, Store
+from mcp_authz.principals import Person, SessionId
+from mcp_authz.store.ports import Store
 from mcp_authz.web import facts
 from mcp_authz.web.visitor import Cookies, Visitor
 
@@ -28,11 +29,20 @@ Seen = tuple[tuple[str, str, int], ...]
 class Events:
     """One stream for each open page, a few for each sign-in; it ends with the sign-in."""
 
-    def __init__(self, store: Store, accounts: Accounts, cookies: Cookies, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        administration: Administration,
+        roles: RolesOfPeople,
+        store: Store,
+        accounts: Accounts,
+        cookies: Cookies,
+    ) -> None:
+        self._administration = administration
+        self._roles = roles
         self._store = store
         self._accounts = accounts
         self._cookies = cookies
-        self._clock = clock
         self._open: Counter[bytes] = Counter()
 
     @property
@@ -45,26 +55,27 @@ class Events:
         if request.headers.get("sec-fetch-site", "same-origin") != "same-origin":
             return PlainTextResponse("This request does not come from this page.", 403)
         visitor = await self._cookies.visitor(request)
+        watched = await self._watched(request, visitor)
         digest = visitor.sign_in.digest
         if self._open[digest] >= limits.STREAMS_PER_SIGN_IN:
             return Response(status_code=204)  # by which a browser knows not to try again
         self._open[digest] += 1
-        return _Closing(self._events(visitor), lambda: self._close(digest))
+        return _Closing(self._events(visitor, watched), lambda: self._close(digest))
 
     def _close(self, digest: bytes) -> None:
         self._open[digest] -= 1
         if not self._open[digest]:
             del self._open[digest]
 
-    async def _events(self, visitor: Visitor) -> AsyncIterator[str]:
+    async def _events(self, visitor: Visitor, watched: SessionId | None) -> AsyncIterator[str]:
         number = await self._store.changed(0)
-        seen = await self._seen(visitor.person)
+        seen = await self._seen(visitor.person, watched)
         yield "retry: 1000\n\n"
         while await self._accounts.is_signed_in(visitor.sign_in):
             number, woken = await self._next(number)
             if not woken:
                 yield ": still here\n\n"
-            if (now := await self._seen(visitor.person)) != seen:
+            if (now := await self._seen(visitor.person, watched)) != seen:
                 seen = now
                 yield "event: changed\ndata: {}\n\n"
             await anyio.sleep(_PAUSE)
@@ -76,8 +87,18 @@ class Events:
             return await self._store.changed(number), True
         return number, False
 
-    async def _seen(self, person: Person) -> Seen:
-        """All by which pages of this person differ."""
+    async def _watched(self, request: Request, visitor: Visitor) -> SessionId | None:
+        """The session whose page is open, if one is; somebody else's cannot be watched."""
+        name = request.query_params.get("session")
+        if name is None:
+            return None
+        session, _ = await self._administration.session(self._roles.actor(visitor.person), SessionId(name))
+        return session.id
+
+    async def _seen(self, person: Person, watched: SessionId | None) -> Seen:
+        """All by which pages of this person differ; the page of one session differs by its links."""
+        if watched is not None:
+            return tuple((watched, "links", number) for number in await self._store.session_mark(watched))
         pending = await self._store.holds(states=(HoldState.PENDING,))
         lately = await self._store.latest_holds(limits.DECIDED_SHOWN)
         shown = {held.id: held for held in (*pending, *lately) if facts.may_answer(held, person)}

@@ -9,7 +9,7 @@ from mcp_authz import limits
 from mcp_authz.errors import InputError
 
 HOME: Final = "/holds"
-_PAGES: Final = ("holds", "passkeys", "access", "authorize")
+_PAGES: Final = ("holds", "passkeys", "access", "authorize", "sessions", "agents", "agent", "audit", "stop")
 
 # One spelling each: browsers take a backslash for a slash, drop line breaks, and read `//` as another host.
 _QUERY: Final = "[!-~]*"  # printable ASCII without blanks

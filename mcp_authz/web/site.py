@@ -22,6 +22,7 @@ from mcp_authz.people_elsewhere import NotAdmitted
 from mcp_authz.standing_approvals import StandingApprovals
 from mcp_authz.store.ports import Clock, Store
 from mcp_authz.web.access import Access
+from mcp_authz.web.agents import AgentPages
 from mcp_authz.web.alike import Alike
 from mcp_authz.web.answering import Answering
 from mcp_authz.web.consenting import Consenting
@@ -33,6 +34,8 @@ from mcp_authz.web.pace import TooManyTries
 from mcp_authz.web.pages import page
 from mcp_authz.web.passkeys import RelyingParty
 from mcp_authz.web.provider import ProviderTrouble
+from mcp_authz.web.sessions import Sessions
+from mcp_authz.web.stopping import StoppingPages
 from mcp_authz.web.timeline import Timeline
 from mcp_authz.web.visitor import Cookies, NotSignedIn, SignInAgain
 from mcp_authz.web.ways_in import PASSKEYS_ALONE, WaysIn
@@ -75,7 +78,17 @@ def make_site(
         party=party,
         clock=clock,
     )
-    alike = Alike(store=store, accounts=accounts, standing=standing, cookies=cookies, party=party, clock=clock)
+    administration = Administration(store, clock)
+    alike = Alike(
+        administration=administration,
+        roles=roles,
+        store=store,
+        accounts=accounts,
+        standing=standing,
+        cookies=cookies,
+        party=party,
+        clock=clock,
+    )
     consenting = Consenting(
         consents=consents,
         store=store,
@@ -85,10 +98,20 @@ def make_site(
         public_url=public_url,
         clock=clock,
     )
-    administration = Administration(store, clock)
     timeline = Timeline(administration, roles, cookies, clock)
-    access = Access(consents=consents, store=store, accounts=accounts, cookies=cookies, clock=clock)
-    events = Events(store, accounts, cookies, clock)
+    access = Access(
+        administration=administration,
+        roles=roles,
+        consents=consents,
+        store=store,
+        accounts=accounts,
+        cookies=cookies,
+        clock=clock,
+    )
+    sessions = Sessions(administration, roles, store, cookies, clock)
+    agents = AgentPages(administration, roles, store, cookies, clock)
+    stopping = StoppingPages(administration, roles, store, cookies, clock)
+    events = Events(administration=administration, roles=roles, store=store, accounts=accounts, cookies=cookies)
 
     elsewhere: list[Route] = []
     if ways_in.provider is not None:
@@ -114,6 +137,9 @@ def make_site(
             *consenting.routes,
             *access.routes,
             *timeline.routes,
+            *sessions.routes,
+            *agents.routes,
+            *stopping.routes,
             *events.routes,
             static,
         ],

@@ -142,7 +142,12 @@ const onClick = {
 
   post: (button) =>
     attempt(button, async () => {
-      const { next } = await post(button.dataset.post, {});
+      const reason = button.form?.reason;
+      if (reason && !reason.value.trim()) {
+        reason.focus();
+        throw new Refused("Say why: write a reason, which stays on record.");
+      }
+      const { next } = await post(button.dataset.post, reason ? { reason: reason.value } : {});
       location.assign(next);
     }),
 
@@ -278,7 +283,9 @@ document.addEventListener("click", (event) => {
   if (what) onClick[what](button);
 });
 
-document.addEventListener("submit", (event) => event.preventDefault());
+document.addEventListener("submit", (event) => {
+  if (!event.target.matches("form[method=get]")) event.preventDefault();
+});
 
 // Times: the reader's own zone, and what is left by the gateway's clock.
 
@@ -402,7 +409,7 @@ if (silent) {
 }
 
 if (original.size) {
-  const stream = new EventSource("/events");
+  const stream = new EventSource(`/events${document.querySelector("[data-watch]")?.dataset.watch ?? ""}`);
   stream.addEventListener("open", refresh);
   stream.addEventListener("changed", refresh);
   stream.addEventListener("signed-out", () => {
