@@ -51,16 +51,18 @@ async def checkpointing(running: Running) -> AsyncIterator[None]:
     The process that makes them also prunes the log, once a day. When it ends, in whatever way, another one goes on.
     """
     checkpoints = _checkpoints(running)
-    async with anyio.create_task_group() as group:
-        group.start_soon(_take_turns, running, checkpoints)
-        try:
-            yield
-        finally:
-            group.cancel_scope.cancel()
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(_take_turns, running, checkpoints)
+            try:
+                yield
+            finally:
+                group.cancel_scope.cancel()
+    finally:
+        if checkpoints is not None:
             with anyio.CancelScope(shield=True), anyio.move_on_after(_LAST), suppress(Conflict, ConfigError):
-                if checkpoints is not None:
-                    with locked(running.installation.config.data / LOCK, _note()):
-                        await checkpoints.write_if_possible()
+                with locked(running.installation.config.data / LOCK, _note()):  # else another one goes on
+                    await checkpoints.write_if_possible()
 
 
 def _checkpoints(running: Running) -> Checkpoints | None:

@@ -93,3 +93,41 @@ async def test_a_sink_that_cannot_be_written_is_on_record_and_the_others_have_th
     assert last is not None and "could not be reached" in last.event.fields["summary"]
     assert (tmp_path / "checkpoints.txt").read_text().strip() == written.text
     assert (tmp_path / "checkpoints.txt").stat().st_mode & 0o077 == 0
+
+
+async def test_a_place_that_was_away_is_brought_what_it_lacks_in_order_also_after_a_restart(tmp_path: Path) -> None:
+    away = tmp_path / "elsewhere" / "checkpoints.txt"
+    async with a_store(tmp_path) as store:
+        for _ in range(2):
+            await store.append(event())
+            written = await checkpoints(store, tmp_path, away).write()
+            assert written is not None and written.failed == (f"file:{away}",)
+        last = await store.last_of("checkpoint")
+        assert last is not None and list(last.event.fields["behind"]) == [f"file:{away}"]
+    away.parent.mkdir()
+    async with a_store(tmp_path) as store:
+        again = checkpoints(store, tmp_path, away)
+        assert await again.write() is None  # nothing was written since, and what is lacking is brought all the same
+        last = await store.last_of("checkpoint")
+        assert last is not None and last.event.fields["behind"] == {}
+        await store.append(event())
+        assert await again.write() is not None
+    assert away.read_text() == (tmp_path / "checkpoints.txt").read_text()
+    assert len(away.read_text().split()) == 3
+    (tmp_path / "checkpoints.txt").write_text(away.read_text())
+    assert verify(tmp_path, KEY)[0] == 0
+
+
+async def test_a_gateway_that_was_killed_before_a_checkpoint_was_brought_anywhere_leaves_no_gap(tmp_path: Path) -> None:
+    async with a_store(tmp_path) as store:
+        await store.append(event())
+        assert await checkpoints(store, tmp_path).write() is not None
+        await store.append(event())
+        assert await checkpoints(store, tmp_path).write() is not None
+    lines = (tmp_path / "checkpoints.txt").read_text().splitlines(keepends=True)
+    (tmp_path / "checkpoints.txt").write_text(lines[0])  # as if it had ended between log and file
+    async with a_store(tmp_path) as store:
+        await store.append(event())
+        assert await checkpoints(store, tmp_path).write() is not None
+    assert len((tmp_path / "checkpoints.txt").read_text().split()) == 3
+    assert verify(tmp_path, KEY)[0] == 0
