@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from mcp_authz.audit_reading import newest
 from mcp_authz.errors import NotFound
+from mcp_authz.rules import jose
 from mcp_authz.rules.audit_filter import Filter
 from mcp_authz.rules.checkpoint import checkpoint_digest
 from mcp_authz.rules.excerpt import entry, excerpt
@@ -35,8 +36,10 @@ async def records_of(store: Store, call: str) -> tuple[Record, ...]:
     return tuple(found[sequence] for sequence in sorted(found))
 
 
-async def excerpt_of(store: Store, records: Iterable[Record]) -> dict[str, Any]:
-    """Return an excerpt of the log with these records (`rules.excerpt`)."""
+async def excerpt_of(
+    store: Store, records: Iterable[Record], *, gateway: str, evidence: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return an excerpt of the log with these records, and this evidence beside them (`rules.excerpt`)."""
     made = await _checkpoints(store)
     covered: dict[str, list[Mapping[str, Any]]] = {}
     uncovered: list[bytes] = []
@@ -48,7 +51,8 @@ async def excerpt_of(store: Store, records: Iterable[Record]) -> dict[str, Any]:
         hashes = await store.record_hashes(after=one["after"], until=one["sequence"])
         shown = entry(_bytes(record), sequence=record.sequence, after=one["after"], hashes=hashes)
         covered.setdefault(str(one["text"]), []).append(shown)
-    return excerpt(covered, uncovered)
+    issuers = [str(jose.read(text).claims["iss"]) for text in covered]  # the URL that it had then
+    return excerpt(covered, uncovered, gateway=(issuers or [gateway])[-1], evidence=evidence)
 
 
 async def _checkpoints(store: Store) -> list[dict[str, Any]]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import anyio
 import typer
@@ -32,6 +31,7 @@ from mcp_authz.cli.audit_options import (
     chosen,
 )
 from mcp_authz.cli.audit_prune import prune
+from mcp_authz.cli.audit_shown import say_shown
 from mcp_authz.cli.audit_shred import shred
 from mcp_authz.cli.invocation import asynchronous, config_of, installation, until_interrupted
 from mcp_authz.cli.options import Json
@@ -41,9 +41,8 @@ from mcp_authz.cli.verification import verify as verify_chain
 from mcp_authz.errors import NotFound
 from mcp_authz.rules.audit_filter import Filter
 from mcp_authz.rules.display import visible
-from mcp_authz.rules.excerpt import Excerpted
 from mcp_authz.rules.sentence import sentence
-from mcp_authz.store.ports import Event, EventKind, Record
+from mcp_authz.store.ports import Record
 
 app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, add_completion=False)
 
@@ -188,7 +187,7 @@ def verify(
     if (excerpt is not None or checkpoints is not None) and keys_file is None:
         raise typer.BadParameter("name the public keys with --keys FILE; `mcp-authz audit keys` prints them")
     if excerpt is not None and keys_file is not None:
-        _say_excerpted(excerpted(excerpt, read_keys(keys_file)), json)
+        say_shown(excerpted(excerpt, read_keys(keys_file)), json=json)
         return
     path = store if store is not None else config_of(ctx).data / "store.db"
     if not path.exists():
@@ -207,23 +206,6 @@ def verify(
     _say_verified(verified, json)
     if verified.broken is not None:
         raise typer.Exit(1)
-
-
-def _say_excerpted(found: tuple[Excerpted, ...], json: bool) -> None:
-    if json:
-        print_json([{"sequence": one.sequence, "checkpoint": _number(one), "record": dict(one.body)} for one in found])
-        return
-    for one in found:
-        by = "no checkpoint: the gateway's word alone" if one.checkpoint is None else f"checkpoint {_number(one)}"
-        event = Event(
-            kind=cast(EventKind, one.kind), at=datetime.fromisoformat(one.body["at"]), fields=one.body["fields"]
-        )
-        said = sentence(event)
-        say(f"{one.body['at']}  {visible(said)}  ({by})")
-
-
-def _number(one: Excerpted) -> int | None:
-    return None if one.checkpoint is None else one.checkpoint.number
 
 
 def _say_verified(verified: Verified, json: bool) -> None:

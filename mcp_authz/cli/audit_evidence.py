@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from mcp_authz.errors import InputError, SignatureRefused
 from mcp_authz.rules import strict_json
 from mcp_authz.rules.checkpoint import Checkpoint, first_disagreement, first_gap, read_checkpoint
+from mcp_authz.rules.evidence_checks import check_evidence, printable
 from mcp_authz.rules.excerpt import Excerpted, verify_excerpt
 from mcp_authz.rules.keys import PublicKey
 from mcp_authz.rules.log import Break
+from mcp_authz.rules.verdict_checks import Finding
 from mcp_authz.store.offline import log_file
+from mcp_authz.web.passkeys import verify_kept
 
 _LARGEST = 64 * 1024 * 1024  # bytes of a file that is read
 
@@ -72,19 +74,29 @@ def covered(store: Path, file: Path, keys: Mapping[str, PublicKey]) -> Covered:
     return Covered(checkpoints=len(texts), until=0 if broken else until, broken=broken)
 
 
-def excerpted(path: Path, keys: Mapping[str, PublicKey]) -> tuple[Excerpted, ...]:
-    """The records of an excerpt in a file, once all of it holds.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """What a bundle shows: its records, and what was found about the evidence."""
+
+    records: tuple[Excerpted, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether anything in it is not as it says."""
+        return any(one.verdict == "wrong" for one in self.findings)
+
+
+def excerpted(path: Path, keys: Mapping[str, PublicKey]) -> Shown:
+    """What an excerpt in a file shows, once its records hold.
 
     Raises:
-        InputError, SignatureRefused: it does not.
+        InputError, SignatureRefused: they do not.
     """
-    try:
-        document: Any = json.loads(_read(path))
-    except ValueError:
-        raise InputError(f"`{path}` is no JSON") from None
-    if not isinstance(document, dict):
-        raise InputError(f"`{path}` is no excerpt of a log")
-    return verify_excerpt(document, keys)
+    document = strict_json.parse_object(_read(path), max_bytes=_LARGEST)
+    records = verify_excerpt(document, keys)
+    passkey = partial(verify_kept, public_url=str(document["gateway"]))
+    return Shown(records=records, findings=printable(check_evidence(records, document["evidence"], passkey)))
 
 
 def _read(path: Path) -> bytes:

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from mcp_authz import views
-from mcp_authz.audit_excerpts import excerpt_of, records_of
+from mcp_authz.audit_bundles import bundle_of
+from mcp_authz.audit_excerpts import records_of
 from mcp_authz.audit_story import story
 from mcp_authz.checkpoints import checkpoint_keys
 from mcp_authz.cli.invocation import asynchronous, command_line, installation
@@ -27,14 +28,24 @@ async def explain(
     call: Annotated[str, typer.Argument(metavar="CALL", help="The id of a call or a hold, or enough of it.")],
     bundle: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write an excerpt of the log that verifies elsewhere, with public keys."),
+        typer.Option(
+            metavar="FILE", help="Write its records and what was signed, to verify elsewhere with public keys."
+        ),
     ] = None,
+    with_arguments: Annotated[
+        bool,
+        typer.Option("--with-arguments", help="With --bundle: values of arguments are in it, for who may read them."),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Tell what became of one call: who asked, for whom, through whom, who approved it, how it ended."""
     async with installation(ctx) as here:
         records = await records_of(here.store, call)
-        excerpt = None if bundle is None else await excerpt_of(here.store, records)
+        excerpt = None
+        if bundle is not None:
+            excerpt = await bundle_of(
+                here.store, here.clock, records, gateway=here.config.public_url, with_arguments=with_arguments
+            )
     told = story([record.event for record in records])
     if bundle is not None and excerpt is not None:
         _write(bundle, excerpt)

@@ -41,12 +41,23 @@ def entry(body: bytes, *, sequence: int, after: int, hashes: Sequence[bytes]) ->
     return {"record": body.decode(), "path": [one.hex() for one in path(sequence - after - 1, hashes)]}
 
 
-def excerpt(covered: Mapping[str, Sequence[Mapping[str, Any]]], uncovered: Sequence[bytes]) -> dict[str, Any]:
-    """The excerpt of records that checkpoints cover, by the checkpoint's text, and of those that none covers yet."""
+def excerpt(
+    covered: Mapping[str, Sequence[Mapping[str, Any]]],
+    uncovered: Sequence[bytes],
+    *,
+    gateway: str,
+    evidence: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The excerpt of records that checkpoints cover, by the checkpoint's text, and of those that none covers yet.
+
+    `gateway` is its public URL; `evidence` is what was signed (`rules.evidence_checks`).
+    """
     return {
         "format": FORMAT,
         "checkpoints": [{"checkpoint": text, "records": list(entries)} for text, entries in covered.items()],
         "uncovered": [body.decode() for body in uncovered],
+        "gateway": gateway,
+        "evidence": dict(evidence),
     }
 
 
@@ -61,11 +72,17 @@ def verify_excerpt(document: Mapping[str, Any], keys: Mapping[str, PublicKey]) -
     """
     if document.get("format") != FORMAT:
         raise ExcerptBroken(f"this is no excerpt of a log: `format` is not `{FORMAT}`")
+    _require_members(document, ("format", "checkpoints", "uncovered", "gateway", "evidence"))
     found: list[Excerpted] = []
+    issuers = set[str]()
     try:
         for part in document["checkpoints"]:
+            _require_members(part, ("checkpoint", "records"))
             checkpoint = read_checkpoint(part["checkpoint"], keys)
             found += [_covered(one, checkpoint) for one in part["records"]]
+            issuers.add(checkpoint.issuer)
+        if issuers and document["gateway"] not in issuers:
+            raise ExcerptBroken("the excerpt is of another gateway than its checkpoints")
         found += [_record(body, None) for body in document["uncovered"]]
     except (KeyError, TypeError, AttributeError):
         raise ExcerptBroken("the excerpt lacks something, or has something of another kind in its place") from None
@@ -75,10 +92,13 @@ def verify_excerpt(document: Mapping[str, Any], keys: Mapping[str, PublicKey]) -
 
 
 def _covered(one: Mapping[str, Any], checkpoint: Checkpoint) -> Excerpted:
+    _require_members(one, ("record", "path"))
     record = _record(one["record"], checkpoint)
     hash_ = record_hash(one["record"].encode())
     try:
         audit_path = [bytes.fromhex(text) for text in one["path"]]
+        if [step.hex() for step in audit_path] != one["path"]:
+            raise ValueError("another spelling")
     except ValueError:
         raise ExcerptBroken(f"the path of record {record.sequence} is none") from None
     for head in checkpoint.heads:
@@ -86,6 +106,11 @@ def _covered(one: Mapping[str, Any], checkpoint: Checkpoint) -> Excerpted:
         if root_of(hash_, index=index, size=size, audit_path=audit_path) == head.root:
             return record
     raise ExcerptBroken(f"record {record.sequence} is not in the log that checkpoint {checkpoint.number} signs")
+
+
+def _require_members(it: Mapping[str, Any], names: Sequence[str]) -> None:
+    if set(it) != set(names):
+        raise ExcerptBroken(f"the excerpt has other members than {', '.join(names)}")
 
 
 def _record(text: str, checkpoint: Checkpoint | None) -> Excerpted:

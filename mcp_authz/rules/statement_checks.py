@@ -115,7 +115,7 @@ def _require_proof(it: Statement, claims: Mapping[str, Any], passkey: PasskeyChe
         public = it.passkeys.get(shown.credential)
         if public is None:
             raise SignatureRefused("the passkey's public key is not in the bundle")
-        challenge = _challenge(it, claims, shown.nonce)
+        challenge = challenge_of(claims, standing=it.said["standing"] is not None, nonce=shown.nonce)
         verdict.require_challenge(shown, challenge)
         passkey(shown, public, challenge)
         return (f"that the passkey is {person}'s is the gateway's word",)
@@ -139,9 +139,9 @@ def read_proof(proof: Any) -> PasskeyProof:
         raise SignatureRefused(f"there is no answer of a passkey: {error}") from None
 
 
-def _challenge(it: Statement, claims: Mapping[str, Any], nonce: bytes) -> bytes:
+def challenge_of(claims: Mapping[str, Any], *, standing: bool, nonce: bytes) -> bytes:
     """What the passkey was asked, made again of what the statement says (`rules.verdict.approval_challenge`)."""
-    if it.said["standing"] is None:
+    if not standing:
         names = ("sub", "hold", "act_s256", "shown_s256", "verdict", "reason")
         asked = {**{name: claims[name] for name in names}, "terms": claims.get("terms", {})}
         prefix = verdict.CHALLENGE

@@ -59,13 +59,13 @@ async def test_one_call_is_told_and_shown_elsewhere_without_the_rest_of_the_log(
     assert "approved by alice signed in, done in" in story
     assert [record["kind"] for record in records] == ["decision", "approval", "decision", "outcome"]
     excerpt = json.loads((tmp_path / "call.json").read_text())
-    assert excerpt["uncovered"] == [] and len(excerpt["checkpoints"][0]["records"]) == 4
+    assert excerpt["uncovered"] == [] and len(excerpt["checkpoints"][0]["records"]) == 8
     assert (tmp_path / "call.json").stat().st_mode & 0o077 == 0
     (tmp_path / "far").mkdir()
     far = Desk(directory=tmp_path / "far")
     verify = ("audit", "verify", "--excerpt", str(tmp_path / "call.json"), "--keys", str(tmp_path / "keys.json"))
     done = await anyio.to_thread.run_sync(lambda: far.run(*verify, global_options=()))
-    assert done.code == 0 and done.out.count("(checkpoint 1)") == 4, done
+    assert done.code == 0 and done.out.count("(checkpoint 1)") == 8, done
     (tmp_path / "call.json").write_text((tmp_path / "call.json").read_text().replace("permit", "denied"))
     done = await anyio.to_thread.run_sync(lambda: far.run(*verify, global_options=()))
     assert done.code == 1 and "is not in the log that checkpoint 1 signs" in done.err, done

@@ -43,7 +43,8 @@ def an_excerpt(*sequences: int) -> dict[str, Any]:
     entries = [
         entry(log[one - 1], sequence=one, after=AFTER, hashes=covered) for one in sequences if AFTER < one <= UNTIL
     ]
-    return excerpt({sign_checkpoint(made, KEY): entries}, [log[one - 1] for one in sequences if one > UNTIL])
+    newer = [log[one - 1] for one in sequences if one > UNTIL]
+    return excerpt({sign_checkpoint(made, KEY): entries}, newer, gateway=made.issuer, evidence={})
 
 
 def test_what_a_checkpoint_covers_is_shown_and_what_is_newer_is_said_to_be_the_gateways_word() -> None:

@@ -1,0 +1,74 @@
+"""What `mcp-authz audit verify --excerpt` says of a bundle: its records, what is shown of them, and what is not."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final, cast
+
+import typer
+
+from mcp_authz.audit_story import story
+from mcp_authz.cli.audit_evidence import Shown
+from mcp_authz.cli.output import print_json, say
+from mcp_authz.rules.display import visible
+from mcp_authz.rules.excerpt import Excerpted
+from mcp_authz.rules.sentence import sentence
+from mcp_authz.store.ports import Event, EventKind
+
+_MARKS: Final = {"verified": "\N{CHECK MARK}", "wrong": "\N{BALLOT X}", "open": "?"}
+
+
+def say_shown(shown: Shown, *, json: bool) -> None:
+    """It is said what the bundle shows.
+
+    Raises:
+        typer.Exit: 1, something in it is not as it says.
+    """
+    if json:
+        print_json(_view(shown))
+    else:
+        _say(shown)
+    if shown.is_wrong:
+        raise typer.Exit(1)
+
+
+def _view(shown: Shown) -> dict[str, object]:
+    return {
+        "ok": not shown.is_wrong,
+        "records": [
+            {"sequence": one.sequence, "checkpoint": _number(one), "record": dict(one.body)} for one in shown.records
+        ],
+        "findings": [{"verdict": one.verdict, "text": one.text} for one in shown.findings],
+    }
+
+
+def _say(shown: Shown) -> None:
+    for one in shown.records:
+        by = "no checkpoint: the gateway's word alone" if one.checkpoint is None else f"checkpoint {_number(one)}"
+        say(f"{one.body['at']}  {visible(sentence(_event(one)))}  ({by})")
+    say()
+    calls = [_event(one) for one in shown.records if one.kind in {"decision", "approval", "outcome"}]
+    say(visible(story(calls)))
+    covered = sum(one.checkpoint is not None for one in shown.records)
+    every = len(shown.records)
+    say(f"{_MARKS['verified']} {covered} of {every} records are in the log that the gateway's checkpoints sign")
+    for finding in shown.findings:
+        say(f"{_MARKS[finding.verdict]} {finding.text}")
+    wrong = sum(finding.verdict == "wrong" for finding in shown.findings)
+    if wrong:
+        say(f"{wrong} of these are wrong: do not rely on it")
+    else:
+        say("nothing is wrong; `?` is what it cannot show, nor does it show that nothing went unrecorded")
+
+
+def _event(one: Excerpted) -> Event:
+    return Event(
+        kind=cast(EventKind, one.kind),
+        at=datetime.fromisoformat(one.body["at"]),
+        call=one.body["call"],
+        fields=one.body["fields"],
+    )
+
+
+def _number(one: Excerpted) -> int | None:
+    return None if one.checkpoint is None else one.checkpoint.number
