@@ -223,7 +223,7 @@ class Writer:
             trouble.error(error, "%s; %d calls that ran wait to have their outcome written", error, self.endings)
         with self._wake:
             self._is_away = True
-            if self._endings:
+            if self._endings or self._closed:
                 batch = [*{id(it): it for it in (*batch, *self._endings.values(), *self._waiting)}.values()]
                 self._waiting.clear()
                 self._size = sum(ending.size for ending in self._endings.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
@@ -91,20 +92,27 @@ async def test_an_outcome_that_cannot_be_written_is_written_as_soon_as_it_can_be
     assert first_break(stored_records(path), head=stored_head(path)) is None
 
 
+def with_little_room(store: SqliteStore) -> Callable[[], None]:
+    """The store's file grows by ten pages at most each time that it is opened, until what is returned is called."""
+    transactions = store._pen._transactions
+    connect = transactions._connect
+
+    def small() -> sqlite3.Connection:
+        db = connect()
+        db.execute(f"PRAGMA max_page_count = {db.execute('PRAGMA page_count').fetchone()[0] + 10}")
+        return db
+
+    transactions._connect = small
+    return lambda: setattr(transactions, "_connect", connect)
+
+
 async def test_nothing_is_admitted_before_the_outcomes_that_wait(tmp_path: Path) -> None:
     """A disk with little room left has some for an admission, and none for a large outcome."""
     async with opened(tmp_path / "store.db") as store:
         await settle(store)
         await store.admit(admission("c_1"))
         large = Ending(call="c_1", event=event("outcome", "c_1", text="x" * 200_000))
-        connect = store._pen._transactions._connect
-
-        def small() -> sqlite3.Connection:
-            db = connect()
-            db.execute(f"PRAGMA max_page_count = {db.execute('PRAGMA page_count').fetchone()[0] + 10}")
-            return db
-
-        store._pen._transactions._connect = small
+        free = with_little_room(store)
         with pytest.raises(StoreError):
             await store._write(break_the_connection)  # the next write opens the file again
         await store.append(event(n=1))  # there is room for that
@@ -113,9 +121,21 @@ async def test_nothing_is_admitted_before_the_outcomes_that_wait(tmp_path: Path)
         for number in range(5):
             with pytest.raises(StoreError, match="disk is full"):
                 await store.admit(admission(f"c_more_{number}"))
-        store._pen._transactions._connect = connect
+        free()
         assert isinstance(await store.admit(admission("c_2")), int)
         assert [it.event.call for it in await store.records() if it.event.call] == ["c_1", "c_1", "c_2"]
+
+
+async def test_an_outcome_is_written_where_what_comes_after_it_has_no_room(tmp_path: Path) -> None:
+    async with opened(tmp_path / "store.db") as store:
+        await settle(store)
+        await store.admit(admission("c_1"))
+        with_little_room(store)
+        with pytest.raises(StoreError):
+            await asyncio.gather(store.end_call(ending()), store._write(break_the_connection))
+        with pytest.raises(StoreError, match="disk is full"):
+            await store.append(event(text="x" * 200_000))
+        assert await ends(store) == ["c_1"]
 
 
 async def test_so_many_calls_may_have_begun_and_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
