@@ -159,8 +159,8 @@ def require_current(db: sqlite3.Connection, witness: Witness, seen: Iterable[Mar
         StoreError: the store is an earlier one; the message says what to do.
     """
     if epoch_of(db) is not None and not witness.exists():
-        why = f"`{witness.path.name}` is not beside it, so that nobody can tell whether it is the newest"
-        raise StoreError(_put_back(witness.store, why))
+        missing = f"`{witness.path.name}` is not beside it, so that nobody can tell whether it is the newest"
+        raise StoreError(_put_back(witness.store, missing))
     marks = [mark for mark in (witness.read(), *seen) if mark is not None]
     here = mark_of(db)
     for mark in marks:

@@ -1,0 +1,51 @@
+"""Backups and restores at the command line: what is refused, what is printed, and that rehearsals change nothing."""
+
+from __future__ import annotations
+
+from tests.cli.desk import Desk, settle
+from tests.cli.test_commands_doc import keys
+
+
+async def test_a_backup_is_one_file_for_its_owner_that_replaces_nothing_and_has_its_own_record(desk: Desk) -> None:
+    async with desk.open() as here:
+        await settle(here)
+        file = desk.path("kept.db")
+        made = desk.json("backup", file)  # while somebody has the store open
+        assert {*made, "schema"} == keys("mcp-authz backup")
+        (record,) = [r for r in await here.store.records(kind="administration") if "backup" in r.event.fields]
+        assert (record.sequence, record.hash.hex()) == (made["records"], made["head"])
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert sorted(path.name for path in desk.directory.iterdir() if "kept" in path.name) == ["kept.db"]
+    assert "is there already" in desk.refused("backup", file)
+    assert set(desk.json("backup", file, "--verify")) == keys("mcp-authz backup")
+    desk.path("torn.db").write_bytes(file.read_bytes()[:-8192])
+    assert "torn.db" in desk.refused("backup", desk.path("torn.db"), "--verify")
+    assert "no database" in desk.refused("backup", desk.config, "--verify")
+
+
+async def test_a_restore_is_rehearsed_and_what_it_cannot_do_is_said(desk: Desk) -> None:
+    async with desk.open() as here:
+        await settle(here)
+    file = desk.path("kept.db")
+    desk.ok("backup", file)
+    before = desk.json("audit", "verify")
+    would = desk.json("restore", file, "--reason", "x", "--dry-run")
+    assert set(would) == keys("mcp-authz restore") and would["dry_run"]
+    assert "epoch 1 would begin" in desk.ok("restore", file, "--reason", "x", "--dry-run")
+    assert desk.json("audit", "verify") == before
+    assert "name the backup, or say --in-place" in desk.refused("restore", "--reason", "x")
+    assert "--good goes with" in desk.refused("restore", file, "--reason", "x", "--good", "agent:coder")
+    assert "there is no backup at" in desk.refused("restore", desk.path("nothing.db"), "--reason", "x")
+    key = desk.directory / "data" / "master.key"
+    key.rename(desk.path("master.key"))
+    assert "put the key there that the backup was made with" in desk.refused("restore", file, "--reason", "x")
+    key.write_bytes(bytes(32))
+    key.chmod(0o600)
+    assert "does not open" in desk.refused("restore", file, "--reason", "x")
+    desk.path("master.key").rename(key)
+    desk.store.write_bytes(b"not any more")
+    assert "--revocations-unknown" in desk.refused("restore", file, "--reason", "x")
+    said = desk.ok("restore", file, "--reason", "x", "--revocations-unknown")
+    assert "all calls are stopped" in said and "to be enrolled anew: " in said
+    assert "restored at" in desk.ok("audit", "verify")
+    assert desk.ok("status").startswith("ALL CALLS ARE STOPPED")
