@@ -28,7 +28,7 @@ from mcp_authz.config_people import (
     ProviderConfig,
     SignInConfig,
 )
-from mcp_authz.config_policy import AuditConfig, PdpConfig
+from mcp_authz.config_policy import AuditConfig, PdpConfig, RecordRedactConfig
 from mcp_authz.config_telemetry import MetricsConfig, OtelConfig
 from mcp_authz.config_webhooks import WebhookConfig
 from mcp_authz.settings import approval_floor, require_rules, server_rules
@@ -41,6 +41,7 @@ SECTIONS = {
     "## `[servers.NAME.tools.TOOL]`": ToolConfig,
     "## `[pdp]`": PdpConfig,
     "## `[audit]`": AuditConfig,
+    "## `[audit.redact]`": RecordRedactConfig,
     "## `[metrics]`": MetricsConfig,
     "## `[otel]`": OtelConfig,
     "## `[budgets.NAME]`": BudgetConfig,
