@@ -36,12 +36,12 @@ class Surroundings:
     person: Person | None  # for whom it is; of an agent that works for itself, its owner
     agents: Mapping[AgentName, Agent]
     revoked_keys: Collection[Thumbprint]
-    now: datetime
+    at: datetime
 
 
 def over(around: Surroundings) -> str:
     """Why the session as a whole carries no call any more; empty where it may."""
-    session, grant, person, now = around.session, around.grant, around.person, around.now
+    session, grant, person, now = around.session, around.grant, around.person, around.at
     if session.status != "active":
         return "the session was revoked"
     if grant is None or grant.status != "active":
@@ -86,7 +86,7 @@ def _own(link: Link, around: Surroundings) -> Stands | None:
         return Stands(state=LinkState.REVOKED, because=f"agent {link.holder} was revoked")
     if {link.holder_key, link.signed_by} & set(around.revoked_keys):
         return Stands(state=LinkState.REVOKED, because="a key of it was revoked")
-    if around.now >= link.expires_at:
+    if around.at >= link.expires_at:
         return Stands(state=LinkState.ENDED, because="its time is up")
     if link.max_calls is not None and link.calls_made >= link.max_calls:
         return Stands(state=LinkState.ENDED, because="all its calls are made")

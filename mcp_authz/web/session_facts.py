@@ -144,7 +144,7 @@ async def _around(store: Store, session: Session, links: Sequence[Link], now: da
         person=None if person is None else await store.person(person),
         agents=agents,
         revoked_keys=frozenset([it for it in prints if await _is_revoked(store, it)]),
-        now=now,
+        at=now,
     )
 
 

@@ -24,9 +24,9 @@ from mcp_authz.web.visitor import Cookies, Visitor
 _KINDS: Final[Mapping[str, tuple[str, str]]] = {
     # What the button says, and what goes on.
     "link": ("Prune", "The link above it and its siblings go on."),
-    "session": ("End this session", "What was agreed to stays: another session can be started from it."),
-    "agent": ("Revoke this agent", "Whoever delegated to it goes on. The agent never comes back."),
-    "key": ("Revoke this key", "Its holder goes on with another key, if there is one. The key never comes back."),
+    "session": ("End", "What was agreed to stays: another session can be started from it."),
+    "agent": ("Revoke", "Whoever delegated to it goes on. The agent never comes back."),
+    "key": ("Revoke", "Its holder goes on with another key, if there is one. The key never comes back."),
 }
 
 
