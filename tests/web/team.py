@@ -1,4 +1,4 @@
-"""A session with a tree: alice's planner handed on to coder and to writer, and coder to tester; each owned by another."""
+"""A session with a tree: planner works for alice and handed on to coder and writer, coder to tester."""
 
 from __future__ import annotations
 
