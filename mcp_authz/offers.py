@@ -34,6 +34,7 @@ class Offers:
 
     async def list(self, caller: Caller, offer: Offer) -> tuple[dict[str, Any], ...]:
         """Everything of this kind from every server that this caller could ask for it; listing grants nothing."""
+        await self._catalog.look()  # a server may have been switched off
         listed: list[dict[str, Any]] = []
         for server in self._servers(caller, _NEEDS[offer]):
             items = await self._ask(server, offer)

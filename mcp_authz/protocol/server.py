@@ -12,7 +12,12 @@ from mcp.server import Server
 from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.lowlevel.server import NotificationOptions
 from mcp.server.models import InitializationOptions
-from mcp.server.subscriptions import InMemorySubscriptionBus, ToolsListChanged
+from mcp.server.subscriptions import (
+    InMemorySubscriptionBus,
+    PromptsListChanged,
+    ResourcesListChanged,
+    ToolsListChanged,
+)
 from mcp.shared.exceptions import MCPError
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
@@ -104,6 +109,12 @@ class FrontServer(Server[Any]):
                 await connection.send_tool_list_changed()
             except Exception:  # noqa: BLE001 - a client that is gone must not keep the others from hearing
                 self._watching.pop(session, None)
+
+    async def lists_changed(self) -> None:
+        """The same, and whoever asked to hear of resources and prompts hears that those may have changed for them."""
+        await self.tools_changed()
+        await self._bus.publish(ResourcesListChanged())
+        await self._bus.publish(PromptsListChanged())
 
     async def _lead(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
         if ctx.request_id is None:  # notifications end here; the SDK's own bookkeeping is behind `call_next`

@@ -10,7 +10,9 @@ import httpx2
 
 from mcp_authz import limits
 from mcp_authz.revocation import Revocation
+from mcp_authz.stopping import Stopping
 from tests.attacks.test_34_revoked_while_running import SCOPE, permitted, plain
+from tests.road.places import plain as shelf
 from tests.road.tasks import listening
 from tests.world import OPERATOR, World, world
 
@@ -86,3 +88,21 @@ async def test_a_stream_ends_with_the_token_that_it_was_asked_with_and_a_call_do
                 assert [line async for line in old.aiter_lines()] == []
         assert "result" in rest[-1] and w.running.parts.underway.count == 1
         group.cancel_scope.cancel()
+
+
+async def test_lists_are_as_a_revocation_left_them_at_once_and_whoever_listens_for_them_hears(tmp_path: Path) -> None:
+    async with world(tmp_path, servers={"plain": shelf("book")}) as w:
+        reader = await w.ready("reader", "plain:resources use")
+        asked = {"toolsListChanged": True, "resourcesListChanged": True, "promptsListChanged": True}
+        async with w.client(reader) as client:
+            assert len((await client.list_resources()).resources) == 1
+        await Stopping(w.store, w.clock).server_off("plain", reason="leaks", by=OPERATOR)  # nothing runs just now
+        async with w.client(reader) as client:
+            assert (await client.list_resources()).resources == []
+        async with listening(w, await w.token(reader), **asked) as stream:
+            await anext(stream)
+            await Stopping(w.store, w.clock).server_on("plain", by=OPERATOR)
+            (pin,) = [pin for pin in await w.store.pins() if pin.tool == "say"]
+            await Stopping(w.store, w.clock).tool_off(pin, "plain__say", reason="leaks", by=OPERATOR)
+            told = {(await anext(stream))["method"].removeprefix("notifications/") for _ in range(3)}
+            assert told == {"tools/list_changed", "resources/list_changed", "prompts/list_changed"}
