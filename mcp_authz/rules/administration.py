@@ -56,6 +56,7 @@ COMMANDS: Final[Mapping[str, frozenset[Role]]] = {
     "revoke approval": _OWN | {Role.APPROVER},
     "revoke client": _CHANGE,
     "revoke person": _CHANGE,
+    "revoke passkey": _CHANGE,
     "revoke tool": _CHANGE,
     "revoke server": _CHANGE,
     "revoke everything": _CHANGE,

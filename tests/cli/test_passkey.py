@@ -50,3 +50,16 @@ async def test_replacing_revokes_what_there_is_says_so_and_is_remembered(desk: D
 
 def test_nobody_unknown_gets_a_link(desk: Desk) -> None:
     assert "there is no person `mallory`" in desk.refused("user", "passkey", "mallory")
+
+
+async def test_one_passkey_is_ended_by_the_beginning_of_its_id(desk: Desk) -> None:
+    desk.ok("user", "add", "alice")
+    await make_passkey(desk, desk.ok("user", "passkey", "alice"))
+    (known,) = desk.json("user", "show", "alice")["passkeys"]
+    assert known["id"][:12] in desk.ok("user", "show", "alice")
+    assert "would be revoked" in desk.ok("revoke", "passkey", known["id"][:8], "--reason", "lost", "--dry-run")
+    assert "signs nobody in" in desk.ok("revoke", "passkey", known["id"][:8], "--reason", "lost")
+    assert "revoked already" in desk.ok("revoke", "passkey", known["id"], "--reason", "lost")
+    assert [one["status"] for one in desk.json("user", "show", "alice")["passkeys"]] == ["revoked"]
+    (record,) = desk.json("audit", "list", "--kind", "revocation")
+    assert (record["fields"]["of"], record["fields"]["name"]) == ("passkey", known["id"])

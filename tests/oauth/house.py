@@ -363,7 +363,7 @@ class House:
         await self.store.pin_first([pin], Event(kind="pin", at=self.clock()))
         return await self.store.admit(
             Admission(
-                event=Event(kind="decision", at=self.clock()),
+                event=Event(kind="decision", at=self.clock(), call=new_id("c")),
                 agent=caller.agent.name,
                 key=caller.key,
                 subject=caller.session.subject,

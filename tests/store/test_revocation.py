@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,8 +17,11 @@ from hypothesis import strategies as st
 from mcp_authz.errors import NotFound
 from mcp_authz.model import HoldId, HoldState
 from mcp_authz.principals import AgentName, GrantId, LinkId, SessionId
+from mcp_authz.rules.keys import b64url
 from mcp_authz.store.ports import Admission, Lost, Store
+from mcp_authz.store.schema import migrate
 from mcp_authz.store.sqlite import SqliteStore
+from tests.store import test_accounts as accounts
 from tests.store.conftest import SEALER, Stores
 from tests.store.world import (
     ALICE,
@@ -246,3 +252,54 @@ def call_of(node: int, parents: list[int]) -> Admission:
         session=SessionId("s_tree"),
         links=tuple(LinkId(f"l_{one}") for one in above(node, parents)),
     )
+
+
+def test_whatever_can_be_revoked_is_counted_when_it_is() -> None:
+    """Whoever adds a table with a status, or makes one anew, adds what counts its endings: calls that run need it."""
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as db:
+        migrate(db)
+        tables = [name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()]
+        have = {name for name in tables if "status" in {row[1] for row in db.execute(f"PRAGMA table_info({name})")}}
+        counted = db.execute(
+            """SELECT tbl_name FROM sqlite_schema WHERE type = 'trigger' AND sql LIKE '%AFTER UPDATE OF status%'
+            AND sql LIKE '%UPDATE endings%'"""
+        )
+        assert {name for (name,) in counted} == have >= {"agents", "keys", "links", "people", "passkeys", "sessions"}
+
+
+async def test_each_ending_raises_the_number_and_nothing_else_does(stores: Stores) -> None:
+    async with stores.open() as store:
+        await settle(store)
+        await open_hold(store)
+        for kind, name in (("link", LEAF), ("session", SESSION), ("grant", GRANT), ("agent", CODER), ("person", ALICE)):
+            before = await store.endings()
+            await store.would_cancel(kind, name)  # type: ignore[arg-type]
+            await store.append(event())
+            assert await store.endings() == before
+            await store.revoke(kind, name, event("revocation"))  # type: ignore[arg-type]
+            assert (after := await store.endings()) > before
+            await store.revoke(kind, name, event("revocation"))  # type: ignore[arg-type]
+            assert await store.endings() == after
+
+
+async def test_a_passkey_ends_alone_with_who_signed_in_by_it(stores: Stores) -> None:
+    async with stores.open() as store:
+        await accounts.settle(store)
+        await store.open_sign_in(accounts.sign_in(), None, event())
+        await store.add_further(accounts.passkey(credential=b"other"), accounts.COOKIE, event())
+        await store.open_sign_in(accounts.sign_in(credential=b"other", digest=b"\x09" * 32), None, event())
+        assert await store.revoke("passkey", b64url(b"credential"), event("revocation")) == ()
+        assert await store.passkey(b"credential") is None and await store.passkey(b"other") is not None
+        assert [it.credential for it in await store.sign_ins_of(ALICE)] == [b"other"]
+        for unknown in (b64url(b"nobody's"), "no base64url"):
+            with pytest.raises(NotFound):
+                await store.revoke("passkey", unknown, event())
+
+
+async def test_a_sweep_of_a_person_uses_up_the_links_that_would_bring_a_passkey(stores: Stores) -> None:
+    async with stores.open() as store:
+        await store.add_person(person(ALICE), event())
+        await store.add_invitation(accounts.invitation(), event())
+        swept = await store.sweep("user:alice", START + timedelta(seconds=1), event("revocation"))
+        invited = await store.invitation(accounts.TOKEN)
+        assert swept.codes == 1 and invited is not None and invited.used_at is not None

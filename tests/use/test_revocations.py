@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -39,7 +40,7 @@ from mcp_authz.running import running_calls
 from mcp_authz.stopping import Stopping
 from mcp_authz.store.ports import Event
 from mcp_authz.underway import Underway
-from tests.oauth.house import OPERATOR, Actor, House
+from tests.oauth.house import OPERATOR, Actor, House, house
 from tests.use.test_trees import AGENTS, ON_DISK, REPOS, STEPS, Step, Tree, in_an_office, tools
 
 KINDS = ("link", "session", "grant", "agent", "client", "key", "person", "hold", "approver", "approver's key")
@@ -283,3 +284,36 @@ def test_what_a_subject_has_from_before_a_time_ends_as_foreseen_and_nothing_late
             assert all(it.status == "active" for it in await h.store.grants() if it.id in later)
 
     in_an_office(test)
+
+
+async def test_a_call_by_a_childs_replaced_key_ends_whatever_the_record_of_it_is_called(tmp_path: Path) -> None:
+    async with house(tmp_path) as h, anyio.create_task_group() as group:
+        planner, *_ = await h.family()
+        root, ended = await h.root(planner), list[str]()
+        underway = Underway(h.store, h.sessions.identify, Forest(h).approvals.stands, h.clock)
+
+        async def told() -> None:
+            pass
+
+        async def run(token: str, name: str) -> None:
+            with underway.while_standing(await h.caller(token)):
+                await anyio.sleep_forever()
+            ended.append(name)
+
+        async def child(name: str) -> str:
+            actor = Actor(AgentName(f"planner/{name}"), PrivateKey.generate())
+            answer = await h.redeem(actor, h.derive(root, planner, actor.key, child=name))
+            return str(answer["access_token"])
+
+        group.start_soon(underway.run, told)
+        group.start_soon(run, await child("one"), "one")
+        group.start_soon(run, await child("two"), "two")
+        await anyio.sleep(0.05)
+        h.clock.advance(seconds=1)
+        await child("one")  # with another key
+        with anyio.fail_after(5):
+            while not ended:  # noqa: ASYNC110 - whoever runs has no event for this
+                await anyio.sleep(0.005)
+        await anyio.sleep(0.05)
+        assert ended == ["one"] and await h.events("revocation") == []
+        group.cancel_scope.cancel()
