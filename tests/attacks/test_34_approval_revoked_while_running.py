@@ -16,8 +16,8 @@ from mcp_authz.revocation import Revocation
 from mcp_authz.store.ports import Event, RevocableKind
 from tests import passkeys
 from tests.attacks.attacker import answer_in
-from tests.attacks.test_34_revoked_while_held import held_of
-from tests.attacks.test_34_revoked_while_running import SCOPE, SOON, permitted, plain
+from tests.attacks.test_34_revoked_while_held import SCOPE, held_of
+from tests.attacks.test_34_revoked_while_running import SOON, permitted, plain
 from tests.standing import ANY, give
 from tests.world import OPERATOR, World, world
 

@@ -11,7 +11,8 @@ import httpx2
 from mcp_authz import limits
 from mcp_authz.revocation import Revocation
 from mcp_authz.stopping import Stopping
-from tests.attacks.test_34_revoked_while_running import SCOPE, permitted, plain
+from tests.attacks.test_34_revoked_while_held import SCOPE
+from tests.attacks.test_34_revoked_while_running import permitted, plain
 from tests.road.places import plain as shelf
 from tests.road.tasks import listening
 from tests.world import OPERATOR, World, world
