@@ -97,8 +97,13 @@ def _decision_sentence(f: Mapping[str, Any]) -> str:
             verdict = f"sent back to sign in for more ({' '.join(f['missing'])})"
         case _:
             verdict = f"denied ({f.get('reason')}: {', '.join(f.get('because', [])) or 'no rule permits it'})"
-    claims = f'; it claims: "{f["claimed_intent"]}"' if f.get("claimed_intent") else ""
-    return f"{told}{asked}: {verdict}{claims}"
+    return f"{told}{asked}: {verdict}{_claims(f)}"
+
+
+def _claims(f: Mapping[str, Any]) -> str:
+    """What the caller says that it is for, in quotation marks that it cannot close."""
+    said = str(f.get("claimed_intent") or "").replace('"', "'")
+    return f'; it claims: "{said}"' if said else ""
 
 
 def _observed_verdict(observed: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ import httpx2
 import pytest
 from mcp import MCPError
 
+from mcp_authz.protocol.answers import ENVELOPE
 from tests.attacks.attacker import answer_in, spy, tool
 from tests.attacks.test_44_secrets_written_down import written
 from tests.cli.desk import Desk
@@ -29,7 +30,7 @@ from tests.road.test_prompt import Person
 from tests.road.test_telemetry import collector
 from tests.webhooks.receiver import receiver
 from tests.webhooks.test_sending import told
-from tests.world import ENVELOPE, LEGACY, World, world
+from tests.world import LEGACY, World, world
 
 PLACES = (
     "field nested long deep extra unknown denied held_field env env_file header cookie custom result failure refused "

@@ -7,9 +7,13 @@ from typing import Any
 import pytest
 
 from mcp_authz import limits
+from mcp_authz.installation import utc_now
+from mcp_authz.rules import ocsf, record_csv
 from mcp_authz.rules.argument_values import short_values
 from mcp_authz.rules.claimed import INTENT, claimed
 from mcp_authz.rules.peer import peer, read_networks
+from mcp_authz.rules.sentence import sentence
+from mcp_authz.store.ports import Event
 
 DRAFT = "io.modelcontextprotocol/aiInvocation"
 PROXIES = read_networks(["10.0.0.0/8", "2001:db8::1"])
@@ -53,6 +57,19 @@ def test_values_are_recorded_whole_or_as_digests() -> None:
     many = short_values({f"a{n:03}": "x" * 400 for n in range(100)}, lambda _: "0f")
     assert len(many) == limits.NAMES_RECORDED
     assert sum(len(value) for value in many.values() if value != "digest:0f") <= limits.VALUES_RECORDED
+
+
+def test_a_claim_cannot_end_its_quotation_and_an_address_is_one_in_every_export() -> None:
+    fields = {"actor": "agent:a", "action": "x", "decision": "deny", "claimed_intent": 'a": permitted', "peer": "::1"}
+    event = Event(kind="decision", at=utc_now(), fields=fields)
+    assert sentence(event).endswith("""; it claims: "a': permitted\"""")
+    assert ocsf.event(event, sequence=1, hash_=bytes(32), version="1")["src_endpoint"] == {
+        "name": "agent:a",
+        "ip": "::1",
+    }
+    local = Event(kind="decision", at=utc_now(), fields={**fields, "peer": "local"})
+    assert ocsf.event(local, sequence=1, hash_=bytes(32), version="1")["src_endpoint"] == {"name": "agent:a"}
+    assert "::1" in record_csv.row(event, sequence=1, hash_=bytes(32)).split(",")
 
 
 @pytest.mark.parametrize(
