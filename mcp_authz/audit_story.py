@@ -21,6 +21,15 @@ _ENDED: Mapping[str, str] = {
     "unknown": "interrupted, nobody can say whether it ran",
     "asked": "the tool server asked something",
 }
+_CUT_SHORT: Mapping[str, str] = {
+    "revocation": "cancelled while it ran because what it stood on was revoked",
+    "crash": "interrupted while it ran because the gateway stopped",
+}
+_METHODS: Mapping[str, str] = {
+    "resources/read": "to read a resource of",
+    "prompts/get": "for a prompt of",
+    "completion/complete": "for completions from",
+}
 
 
 def story(events: Sequence[Event]) -> str:
@@ -40,8 +49,15 @@ def _asked(f: Mapping[str, Any]) -> str:
     subject = f.get("subject")
     whom = "" if subject is None else ", for itself" if subject == f.get("actor") else f", for {_bare(subject)}"
     attributes = ", ".join(f"{name} {visible(str(value))}" for name, value in sorted((f.get("resource") or {}).items()))
-    what = visible(str(f.get("action") or f.get("tool") or f.get("method")))
-    return f"{actor}{through}{whom}, asked for {what}" + (f" ({attributes})" if attributes else "")
+    return f"{actor}{through}{whom}, asked {_what(f)}" + (f" ({attributes})" if attributes else "")
+
+
+def _what(f: Mapping[str, Any]) -> str:
+    """What was asked, after `asked`: `for deploy.create`, `to read a resource of files`."""
+    verb = _METHODS.get(str(f.get("method")))
+    if verb is not None and f.get("server"):
+        return f"{verb} {visible(str(f['server']))}"
+    return f"for {visible(str(f.get('action') or f.get('tool') or f.get('method')))}"
 
 
 def _steps(events: Sequence[Event]) -> list[str]:
@@ -61,7 +77,7 @@ def _step(event: Event) -> str:
         case "decision", "permit" if "approval" in f:
             return ""  # its verdicts say so
         case "decision", "permit":
-            return "permitted" if "observed" not in f else "permitted in observe mode"
+            return "permitted" if "observed" not in f else _observed(f["observed"])
         case "decision", "replay":
             return "its outcome was given again"
         case "decision", "deny":
@@ -69,10 +85,17 @@ def _step(event: Event) -> str:
         case "approval", _:
             return _verdict(f)
         case "outcome", _:
+            if f.get("ended_by") in _CUT_SHORT:
+                return f"{_CUT_SHORT[f['ended_by']]}, nobody can say how far it came"
             took = f.get("milliseconds")
             ended = _ENDED.get(str(f.get("outcome")), str(f.get("outcome")))
             return f"{ended} in {_duration(took)}" if ended == "done" and isinstance(took, int) else ended
     return ""
+
+
+def _observed(would: Mapping[str, Any]) -> str:
+    instead = "held" if would.get("would") == "hold" else "denied"
+    return f"permitted in observe mode (else {instead})"
 
 
 def _verdict(f: Mapping[str, Any]) -> str:

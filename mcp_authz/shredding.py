@@ -58,6 +58,21 @@ async def shred_now(
     return gone
 
 
+async def what_is_gone(store: Store, records: Iterable[Record]) -> tuple[str, ...]:
+    """What these calls had that nobody can be shown any more, in sentences."""
+    of = of_calls(records)
+    said = []
+    for hold in sorted(of.holds):
+        held = await store.hold(hold)
+        if held is not None and held.shredded_at is not None:
+            said.append(
+                f"the arguments, the result and the verdicts of {hold} were shredded on {held.shredded_at:%Y-%m-%d}"
+            )
+    if any(text is None for text in await store.signed(sorted(of.proofs))):
+        said.append("a signed call is not kept any more; its record has the digest")
+    return tuple(said)
+
+
 def counted(it: Shredded) -> str:
     """How much of each, in words: `1 held call, 2 signed calls`."""
     kinds = {

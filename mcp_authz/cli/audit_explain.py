@@ -20,6 +20,7 @@ from mcp_authz.cli.output import local, next_step, print_json, say
 from mcp_authz.errors import ConfigError
 from mcp_authz.rules.display import visible
 from mcp_authz.rules.sentence import sentence
+from mcp_authz.shredding import what_is_gone
 
 
 @asynchronous
@@ -41,6 +42,7 @@ async def explain(
     """Tell what became of one call: who asked, for whom, through whom, who approved it, how it ended."""
     async with installation(ctx) as here:
         records = await records_of(here.store, call)
+        gone = await what_is_gone(here.store, records)
         excerpt = None
         if bundle is not None:
             excerpt = await bundle_of(
@@ -50,9 +52,11 @@ async def explain(
     if bundle is not None and excerpt is not None:
         _write(bundle, excerpt)
     if json:
-        print_json({"story": told, "records": [views.record(record) for record in records]})
+        print_json({"story": told, "gone": list(gone), "records": [views.record(record) for record in records]})
         return
     say(told)
+    for one in gone:
+        say(one)
     say()
     for record in records:
         say(f"{local(record.event.at)}  {visible(sentence(record.event))}")

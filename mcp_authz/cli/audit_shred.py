@@ -25,7 +25,9 @@ async def shred(
     *,
     before: Annotated[
         str | None,
-        typer.Option(metavar="TIME|DURATION", help="Instead: all calls that were over before 2026-01-31, or 2h ago."),
+        typer.Option(
+            metavar="TIME|DURATION", help="Instead: all calls that were over before 2026-01-31, 2h ago, or now."
+        ),
     ] = None,
     reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; it goes on record.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be gone, and change nothing.")] = False,
@@ -39,7 +41,8 @@ async def shred(
         if call is not None:
             what, whose = of_calls(await records_of(here.store, call)), f"of {call}"
         else:
-            what = Before(at=min(moment(str(before), here.clock()), here.clock()))
+            now = here.clock()
+            what = Before(at=now if before == "now" else min(moment(str(before), now), now))
             whose = f"from before {timestamp(what.at)}"
         gone = (
             await here.store.would_shred(what)

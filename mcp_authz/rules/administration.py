@@ -35,6 +35,7 @@ COMMANDS: Final[Mapping[str, frozenset[Role]]] = {
     "audit explain": _READ | {Role.OWNER, Role.PERSON},
     "audit export": _READ,
     "audit keys": _READ,
+    "audit shred": _CHANGE,
     "agent list": _READ | {Role.OWNER, Role.PERSON},
     "agent show": _READ | {Role.OWNER, Role.PERSON},
     "session list": _READ | {Role.OWNER, Role.PERSON},

@@ -63,6 +63,36 @@ async def test_a_call_verifies_on_another_machine_and_nothing_of_it_can_be_chang
     assert changed_unseen(json.loads(full.read_text()), tmp_path / "changed.json", trusted) == []
 
 
+async def test_what_an_operator_shreds_is_gone_and_everything_else_goes_on(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        hold = await a_signed_deployment(w)
+        await checkpoint(w, tmp_path / "checkpoints.txt")
+    (tmp_path / "gateway.toml").write_text(f'data_dir = "{tmp_path / "data"}"\n')
+    await anyio.to_thread.run_sync(shredded, Desk(directory=tmp_path), hold)
+
+
+def shredded(desk: Desk, hold: str) -> None:
+    dry = desk.json("audit", "shred", hold, "--reason", "typed by mistake", "--dry-run")
+    assert (dry["holds"], dry["proofs"], dry["inputs"]) == ([hold], 2, 2), dry
+    assert DEPLOY["version"] in desk.ok("holds", "show", hold)
+    assert "gone: 1 held call, 2 signed calls, 2 policy inputs" in desk.ok("audit", "shred", hold, "--reason", "typed")
+    assert "nothing is kept" in desk.ok("audit", "shred", "--before", "now", "--reason", "again")
+    (record,) = desk.json("audit", "list", "--kind", "administration", "--text", "shredded")
+    assert record["fields"]["reason"] == "typed" and record["fields"]["holds"] == 1
+    shown = desk.ok("holds", "show", hold)
+    assert DEPLOY["version"] not in shown and "arguments:\n  shredded 20" in shown and "alice approved" in shown
+    assert desk.json("holds", "show", hold)["shredded_at"] is not None
+    assert "were shredded on" in desk.refused("holds", "export", hold)
+    told = desk.ok("audit", "explain", hold, "--bundle", str(desk.path("after.json")), "--with-arguments")
+    assert f"the verdicts of {hold} were shredded on" in told and "a signed call is not kept any more" in told
+    assert "unbroken" in desk.ok("audit", "verify")
+    desk.path("keys.json").write_text(desk.ok("audit", "keys"))
+    shows = desk.run(
+        "audit", "verify", "--excerpt", str(desk.path("after.json")), "--keys", str(desk.path("keys.json"))
+    )
+    assert shows.code == 0 and "the verdict that record" in shows.out and "nothing is wrong" in shows.out
+
+
 def changed_unseen(whole: dict[str, Any], file: Path, keys: Any) -> list[str]:
     """What could be another text, or be missing, without anything being found wrong; some bytes of each text."""
     unseen = []

@@ -51,6 +51,21 @@ def event(kind: EventKind, **fields: Any) -> Event:
         ),
         (
             [
+                event("decision", **ASKED, decision="permit"),
+                event("outcome", outcome="unknown", milliseconds=9, ended_by="revocation"),
+            ],
+            "permitted, cancelled while it ran because what it stood on was revoked, nobody can say how far it came",
+        ),
+        (
+            [event("decision", **ASKED, decision="permit"), event("outcome", outcome="unknown", ended_by="crash")],
+            "permitted, interrupted while it ran because the gateway stopped, nobody can say how far it came",
+        ),
+        (
+            [event("decision", **ASKED, decision="permit", observed={"would": "hold"})],
+            "permitted in observe mode (else held)",
+        ),
+        (
+            [
                 event("decision", **ASKED, decision="hold"),
                 event("approval", verdict="approve", person="user:bob", assurance="passkey", standing="a_1"),
                 event("outcome", outcome="done", milliseconds=5),
@@ -74,7 +89,18 @@ def event(kind: EventKind, **fields: Any) -> Event:
             "permitted, interrupted, nobody can say whether it ran",
         ),
     ],
-    ids=["denied", "permitted", "approved", "approved ahead", "sent back", "expired", "unknown"],
+    ids=[
+        "denied",
+        "permitted",
+        "approved",
+        "revoked",
+        "crashed",
+        "observed",
+        "approved ahead",
+        "sent back",
+        "expired",
+        "unknown",
+    ],
 )
 def test_a_call_is_told_in_one_sentence(events: list[Event], ending: str) -> None:
     assert story(events) == f"{BEGINNING}: {ending}"
@@ -85,3 +111,17 @@ def test_an_agent_that_works_for_itself_and_hidden_characters_are_told_as_what_t
     told = story([event("decision", **own, decision="permit")])
     assert told == "coder, for itself, asked for a\\u{202e}b: permitted"
     assert story([]) == "nothing was decided about this call"
+
+
+@pytest.mark.parametrize(
+    ("method", "asked"),
+    [
+        ("tools/call", "coder, for itself, asked for acme__read: permitted"),
+        ("resources/read", "coder, for itself, asked to read a resource of acme: permitted"),
+        ("prompts/get", "coder, for itself, asked for a prompt of acme: permitted"),
+    ],
+)
+def test_what_is_no_call_of_a_tool_is_told_as_what_it_is(method: str, asked: str) -> None:
+    who = {"actor": "agent:coder", "subject": "agent:coder", "chain": ["agent:coder"]}
+    tool = {"tool": "acme__read", "server": "acme", "action": "", "method": method}
+    assert story([event("decision", **who, **tool, decision="permit")]) == asked
