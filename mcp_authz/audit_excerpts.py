@@ -27,7 +27,9 @@ async def records_of(store: Store, call: str) -> tuple[Record, ...]:
     """
     found = {record.sequence: record for record in await newest(store, Filter(call=call), _MOST)}
     if not found:
-        raise NotFound(f"no record is of a call or hold `{call}`; `mcp-authz audit list` has their ids")
+        base = (await store.log_base()).sequence
+        pruned = f", or it is among the first {base}, which were pruned: look into the archive" if base else ""
+        raise NotFound(f"no record is of a call or hold `{call}`; `mcp-authz audit list` has their ids{pruned}")
     for hold in holds_of(found.values()):
         found |= {record.sequence: record for record in await newest(store, Filter(text=hold), _MOST)}
     for again in {record.event.call for record in found.values() if record.event.kind == "decision"}:

@@ -26,6 +26,7 @@ _HELP: Final = {
     "mcp_authz_refusals_total": "Requests refused before it was known who sent them.",
     "mcp_authz_policy_reload_failures_total": "Changes of policy files that do not decide, because they cannot.",
     "mcp_authz_records_total": "Records of the log.",
+    "mcp_authz_checkpoints_undelivered_total": "Checkpoints that a place which keeps them did not take at once.",
 }
 _SECONDS: Final = "mcp_authz_call_seconds"
 _Labels = tuple[tuple[str, str], ...]
@@ -61,6 +62,9 @@ class Metrics:
             case "refusals":
                 more = fields.get("count")
                 self._count("mcp_authz_refusals_total", more if type(more) is int else 1, reason=fields.get("reason"))
+            case "checkpoint" if "record" in fields:  # which tells of places, and whether they lack something
+                for place in fields.get("behind", ()):
+                    self._count("mcp_authz_checkpoints_undelivered_total", place=str(place).partition(":")[0])
             case "policy" if "error" in fields:
                 self._count("mcp_authz_policy_reload_failures_total", policy=fields.get("key"))
 

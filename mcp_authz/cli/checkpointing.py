@@ -60,9 +60,9 @@ async def checkpointing(running: Running) -> AsyncIterator[None]:
                 group.cancel_scope.cancel()
     finally:
         if checkpoints is not None:
-            with anyio.CancelScope(shield=True), anyio.move_on_after(_LAST), suppress(Conflict, ConfigError):
-                with locked(running.installation.config.data / LOCK, _note()):  # else another one goes on
-                    await checkpoints.write_if_possible()
+            lock = locked(running.installation.config.data / LOCK, _note())  # where it is taken, another one goes on
+            with anyio.CancelScope(shield=True), anyio.move_on_after(_LAST), suppress(Conflict, ConfigError), lock:
+                await checkpoints.write_if_possible()
 
 
 def _checkpoints(running: Running) -> Checkpoints | None:

@@ -8,6 +8,7 @@ from datetime import timedelta
 import anyio
 
 from mcp_authz.doctor.agents import check_agents
+from mcp_authz.doctor.checkpoints import check_checkpoints
 from mcp_authz.doctor.clients import check_clients
 from mcp_authz.doctor.files import check_modes, check_secrets, check_space
 from mcp_authz.doctor.finding import Case, Finding, note
@@ -29,6 +30,7 @@ def checks(case: Case) -> dict[str, Check]:
         "files": check_modes,
         "disk": check_space,
         "store": check_store,
+        "checkpoints": check_checkpoints,
         "policy": check_policy,
         "secrets": check_secrets,
         "servers": check_servers,

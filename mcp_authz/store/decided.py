@@ -44,7 +44,8 @@ def before(tx: Transaction, at: datetime | None) -> int:
         (first,) = tx.db.execute("SELECT min(sequence) FROM inputs").fetchone()
         (head,) = tx.db.execute("SELECT sequence FROM log_head").fetchone()
         return int(head) if first is None else int(first) - 1
-    low, high = tx.db.execute("SELECT log_base.sequence, log_head.sequence FROM log_base, log_head").fetchone()
+    asked = "SELECT log_base.sequence, log_head.sequence FROM log_base, log_head"
+    low, high = map(int, tx.db.execute(asked).fetchone())
     while low < high:  # the log has no index by time, and grows by it
         middle = (low + high + 1) // 2
         body = tx.db.execute("SELECT body FROM log WHERE sequence = ?", (middle,)).fetchone()

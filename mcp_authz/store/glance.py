@@ -76,6 +76,15 @@ def newest_break(path: Path, records: int) -> tuple[int, Break | None]:
     return (length, None) if broken is None else _look(path, lambda db: _newest_break(db, records))
 
 
+def newest_of(path: Path, kind: str) -> tuple[Stored | None, int]:
+    """Return the newest row of a record of this kind, and the number of the last record of any kind.
+
+    Raises:
+        StoreError: there is no store at `path`, or it cannot be read.
+    """
+    return _look(path, lambda db: _newest_of(db, kind))
+
+
 def inside(path: Path, at: datetime) -> Inside:
     """Return what a store of this version holds; `at` decides what is open.
 
@@ -140,6 +149,14 @@ def _newest_break(db: sqlite3.Connection, records: int) -> tuple[int, Break | No
     if not rows:
         return head[0], Break(sequence=head[0], why=f"record {head[0]} is missing")
     return head[0], first_break(rows[1:], head=head, start=(rows[0].sequence, rows[0].hash))
+
+
+def _newest_of(db: sqlite3.Connection, kind: str) -> tuple[Stored | None, int]:
+    row = db.execute(
+        "SELECT sequence, body, hash FROM log WHERE kind = ? ORDER BY sequence DESC LIMIT 1", (kind,)
+    ).fetchone()
+    (head,) = db.execute("SELECT sequence FROM log_head").fetchone()
+    return None if row is None else Stored(sequence=row[0], body=bytes(row[1]), hash=bytes(row[2])), int(head)
 
 
 def _inside(tx: Transaction) -> Inside:

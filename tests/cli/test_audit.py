@@ -14,7 +14,10 @@ from pathlib import Path
 import pytest
 
 from mcp_authz.audit import sentence
+from mcp_authz.checkpoint_sinks import FileSink
+from mcp_authz.checkpoints import Checkpoints
 from mcp_authz.installation import utc_now
+from mcp_authz.rules.keys import PrivateKey
 from mcp_authz.store.ports import Event
 from tests.cli.desk import COMMAND, SOON, Desk, held_call, hold, settle
 
@@ -127,6 +130,8 @@ def test_a_whole_chain_is_verified_also_in_a_copy(desk: Desk) -> None:
         "broken": None,
         "checkpointed": None,
         "pruned": None,
+        "restored": [],
+        "lost_checkpoints": 0,
     }
 
 
@@ -150,3 +155,26 @@ def test_a_broken_chain_is_found_and_named(desk: Desk, statement: str, why: str)
     assert done.code == 1 and why in done.out and "Traceback" not in done.err
     done = desk.run("audit", "verify", "--json")
     assert done.code == 1 and done.json["unbroken"] is False and why in done.json["broken"]["why"]
+
+
+async def test_old_records_are_pruned_into_an_archive_and_what_is_left_verifies_with_it(desk: Desk) -> None:
+    desk.ok("user", "add", "alice")
+    assert "nothing was pruned: there is no checkpoint" in desk.ok("audit", "prune", "--keep", "30d")
+    long_ago, sink = utc_now() - timedelta(days=40), FileSink(path=desk.path("kept.txt"))
+    key = PrivateKey.generate()
+    async with desk.open() as here:
+        made = Checkpoints(
+            store=here.store, clock=lambda: long_ago, issuer="https://a.example", signing=lambda: key, sinks=[sink]
+        )
+        assert await made.write() is not None
+    assert "records 1 to 2 would go" in desk.ok("audit", "prune", "--keep", "30d", "--dry-run")
+    done = desk.json("audit", "prune", "--keep", "30d", "--archive", desk.path("old.jsonl"))
+    assert (done["pruned"], done["from"], done["until"]) == (True, 1, 2)
+    assert desk.path("old.jsonl").stat().st_mode & 0o077 == 0
+    said = desk.ok("audit", "verify")
+    assert "2 records (3 to 4), unbroken" in said and "records up to 2 were pruned" in said
+    desk.path("keys.json").write_text(desk.ok("audit", "keys"))
+    proof = ("--checkpoints", desk.path("kept.txt"), "--keys", desk.path("keys.json"))
+    assert "vouch for the first 2" in desk.ok("audit", "verify", "--archive", desk.path("old.jsonl"), *proof)
+    assert "the first 2, which were pruned" in desk.refused("audit", "explain", "c_long_ago")
+    assert desk.run("audit", "prune", "--keep", "1d").code == 1

@@ -121,7 +121,8 @@ def gateway(desk: Desk) -> Iterator[None]:
 
 async def healthy(desk: Desk, more: str = CLASSIFIED) -> None:
     """An installation with nothing to be said against it, as long as a gateway runs on it."""
-    desk.configure(f'data_dir = "data"\nnotify = "none"\npublic_url = "http://localhost:{free_port()}"\n{more}')
+    kept = 'audit = {checkpoints = ["file", "stdout"]}'
+    desk.configure(f'data_dir = "data"\nnotify = "none"\npublic_url = "http://localhost:{free_port()}"\n{kept}\n{more}')
     desk.config.chmod(0o600)
     async with desk.open() as here:
         people, agents = People(here.store, here.clock), Agents(here.store, here.clock)

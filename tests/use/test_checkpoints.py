@@ -7,17 +7,22 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 
 from examples import verify_audit
 from mcp_authz.checkpoint_sinks import FileSink
 from mcp_authz.checkpoints import Checkpoints
+from mcp_authz.config import parse_config
+from mcp_authz.doctor.checkpoints import check_checkpoints
+from mcp_authz.doctor.finding import Case
+from mcp_authz.locking import locked
 from mcp_authz.rules.keys import PrivateKey
 from mcp_authz.store.offline import stored_records
 from mcp_authz.store.ports import Store
 from mcp_authz.store.sqlite import SqliteStore
 from tests.store.conftest import SEALER
-from tests.store.world import Time, event
+from tests.store.world import START, Time, event
 from tests.world import ROOT
 
 KEY, NEXT = PrivateKey.from_seed(bytes(range(32))), PrivateKey.from_seed(bytes(range(1, 33)))
@@ -131,3 +136,22 @@ async def test_a_gateway_that_was_killed_before_a_checkpoint_was_brought_anywher
         assert await checkpoints(store, tmp_path).write() is not None
     assert len((tmp_path / "checkpoints.txt").read_text().split()) == 3
     assert verify(tmp_path, KEY)[0] == 0
+
+
+async def test_doctor_says_where_checkpoints_are_of_little_use_and_which_place_lacks_some(tmp_path: Path) -> None:
+    async def said(**audit: object) -> str:
+        config = parse_config({"data_dir": str(tmp_path), "audit": audit})
+        case = Case(config=config, inside=None, at=START + timedelta(hours=1), command=lambda *words: " ".join(words))
+        return "\n".join(f"{it.state}: {it.text}" for it in await check_checkpoints(case))
+
+    assert "none are made" in await said(checkpoints=[])
+    away = tmp_path / "elsewhere" / "checkpoints.txt"
+    async with a_store(tmp_path) as store:
+        await store.append(event())
+        await checkpoints(store, tmp_path, away).write()
+        await store.append(event())
+        assert "note: they are kept beside the store alone" in await said()
+        elsewhere = await said(checkpoints=["file", f"file:{away}"])
+        assert f"file:{away} lacks some" in elsewhere and "the newest is of" not in elsewhere
+        with locked(tmp_path / "gateway.lock"):  # a gateway runs, and has made none for an hour
+            assert "though one is made every 10 minutes" in await said()
