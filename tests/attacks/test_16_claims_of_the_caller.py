@@ -42,13 +42,14 @@ META = {
 }
 # What differs from one call to the next whoever makes it.
 OWN = {"arguments", "arguments_digest", "token"}
+CLAIM = "claimed_client"  # the one member that is said to be a claim
 
 
 def facts(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if name not in OWN}
+    return {name: value for name, value in fields.items() if name not in OWN | {CLAIM}}
 
 
-async def test_a_claim_changes_neither_the_decision_nor_the_record(tmp_path: Path) -> None:
+async def test_a_claim_changes_neither_the_decision_nor_what_is_recorded_as_known(tmp_path: Path) -> None:
     server = spy(tmp_path / "spy", tool("look"))
     async with world(tmp_path, servers={"spy": server.config(tools={"look": {"hazard": "read"}})}) as w:
         await w.person("bob")
@@ -57,7 +58,9 @@ async def test_a_claim_changes_neither_the_decision_nor_the_record(tmp_path: Pat
         await w.raw_call(token, "spy__look", PERSON, meta=META, headers=HEADERS, **PERSON)
         async with handshake(w, token, **HEADERS) as session:
             await session.call("spy__look", PERSON, _meta=META, **PERSON)
-        plain, *claimed = [facts(fields) for fields in await w.decisions()]
+        said = await w.decisions()
+        plain, *claimed = map(facts, said)
+        assert [fields[CLAIM] for fields in said[1:]] == ["agent:root user:bob"] * 2
         assert plain["decision"] == "permit" and plain["subject"] == "user:alice" and plain["chain"] == ["agent:coder"]
         assert claimed == [plain, plain]
 
