@@ -273,6 +273,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         ) STRICT""",
         "CREATE INDEX call_proofs_by_age ON evidence (at) WHERE kind = 'call-proof'",
         "CREATE INDEX verdicts_by_standing ON verdicts (standing) WHERE standing IS NOT NULL",
+        "CREATE INDEX standing_approvals_by_end ON standing_approvals (expires_at)",
         "ALTER TABLE holds ADD COLUMN shredded_at INTEGER",
         "CREATE INDEX holds_to_shred ON holds (ended_at) WHERE shredded_at IS NULL AND ended_at IS NOT NULL",
         # Each time a backup took the store's place; what was given before such a time and was open then is void.
