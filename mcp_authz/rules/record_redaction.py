@@ -36,10 +36,10 @@ DEFAULT: Final = read_redaction(_PATTERNS, (), endings=_ENDINGS.split())
 """What is looked for where the configuration says nothing: usual names of secrets, and secrets of a known shape."""
 
 _IDS: Final = (
-    "arguments_digest assertion before binding confirmation definition delegator_key digest evidence exchanged grant "
-    "grants hash hold holds jwk key keys kid link links listed message n name of parent pinned policy policy_before "
-    "prev proof_digest proof_id pruned reason_code replaces result_digest root session sessions settings span standing statement token "
-    "trace"
+    "arguments_digest assertion before binding confirmation definition delegator_key digest evidence exchanged "
+    "grant grants hash hold holds jwk key keys kid link links listed message n name of parent pinned policy "
+    "policy_before prev proof_digest proof_id pruned reason_code replaces result_digest root session sessions "
+    "settings span standing statement token trace"
 )
 _WORDS: Final = (
     "action amr assurance at authenticated_at because count decision environment expires_at hazard kind max_age method "
