@@ -38,7 +38,7 @@ DEFAULT: Final = read_redaction(_PATTERNS, (), endings=_ENDINGS.split())
 _IDS: Final = (
     "arguments_digest assertion before binding confirmation definition delegator_key digest evidence exchanged "
     "grant grants hash hold holds jwk key keys kid link links listed message n name of parent pinned policy "
-    "policy_before prev proof_digest proof_id pruned reason_code replaces result_digest root session sessions "
+    "policy_before prev proof_digest pruned reason_code replaces result_digest root session sessions "
     "settings span standing statement token trace"
 )
 _WORDS: Final = (
