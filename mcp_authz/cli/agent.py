@@ -12,12 +12,20 @@ import typer
 
 from mcp_authz import limits, views
 from mcp_authz.agents import Agents, Enrolled
-from mcp_authz.cli import keyfile
+from mcp_authz.cli import elsewhere_commands, keyfile
 from mcp_authz.cli.agent_code import code, refresh, say_code
 from mcp_authz.cli.agent_edit import edit, shown_roles
 from mcp_authz.cli.agent_enrol import enrol
 from mcp_authz.cli.agent_files import replace_kept
-from mcp_authz.cli.invocation import advising, asynchronous, command_line, config_of, installation, operator
+from mcp_authz.cli.invocation import (
+    advising,
+    asynchronous,
+    command_line,
+    config_of,
+    installation,
+    named_gateway,
+    operator,
+)
 from mcp_authz.cli.options import Json, duration
 from mcp_authz.cli.output import facts, local, next_step, print_json, say, table
 from mcp_authz.cli.states import shown_words
@@ -125,6 +133,9 @@ async def add(
 @asynchronous
 async def list_(ctx: typer.Context, json: Json = False) -> None:
     """List every agent."""
+    if (there := named_gateway(ctx)) is not None:
+        await elsewhere_commands.agents(there, json=json)
+        return
     async with installation(ctx) as here:
         agents = await here.store.agents()
     if json:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,7 @@ from rich.progress import Progress
 
 from mcp_authz import views
 from mcp_authz.audit_reading import newest
+from mcp_authz.cli import elsewhere_commands
 from mcp_authz.cli.audit_evidence import excerpted, read_keys
 from mcp_authz.cli.audit_explain import explain, keys
 from mcp_authz.cli.audit_export import export
@@ -33,7 +35,7 @@ from mcp_authz.cli.audit_options import (
 from mcp_authz.cli.audit_prune import prune
 from mcp_authz.cli.audit_shown import say_shown
 from mcp_authz.cli.audit_shred import shred
-from mcp_authz.cli.invocation import asynchronous, config_of, installation, until_interrupted
+from mcp_authz.cli.invocation import asynchronous, config_of, installation, named_gateway, until_interrupted
 from mcp_authz.cli.options import Json
 from mcp_authz.cli.output import flush, local, print_json, print_json_line, say, shortener, table
 from mcp_authz.cli.verification import Proof, Verified, kept_checkpoints
@@ -76,21 +78,24 @@ async def list_(
     json: Json = False,
 ) -> None:
     """List the newest records as sentences, oldest first."""
+    wanted = chosen(
+        datetime.now(UTC),
+        agent=agent,
+        person=person,
+        session=session,
+        tool=tool,
+        decision=decision,
+        kind=kind,
+        call=call,
+        since=since,
+        until=until,
+        text=text,
+        observed=observed,
+    )
+    if (there := named_gateway(ctx)) is not None:
+        await elsewhere_commands.records(there, wanted, limit, json=json)
+        return
     async with installation(ctx) as here:
-        wanted = chosen(
-            here.clock(),
-            agent=agent,
-            person=person,
-            session=session,
-            tool=tool,
-            decision=decision,
-            kind=kind,
-            call=call,
-            since=since,
-            until=until,
-            text=text,
-            observed=observed,
-        )
         records = await newest(here.store, wanted, limit)
     if json:
         print_json([views.record(record) for record in records])

@@ -14,7 +14,8 @@ from mcp_authz.audit_bundles import bundle_of
 from mcp_authz.audit_excerpts import records_of
 from mcp_authz.audit_story import story
 from mcp_authz.checkpoints import checkpoint_keys
-from mcp_authz.cli.invocation import asynchronous, command_line, installation
+from mcp_authz.cli import elsewhere_commands
+from mcp_authz.cli.invocation import asynchronous, command_line, installation, named_gateway
 from mcp_authz.cli.options import Json
 from mcp_authz.cli.output import local, next_step, print_json, say
 from mcp_authz.errors import ConfigError
@@ -40,6 +41,9 @@ async def explain(
     json: Json = False,
 ) -> None:
     """Tell what became of one call: who asked, for whom, through whom, who approved it, how it ended."""
+    if (there := named_gateway(ctx)) is not None and bundle is None:
+        await elsewhere_commands.story(there, call, json=json)
+        return
     async with installation(ctx) as here:
         records = await records_of(here.store, call)
         gone = await what_is_gone(here.store, records)

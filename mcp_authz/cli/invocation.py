@@ -50,12 +50,20 @@ def named_config(ctx: typer.Context) -> Path | None:
     return None if named is None else Path(named)
 
 
+def named_gateway(ctx: typer.Context) -> str | None:
+    """What `--at` said: the gateway elsewhere that the command is for; None for the installation here."""
+    named = ctx.find_root().params.get("at")
+    return None if named is None else str(named)
+
+
 def config_of(ctx: typer.Context) -> Config:
     """The configuration of this command.
 
     Raises:
         ConfigError: there is none, or it cannot be used.
     """
+    if named_gateway(ctx) is not None:
+        raise ConfigError(f"`{ctx.command_path}` works on the machine of the gateway alone; leave out --at")
     with advising(ConfigError, "`mcp-authz init` writes a first one"):
         path = find_config(named_config(ctx))
     return load_config(path)
@@ -89,8 +97,9 @@ def operator() -> str:
 
 def command_line(ctx: typer.Context, *words: str) -> str:
     """A command as it can be pasted into this shell, with the configuration that was named for this one."""
-    named = named_config(ctx)
-    return shlex.join(["mcp-authz", *([] if named is None else ["--config", str(named)]), *words])
+    named, there = named_config(ctx), named_gateway(ctx)
+    where = ["--at", there] if there is not None else [] if named is None else ["--config", str(named)]
+    return shlex.join(["mcp-authz", *where, *words])
 
 
 @contextmanager

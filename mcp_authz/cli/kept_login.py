@@ -25,7 +25,9 @@ def login_file(url: str) -> Path:
     return user_data_dir() / "logins" / file_name(endpoint(url))
 
 
-def person_auth(url: str, *, scope: str | None = None, show: Opener = browser, port: int = 0) -> PersonAuth:
+def person_auth(
+    url: str, *, scope: str | None = None, show: Opener = browser, port: int = 0, beside: str | None = None
+) -> PersonAuth:
     """Return what signs the person in at this gateway, and what is kept of that.
 
     Raises:
@@ -37,4 +39,5 @@ def person_auth(url: str, *, scope: str | None = None, show: Opener = browser, p
         client=CLIENT,
         storage=FileTokens(login_file(url)),
         scope=scope,
+        beside=beside,
     )

@@ -90,6 +90,12 @@ def options(
             help="The configuration to use. Else $MCP_AUTHZ_CONFIG, else gateway.toml in your configuration directory.",
         ),
     ] = None,
+    at: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="Administer the gateway there, as whom you signed in with `login`, not the one here."
+        ),
+    ] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,

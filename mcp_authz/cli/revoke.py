@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from mcp_authz.cli.invocation import asynchronous, command_line, installation, operator
+from mcp_authz.cli import elsewhere_commands
+from mcp_authz.cli.invocation import asynchronous, command_line, installation, named_gateway, operator
 from mcp_authz.cli.options import Json, the_one
 from mcp_authz.cli.output import next_step, print_json, say
 from mcp_authz.cli.revoke_more import revoke_everything, revoke_server, revoke_tool, running_view, say_stopped
@@ -36,6 +37,8 @@ Kind = Literal[
     "server",
     "everything",
 ]
+
+_HERE_ALONE = frozenset({"tool", "server", "everything"})  # what is switched off is looked up in the configuration
 
 _EFFECT = {
     "link": "who holds it, and whoever they delegated to, cannot use it any more",
@@ -70,6 +73,11 @@ async def revoke(
     json: Json = False,
 ) -> None:
     """Stop something, and all that descends from it, at once: the next call of it, and those that run."""
+    if (there := named_gateway(ctx)) is not None:
+        if kind in _HERE_ALONE or name is None:
+            raise typer.BadParameter(f"there name one thing, and none of: {', '.join(sorted(_HERE_ALONE))}")
+        await elsewhere_commands.revoke(ctx, there, kind, name, reason=reason, dry_run=dry_run, json=json)
+        return
     async with installation(ctx) as here:
         if kind == "everything":
             if of is None or before is None or name is not None:

@@ -11,8 +11,9 @@ from rich.text import Text
 from rich.tree import Tree
 
 from mcp_authz import limits, views
+from mcp_authz.cli import elsewhere_commands
 from mcp_authz.cli.grant import find_grant
-from mcp_authz.cli.invocation import advising, asynchronous, command_line, installation, operator
+from mcp_authz.cli.invocation import advising, asynchronous, command_line, installation, named_gateway, operator
 from mcp_authz.cli.options import Json, duration, the_one
 from mcp_authz.cli.output import draw, local, next_step, print_json, say, shortener, table
 from mcp_authz.cli.states import Open, link_state, session_state, shown_budget, shown_subject, shown_words, what_is_open
@@ -145,6 +146,9 @@ def _whom(session: Session) -> str:
 @asynchronous
 async def list_(ctx: typer.Context, json: Json = False) -> None:
     """List every session, oldest first."""
+    if (there := named_gateway(ctx)) is not None:
+        await elsewhere_commands.sessions(there, json=json)
+        return
     async with installation(ctx) as here:
         sessions, is_open = await here.store.sessions(), await what_is_open(here.store, here.clock())
     if json:
@@ -177,6 +181,9 @@ async def show(
     json: Json = False,
 ) -> None:
     """Show one session as a tree: who holds what, how far down, until when, and what was revoked."""
+    if (there := named_gateway(ctx)) is not None:
+        await elsewhere_commands.session(there, session, json=json)
+        return
     async with installation(ctx) as here:
         known = {found.id: found for found in await here.store.sessions()}
         found = known[SessionId(the_one("session", session, list(known)))]

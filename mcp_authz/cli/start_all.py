@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from mcp_authz.cli.invocation import asynchronous, command_line, installation, operator
+from mcp_authz.cli import elsewhere_commands
+from mcp_authz.cli.invocation import asynchronous, command_line, installation, named_gateway, operator
 from mcp_authz.cli.output import next_step, say
 from mcp_authz.stopping import Stopping
 
@@ -15,6 +16,9 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 @asynchronous
 async def start_all(ctx: typer.Context) -> None:
     """Forward calls again after `stop-all`; nothing that was cancelled runs by itself."""
+    if (there := named_gateway(ctx)) is not None:
+        await elsewhere_commands.start_all(there)
+        return
     async with installation(ctx) as here:
         started = await Stopping(here.store, here.clock).start_all(by=operator())
     say("calls are forwarded again" if started else "calls were not stopped; nothing was changed")

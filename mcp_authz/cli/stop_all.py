@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from mcp_authz.cli.invocation import asynchronous, command_line, installation, operator
+from mcp_authz.cli import elsewhere_commands
+from mcp_authz.cli.invocation import asynchronous, command_line, installation, named_gateway, operator
 from mcp_authz.cli.options import Json
 from mcp_authz.cli.output import next_step, print_json, say
 from mcp_authz.cli.revoke_more import say_stopped
@@ -26,6 +27,11 @@ async def stop_all(
     json: Json = False,
 ) -> None:
     """Forward no calls any more, and cancel those that run, until `start-all`."""
+    if (there := named_gateway(ctx)) is not None:
+        if dry_run:
+            raise typer.BadParameter("--dry-run looks at the calls that run, which only the gateway's machine can")
+        await elsewhere_commands.stop_all(ctx, there, reason=reason, json=json)
+        return
     async with installation(ctx) as here:
         stopping = Stopping(here.store, here.clock)
         before = await stopping.stopped()

@@ -58,15 +58,18 @@ class McpAuth(httpx2.Auth):
         scope: str | None = None,
         clock: Clock = now,
         verify: SSLContext | None = None,
+        beside: str | None = None,
     ) -> None:
         """`scope` is asked for in addition to what the server suggests first.
+
+        `beside` is a path of the same server, below which the token counts too.
 
         Raises:
             InputError: the URL is none, or one by which a token would travel in the open.
         """
         safe_url(url)
         self.url = url
-        self._place = _place(httpx2.URL(url))
+        self._place, self._beside = _place(httpx2.URL(url)), beside
         self._way = way
         self._storage = Memory() if storage is None else storage
         self._scope = frozenset((scope or "").split())
@@ -145,7 +148,7 @@ class McpAuth(httpx2.Auth):
 
     async def async_auth_flow(self, request: httpx2.Request) -> AsyncGenerator[httpx2.Request, httpx2.Response]:
         """The request with a token; again with what a refusal asks for."""
-        if _place(request.url) != self._place:
+        if not self._reaches(request.url):
             yield request
             return
         visit = _Visit(request=request, body=await request.aread())
@@ -181,7 +184,7 @@ class McpAuth(httpx2.Auth):
 
     def _remedy(self, visit: _Visit, held: SignedIn | None, response: httpx2.Response, said: Challenge) -> str | None:
         """What makes the request pass when it is sent again; None when nothing does, or it has passed."""
-        heard = self.possession.heard(str(visit.request.url), response.headers)
+        heard = self.possession.heard(_published(visit.request.url), response.headers)
         match said.status, said.error:
             case 401, error if error == USE_NONCE and heard and held is not None:
                 remedies = ["nonce"]
@@ -341,18 +344,29 @@ class McpAuth(httpx2.Auth):
     def _proving(self, key: SigningKey | None) -> Proving:
         return Proving(clock=self._clock, possession=self.possession, key=key)
 
+    def _reaches(self, url: httpx2.URL) -> bool:
+        """Whether the token is for requests to this URL."""
+        *here, path = self._place
+        *there, asked = _place(url)
+        return here == there and (asked == path or (self._beside is not None and asked.startswith(f"{self._beside}/")))
+
     def _dressed(self, visit: _Visit, held: SignedIn | None) -> httpx2.Request:
         """The request with the token, and a proof that is good for once."""
         asked = visit.request
         headers = asked.headers.copy()
         if held is not None and held.is_bound:
             headers["authorization"] = f"DPoP {held.access}"
-            headers.update(self._proving(held.key).header(asked.method, str(asked.url), held.access))
+            headers.update(self._proving(held.key).header(asked.method, _published(asked.url), held.access))
         elif held is not None:
             headers["authorization"] = f"Bearer {held.access}"
         return httpx2.Request(
             asked.method, asked.url, headers=headers, content=visit.body or None, extensions=asked.extensions
         )
+
+
+def _published(url: httpx2.URL) -> str:
+    """The URL without its query, as proofs have it (RFC 9449 section 4.2)."""
+    return str(url.copy_with(query=None))
 
 
 def _place(url: httpx2.URL) -> tuple[str, str, int | None, str]:

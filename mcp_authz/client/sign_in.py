@@ -28,6 +28,7 @@ class Kept(TypedDict, total=False):
     scope: str | None
     clock: Clock
     verify: SSLContext | None
+    beside: str | None
 
 
 class PersonAuth(McpAuth):
