@@ -116,8 +116,12 @@ def first_gap(texts: Sequence[str], checkpoints: Sequence[Checkpoint]) -> str | 
     """Why these checkpoints do not follow from one another, in the order in which they were kept; None when they do.
 
     The first may follow one that was not kept: what was before it is not covered. The first of a new epoch follows the
-    last that the backup knew of, whatever was kept behind that one.
+    last that the backup knew of, whatever was kept behind that one; a place may have been brought that one anew.
     """
+    epochs = [one.epoch for one in checkpoints]
+    again = {at for at, new in enumerate(epochs[1:]) if new > epochs[at] and texts[at] in texts[:at]}
+    texts = [text for at, text in enumerate(texts) if at not in again]
+    checkpoints = [one for at, one in enumerate(checkpoints) if at not in again]
     digests = {(one.number, checkpoint_digest(text)) for text, one in zip(texts, checkpoints, strict=True)}
     for text, before, after in zip(texts, checkpoints, checkpoints[1:], strict=False):
         if after.epoch < before.epoch:
