@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Any, Final, cast
 from urllib.parse import quote
 
@@ -13,7 +13,7 @@ from starlette.routing import Route
 from mcp_authz import limits
 from mcp_authz.administration import Actor, Administration, RolesOfPeople
 from mcp_authz.errors import InputError, NotFound
-from mcp_authz.principals import LinkId, SessionId, Thumbprint
+from mcp_authz.principals import AgentName, Link, LinkId, SessionId, Thumbprint
 from mcp_authz.rules.display import visible
 from mcp_authz.store.ports import Clock, RevocableKind, Store
 from mcp_authz.web.door import read_body, text_of
@@ -130,21 +130,33 @@ class StoppingPages:
         return f"{kind} {name}"
 
     async def _back(self, actor: Actor, kind: RevocableKind, name: str) -> str:
-        """The page that shows the thing to this actor."""
-        agent = name
+        """The page that shows the thing to this actor, or what is above it."""
         if kind == "session":
             return f"/sessions/{name}"
-        if kind == "link" and (link := await self._store.link(LinkId(name))) is not None:
-            if await self._sees(actor, link.session):
-                return f"/sessions/{link.session}"
-            agent = link.holder
+        agents = [AgentName(name)]
+        if kind == "link":
+            chain = await self._chain(LinkId(name))
+            if chain and await self._sees(self._administration.session(actor, chain[0].session)):
+                return f"/sessions/{chain[0].session}"
+            agents = [link.holder for link in chain]
         if kind == "key" and (key := await self._store.key(Thumbprint(name))) is not None:
-            agent = key.holder.removeprefix("agent:")
-        return f"/agent/{quote(agent)}"
+            agents = [AgentName(key.holder.removeprefix("agent:"))]
+        for agent in agents:
+            if await self._sees(self._administration.agent(actor, agent)):
+                return f"/agent/{quote(agent)}"
+        return "/agents"
 
-    async def _sees(self, actor: Actor, session: SessionId) -> bool:
+    async def _chain(self, name: LinkId) -> list[Link]:
+        """The link and those above it."""
+        chain, link = list[Link](), await self._store.link(name)
+        while link is not None:
+            chain.append(link)
+            link = None if link.parent is None else await self._store.link(link.parent)
+        return chain
+
+    async def _sees(self, asked: Awaitable[object]) -> bool:
         try:
-            await self._administration.session(actor, session)
+            await asked
         except NotFound:
             return False
         return True

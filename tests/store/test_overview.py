@@ -36,8 +36,8 @@ async def furnish(store: Store) -> None:
     """Carol's planner works for alice and for bob, four times each, an hour apart; bob's coder is delegated to once."""
     for name in (ALICE, BOB, CAROL, EVE):
         await store.add_person(person(name), event())
-    for name, owner in ((PLANNER, CAROL), (CODER, BOB)):
-        await store.add_agent(replace(agent(name), owner=owner), key(f"agent:{name}"), event())
+    for known, owner in ((PLANNER, CAROL), (CODER, BOB)):
+        await store.add_agent(replace(agent(known), owner=owner), key(f"agent:{known}"), event())
     for who in (ALICE, BOB):
         await store.add_grant(replace(grant(f"g_{who}"), subject=who), event())
         for number in range(4):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
 
 from mcp_authz.ids import new_id
 from mcp_authz.principals import AgentName, Link, LinkId, Session
@@ -14,7 +13,12 @@ from tests.world import Actor, World
 
 PURPOSE = "fix issue 41"
 SCOPE = "pr deploy:production"
-ONLY = {"acme__open_pull_request": {"repo": {"constraint_type": "exact", "value": "api"}}}
+ONLY = {
+    "acme__list_pull_requests": {
+        "owner": {"constraint_type": "exact", "value": "acme"},
+        "repo": {"constraint_type": "exact", "value": "api"},
+    }
+}
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ async def team(w: World) -> Team:
     return Team(session=session, actors=actors, links=links)
 
 
-async def handed_on(w: World, above: Link, to: str, **more: object) -> Link:
+async def handed_on(w: World, above: Link, to: str) -> Link:
     """A further step, as the store keeps one."""
     link = Link(
         id=LinkId(new_id("l")),
@@ -56,11 +60,10 @@ async def handed_on(w: World, above: Link, to: str, **more: object) -> Link:
         tools=parse_tools(ONLY) if to == "tester" else None,
         depth=above.depth + 1,
         max_depth=above.max_depth,
-        issued_at=w.clock().replace(microsecond=0) - timedelta(seconds=1),
+        issued_at=max(above.issued_at, w.clock().replace(microsecond=0)),
         expires_at=above.expires_at,
-        max_calls=5 if to == "tester" else None,
+        max_calls=5 if to == "tester" else above.max_calls,
         reason=f"the part for {to}",
     )
-    link = link if not more else Link(**{name: more.get(name, getattr(link, name)) for name in Link.__slots__})  # type: ignore[attr-defined]
     await w.store.add_link(link, Event(kind="delegation", at=w.clock(), fields={"summary": f"delegated to {to}"}))
     return link

@@ -9,6 +9,7 @@ import pytest
 
 from tests.web.asking import asks, client
 from tests.web.browser import browsers, link, person, signed_in
+from tests.web.team import handed_on
 from tests.world import World, world
 
 DEPLOY = {"owner": "acme", "repo": "api", "environment": "production", "version": "1.4.0"}
@@ -53,15 +54,19 @@ async def settle(w: World) -> list[str]:
     await w.call(coder, "acme__deploy", **DEPLOY)
     waits = await w.call(coder, "acme__deploy", **LONG)
     assert waits.is_held, waits.text
-    more = ["/access", f"/authorize?{asks(await client(w))}"]
+    await w.agent("tester", ceiling="pr")
+    (root,) = await w.store.links((await w.store.sessions())[0].id)
+    made = await handed_on(w, root, "tester")
+    stops = [f"/stop/link/{made.id}", f"/sessions/{made.session}", "/sessions", "/agents", "/agent/coder"]
+    more = ["/access", f"/authorize?{asks(await client(w))}", *stops]
     return ["/holds", *(f"/holds/{call.hold}" for call in (denied, done, waits)), "/passkeys", "/holds/h_none", *more]
 
 
 async def overflow(page: Any) -> int:
-    """How many pixels of the page, or of anything in it, lie beyond its right edge."""
+    """How many pixels of the page, or of anything in it, lie beyond its right edge; a picture scrolls in its frame."""
     wide: int = await page.evaluate(
         """() => Math.max(...[document.documentElement, ...document.querySelectorAll("main *")]
-            .filter((one) => getComputedStyle(one).display !== "inline" && !one.matches(".unseen"))
+            .filter((one) => getComputedStyle(one).display !== "inline" && !one.matches(".unseen, .picture-frame"))
             .map((one) => one.scrollWidth - one.clientWidth))"""
     )
     return wide
@@ -107,8 +112,8 @@ async def test_a_call_is_found_and_approved_by_keyboard_alone(tmp_path: Path) ->
         await alice.heading("coder asks to run acme__deploy")
         passed = await alice.tab_to("Approve with passkey")
         assert passed == [
-            "Skip to the content", "mcp-authz", "Held calls", "Access", "Passkeys", "Sign out", "All held calls",
-            "reason", "Approve with passkey",
+            "Skip to the content", "mcp-authz", "Held calls", "Sessions", "Agents", "Audit", "Access", "Passkeys",
+            "Sign out", "All held calls", "reason", "Approve with passkey",
         ]  # fmt: skip
         await alice.press("Tab")
         assert await alice.focused() == "Deny"
