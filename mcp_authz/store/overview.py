@@ -19,28 +19,44 @@ _OPEN: Final = f"""(sessions.status = 'active' AND sessions.expires_at > :at AND
     AND EXISTS (SELECT 1 FROM agents WHERE name = sessions.agent AND status = 'active')
     AND NOT EXISTS (SELECT 1 FROM people WHERE name = sessions.subject AND status <> 'active'))"""  # noqa: S608 - constants
 
-_THEIRS: Final = """(sessions.subject = :whose
-    OR sessions.agent IN (SELECT name FROM agents WHERE owner = :whose))"""
+# With `+` an index is not taken: few sessions are open, and these are found by their end.
+_THEIRS: Final = """(+sessions.subject = :whose
+    OR +sessions.agent IN (SELECT name FROM agents WHERE owner = :whose))"""
 
 _AGENTS_THEIRS: Final = """(owner = :whose OR name IN (SELECT agent FROM grants WHERE subject = :whose)
     OR name IN (SELECT holder FROM sessions JOIN links ON session_id = sessions.id WHERE subject = :whose))"""
 
 
 def sessions_seen(tx: Transaction, asked: SessionsAsked) -> tuple[Session, ...]:
-    # Few are open at a time: these are found by their end, and sorted. The others are read in their order.
-    where, order = [f"NOT {_OPEN}"], "started_at"
     if asked.are_open:
-        where, order = ["sessions.expires_at > :at", _OPEN], "+started_at"
-    if asked.whose is not None:
-        where.append(_THEIRS)
+        theirs = [] if asked.whose is None else [_THEIRS]
+        return tuple(_sessions(tx, asked, ["sessions.expires_at > :at", _OPEN, *theirs], "+started_at"))
+    if asked.whose is None:
+        return tuple(_sessions(tx, asked, [f"NOT {_OPEN}"], "started_at"))
+    # Each is a short stretch of one index, however many sessions there are.
+    owned = tx.db.execute("SELECT name FROM agents WHERE owner = ?", (asked.whose,)).fetchall()
+    found = _sessions(tx, asked, [f"NOT {_OPEN}", "subject = :of"], "started_at", of=asked.whose)
+    for (name,) in owned:
+        found += _sessions(tx, asked, [f"NOT {_OPEN}", "agent = :of"], "started_at", of=name)
+    newest = sorted({one.id: one for one in found}.values(), key=lambda one: (one.started_at, one.id), reverse=True)
+    return tuple(newest[: asked.limit])
+
+
+def _sessions(tx: Transaction, asked: SessionsAsked, where: list[str], order: str, of: str = "") -> list[Session]:
     if asked.before is not None:
-        where.append("(started_at, id) < (SELECT started_at, id FROM sessions WHERE id = :before)")
+        where = [*where, "(started_at, id) < (SELECT started_at, id FROM sessions WHERE id = :before)"]
     found = tx.db.execute(
         f"""SELECT {columns(SESSION)} FROM sessions WHERE {" AND ".join(where)}
         ORDER BY {order} DESC, id DESC LIMIT :limit""",  # noqa: S608 - constants
-        {"whose": asked.whose, "at": rows.micros(asked.at), "before": asked.before, "limit": asked.limit},
+        {
+            "whose": asked.whose,
+            "of": of,
+            "at": rows.micros(asked.at),
+            "before": asked.before,
+            "limit": asked.limit,
+        },
     )
-    return tuple(map(rows.session, found.fetchall()))
+    return list(map(rows.session, found.fetchall()))
 
 
 def agents_seen(tx: Transaction, whose: PersonName | None, after: str, limit: int | None) -> tuple[Agent, ...]:
@@ -65,7 +81,7 @@ def links_held(tx: Transaction, agent: AgentName, limit: int) -> tuple[tuple[Ses
     found = tx.db.execute(
         f"""SELECT {columns(SESSION, "sessions")}, {columns(LINK, "links")}
         FROM links JOIN sessions ON sessions.id = links.session_id
-        WHERE holder = ? ORDER BY issued_at DESC, links.id LIMIT ?""",  # noqa: S608 - constants
+        WHERE holder = ? ORDER BY links.expires_at DESC, links.id LIMIT ?""",  # noqa: S608 - constants
         (agent, limit),
     ).fetchall()
     width = len(SESSION)

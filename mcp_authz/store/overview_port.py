@@ -34,7 +34,7 @@ class Overview(Protocol):
         """Whether there is such an agent, and `agents_seen` has it."""
 
     async def links_held(self, agent: AgentName, *, limit: int) -> tuple[tuple[Session, Link], ...]:
-        """The links that were given to the agent last, newest first."""
+        """Links of the agent: those first whose time ends last, which are those that may be open."""
 
     async def links_below(self, above: Sequence[LinkId], *, limit: int) -> tuple[Link, ...]:
         """The links that were handed on directly from one of these, newest first."""

@@ -47,7 +47,7 @@ class Held:
 
 
 async def held_by(store: Store, actor: Actor, agent: Agent, now: datetime) -> list[Held]:
-    """The links that the agent got last, as far as the actor may see them."""
+    """The links of the agent whose time ends last, as far as the actor may see them."""
     open_ = {link.id for _, link in await store.open_links(agent.name, now)}
     found = []
     for session, link in await store.links_held(agent.name, limit=limits.HELD_SHOWN):

@@ -8,6 +8,9 @@ from mcp_authz.ids import new_id
 from mcp_authz.principals import AgentName
 from tests.attacks.attacker import answer_in, reason, spy, tool
 from tests.road.tasks import ask, begin, get
+from tests.web.authenticator import visiting
+from tests.web.team import team
+from tests.web.test_consent import words
 from tests.world import world
 
 YES = {"approval": {"action": "accept", "content": {"approve": True}}}
@@ -78,3 +81,30 @@ async def test_the_task_of_another_agent_session_or_client_is_answered_like_one_
         assert old.id != session.id
         mine = await w.token(coder, client_assertion=w.assertion(coder, session=old.id))
         assert (await get(w, mine, task))["status"] == "completed" and len(server.ran) == 1
+
+
+async def test_the_session_link_or_agent_of_somebody_else_is_answered_like_one_that_never_was(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        made = await team(w)
+        await w.person("mallory")
+        link, key = made.links["coder"].id, made.actors["coder"].key.public.thumbprint
+        paths = {
+            "/sessions/NAME": made.session.id,
+            "/sessions/NAME/picture.svg": made.session.id,
+            "/events?session=NAME": made.session.id,
+            "/agent/NAME": "coder",
+            "/stop/session/NAME": made.session.id,
+            "/stop/link/NAME": link,
+            "/stop/agent/NAME": "coder",
+            "/stop/key/NAME": key,
+        }
+        async with visiting(w, "mallory") as mallory:
+            for path, name in paths.items():
+                told, missing = await mallory.get(path.replace("NAME", name)), await mallory.get(path)
+                assert told.status_code == missing.status_code == 404, path
+                assert words(told.text).replace(name, "NAME") == words(missing.text), path
+                assert not [it for it in ("alice", "fix issue 41", "planner") if it in told.text], path
+            for path in ("/sessions", "/agents"):
+                assert "planner" not in (await mallory.get(path)).text
+            older = await mallory.get(f"/sessions?over_before={made.session.id}")
+            assert "planner" not in older.text

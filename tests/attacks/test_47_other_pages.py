@@ -13,6 +13,7 @@ from mcp_authz.model import HoldState
 from tests.web.asking import asks, client, grants, question
 from tests.web.authenticator import visiting
 from tests.web.browser import browsers, signed_in
+from tests.web.team import team
 from tests.world import World, world
 
 DEPLOY = {"owner": "acme", "repo": "api", "environment": "production", "version": "1.4.0"}
@@ -198,3 +199,28 @@ async def test_the_page_never_leads_to_what_a_browser_runs_by_itself(tmp_path: P
             await button.click()
             await alice.page.get_by_text("The answer would go where no page may lead.").wait_for()
             assert alice.page.url == url and await alice.page.title() != "run"
+
+
+async def test_another_page_stops_nothing_and_starts_nothing(tmp_path: Path) -> None:
+    async with world(tmp_path, administration={"admins": ["user:alice"]}) as w:
+        made = await team(w)
+        session, why = made.session.id, {"reason": "x"}
+        async with visiting(w, "alice") as alice:
+            await alice.post("/stop/calls", why)
+            for path in (
+                f"/stop/session/{session}",
+                f"/stop/link/{made.links['coder'].id}",
+                "/stop/agent/coder",
+                "/stop/calls/over",
+            ):
+                for origin in ("https://evil.example", "null", f"http://localhost:{w.config.listen_port + 1}"):
+                    assert (await alice.post(path, why, origin=origin)).status_code == 403, (path, origin)
+                assert (await alice.post(path, why, sec_fetch_site="same-site")).status_code == 403
+                assert (await alice.post(path, why, content_type="text/plain")).status_code == 415
+            told = await alice.get(f"/sessions/{session}/picture.svg")
+            assert (
+                told.headers["x-frame-options"] == "DENY"
+                and told.headers["cross-origin-resource-policy"] == "same-origin"
+            )
+        (switch,) = await w.store.switched_off()
+        assert switch.is_everything and (await w.store.session(session)).status == "active"
