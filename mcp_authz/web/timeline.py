@@ -27,6 +27,7 @@ from mcp_authz.web.visitor import Cookies
 SHOWN: Final = 50  # records on a page
 LOOKED_AT: Final = 200_000  # records that one page looks through: some tenths of a second
 _KINDS: Final = get_args(EventKind)
+_OF_CALLS: Final = frozenset({"decision", "outcome", "approval"})
 _STATES: Final[Mapping[str, tuple[str, str]]] = {  # what the mark beside a record says, and the state it looks like
     "permit": ("permitted", "done"),
     "hold": ("held", "pending"),
@@ -114,6 +115,8 @@ def shown(record: Record) -> ShownRecord:
     event = record.event
     said = str(event.fields.get("verdict") or event.fields.get("decision") or event.fields.get("outcome") or "")
     mark, state = _STATES.get(said, (said or event.kind, said))
+    if event.kind not in _OF_CALLS:
+        mark, state = event.kind, "denied" if said == "deny" else ""
     return ShownRecord(
         sequence=record.sequence,
         at=event.at,
