@@ -57,7 +57,8 @@ class Revocation:
         """
         if await self._is_over(kind, name):
             return Stopped(already=True)
-        known, before = await known_of(self._store), await self._open()
+        before = await self._open()
+        known = await known_of(self._store, [session for session, _ in before.values()])
         stopped = tuple(
             pair
             for pair in before.values()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -10,7 +10,7 @@ from typing import Any, Final
 from mcp_authz import grounds
 from mcp_authz.grounds import Grounds, Known
 from mcp_authz.model import HoldId
-from mcp_authz.principals import LinkId, SessionId
+from mcp_authz.principals import LinkId, Session, SessionId
 from mcp_authz.rules.audit_filter import Filter
 from mcp_authz.store.ports import Event, Store
 
@@ -36,8 +36,9 @@ async def running_calls(store: Store, now: datetime) -> tuple[RunningCall, ...]:
     permits = await store.search(Filter(kind="decision", decision="permit", since=since), limit=READ)
     ended = {record.event.call for record in await store.search(Filter(kind="outcome", since=since), limit=READ)}
     events = [it.event for it in permits if it.event.call is not None and it.event.call not in ended]
-    known = await known_of(store) if events else None
-    return tuple([await _running(store, event, known) for event in events if known is not None])
+    named = dict.fromkeys(SessionId(str(event.fields.get("session"))) for event in events)
+    known = await known_of(store, [it for id_ in named if (it := await store.session(id_)) is not None])
+    return tuple([await _running(store, event, known) for event in events])
 
 
 def stands_on(call: RunningCall, kind: str, names: frozenset[str]) -> bool:
@@ -45,12 +46,14 @@ def stands_on(call: RunningCall, kind: str, names: frozenset[str]) -> bool:
     return kind == "everything" or call.grounds.meet(kind, names)
 
 
-async def known_of(store: Store) -> Known:
-    """What it takes to say what the store's links stand on."""
+async def known_of(store: Store, sessions: Iterable[Session]) -> Known:
+    """What it takes to say what links of these sessions stand on; a store has many more of them that are over."""
+    known = {session.id: session for session in sessions}
+    grants = [await store.grant(id_) for id_ in {session.grant for session in known.values()}]
     return Known(
         agents={agent.name: agent for agent in await store.agents()},
-        sessions={session.id: session for session in await store.sessions()},
-        clients={grant.id: grant.client for grant in await store.grants()},
+        sessions=known,
+        clients={grant.id: grant.client for grant in grants if grant is not None},
     )
 
 
