@@ -38,6 +38,11 @@ def end(tx: Transaction, ending: Ending) -> None:
     append(tx, ending.event)
 
 
+def calls(tx: Transaction) -> list[tuple[str, str]]:
+    """Each call that has begun and not ended, with the open store that has to end it."""
+    return tx.db.execute("SELECT call, instance FROM begun ORDER BY call").fetchall()
+
+
 def instances(tx: Transaction) -> frozenset[str]:
     """The open stores that have calls to end, or holds that they claimed."""
     found = tx.db.execute("SELECT DISTINCT instance FROM begun")

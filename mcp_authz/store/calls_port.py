@@ -55,6 +55,9 @@ class Calls(Spare, Protocol):
             StoreError: it is not on record yet.
         """
 
+    async def under_way(self) -> tuple[str, ...]:
+        """The ids of the calls that a living process admitted, on whatever open store, and that have not ended."""
+
     async def recover(self, event_for: Callable[[HeldCall | Begun], Event]) -> tuple[HoldId, ...]:
         """What processes that are gone had begun, or claimed, has ended: each call with the event made for it.
 

@@ -62,6 +62,11 @@ class CallsInSqlite:
         await self._writer.run(lambda tx: [append(tx, event) for event in events])
         return True
 
+    async def under_way(self) -> tuple[str, ...]:
+        found = self._reader.ask(begun.calls)
+        gone = self._instance.gone({instance for _, instance in found})
+        return tuple(call for call, instance in found if instance not in gone)
+
     async def recover(self, event_for: Callable[[HeldCall | Begun], Event]) -> tuple[HoldId, ...]:
         gone = self._instance.gone(self._reader.ask(begun.instances))
         if not gone:

@@ -253,3 +253,17 @@ async def test_a_store_that_is_gone_is_not_begun_anew(tmp_path: Path) -> None:
     (tmp_path / "away").rename(path)
     async with opened(path) as store:
         assert (await store.head())[0] == 1
+
+
+async def test_calls_are_under_way_until_they_end_whoever_runs_them_and_not_where_their_process_is_gone(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "store.db"
+    async with opened(path) as store, opened(path) as other:
+        await admitted_under_a_hold(store)
+        await other.admit(admission("c_2"))
+        assert await store.under_way() == await other.under_way() == ("c_1", "c_2")
+        await store.end_call(ending(hold="h_1"))
+        assert await other.under_way() == ("c_2",)
+        await other.aclose()
+        assert await begun_calls(store) == 1 and await store.under_way() == ()
