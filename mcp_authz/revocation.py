@@ -67,13 +67,13 @@ class Revocation:
         return Stopped(links=stopped, holds=await self._store.would_cancel(kind, name))
 
     async def running(self, kind: RevocableKind, name: str) -> tuple[RunningCall, ...]:
-        """The calls that run now and would be cancelled at their tool servers, oldest first; as the log knows them.
+        """The calls that run now and would be cancelled at their tool servers, oldest first, of whichever process.
 
         A thing that was revoked already cancels nothing.
         """
         if await self._is_over(kind, name):
             return ()
-        return tuple(it for it in await running_calls(self._store, self._clock()) if it.grounds.meet(kind, {name}))
+        return tuple(it for it in await running_calls(self._store) if it.grounds.meet(kind, {name}))
 
     async def revoke(self, kind: RevocableKind, name: str, *, reason: str, by: str) -> Stopped:
         """The thing is revoked, on record with who did it and why; returns what could be used before and cannot now.

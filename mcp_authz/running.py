@@ -1,26 +1,22 @@
-"""Calls that run, as the log knows them: let through a while ago, and no outcome on record yet."""
+"""Calls that run: let through by a process that lives, and no outcome on record yet."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any, Final
+from datetime import datetime
+from typing import Any
 
 from mcp_authz import grounds
 from mcp_authz.grounds import Grounds, Known
 from mcp_authz.model import HoldId
 from mcp_authz.principals import LinkId, Session, SessionId
-from mcp_authz.rules.audit_filter import Filter
-from mcp_authz.store.ports import Event, Store
-
-LONGEST: Final = timedelta(hours=1)  # which is the longest `call_timeout` that a server may have
-READ: Final = 20_000  # records of each kind, at most
+from mcp_authz.store.ports import Event, Record, Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningCall:
-    """A call with its tool server, or one whose gateway was killed while it was there."""
+    """A call with its tool server, and what it stands on."""
 
     call: str
     since: datetime
@@ -30,12 +26,10 @@ class RunningCall:
     grounds: Grounds
 
 
-async def running_calls(store: Store, now: datetime) -> tuple[RunningCall, ...]:
-    """Every call that runs now, oldest first; of those that no process ended in order, those of the last hour too."""
-    since = now - LONGEST
-    permits = await store.search(Filter(kind="decision", decision="permit", since=since), limit=READ)
-    ended = {record.event.call for record in await store.search(Filter(kind="outcome", since=since), limit=READ)}
-    events = [it.event for it in permits if it.event.call is not None and it.event.call not in ended]
+async def running_calls(store: Store) -> tuple[RunningCall, ...]:
+    """Every call that runs now, of whichever process on the store, oldest first."""
+    begun = [record for call in await store.under_way() if (record := await _permit(store, call)) is not None]
+    events = [record.event for record in sorted(begun, key=lambda record: record.sequence)]
     named = dict.fromkeys(SessionId(str(event.fields.get("session"))) for event in events)
     known = await known_of(store, [it for id_ in named if (it := await store.session(id_)) is not None])
     return tuple([await _running(store, event, known) for event in events])
@@ -55,6 +49,12 @@ async def known_of(store: Store, sessions: Iterable[Session]) -> Known:
         sessions=known,
         clients={grant.id: grant.client for grant in grants if grant is not None},
     )
+
+
+async def _permit(store: Store, call: str) -> Record | None:
+    """The record by which the call was let through."""
+    found = [record for record in await store.records(call=call) if record.event.fields.get("decision") == "permit"]
+    return found[-1] if found else None
 
 
 async def _running(store: Store, event: Event, known: Known) -> RunningCall:

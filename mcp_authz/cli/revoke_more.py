@@ -72,7 +72,7 @@ async def revoke_everything(
     if subject.startswith("client:"):
         handles = {f"client:{client.handle}": f"client:{client.id}" for client in await here.store.clients()}
         subject = handles.get(subject, subject)
-    running = await running_calls(here.store, here.clock())
+    running = await running_calls(here.store)
     if dry_run:
         swept = await stopping.foresee_sweep(subject, at)
     else:
@@ -111,7 +111,7 @@ def say_stopped(holds: Iterable[HoldId], running: Iterable[RunningCall], *, dry_
     for hold in holds:
         say(f"{would}: held call {hold}")
     for call in running:
-        say(f"{would}, if it still runs: call {call.call} of {call.tool} by {call.actor}")
+        say(f"{would}: running call {call.call} of {call.tool} by {call.actor}")
 
 
 async def _is_off(here: Installation, server: str, tool: str) -> bool:
@@ -119,7 +119,7 @@ async def _is_off(here: Installation, server: str, tool: str) -> bool:
 
 
 async def _running(here: Installation, kind: str, names: set[str]) -> list[RunningCall]:
-    found = await running_calls(here.store, here.clock())
+    found = await running_calls(here.store)
     return [call for call in found if stands_on(call, kind, frozenset(names))]
 
 

@@ -35,7 +35,7 @@ async def stop_all(
     async with installation(ctx) as here:
         stopping = Stopping(here.store, here.clock)
         before = await stopping.stopped()
-        running = () if before is not None else await running_calls(here.store, here.clock())
+        running = () if before is not None else await running_calls(here.store)
         if before is None and not dry_run:
             await stopping.stop_all(reason=reason, by=operator())
     if json:

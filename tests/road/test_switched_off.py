@@ -58,12 +58,12 @@ async def test_a_tool_that_is_switched_off_is_nobodys_until_it_is_accepted(tmp_p
 
         group.start_soon(call)
         await permitted(w, 1)
-        (running,) = await running_calls(w.store, w.clock())
+        (running,) = await running_calls(w.store)
         assert stands_on(running, "tool", frozenset({"plain__wait"}))
         assert not stands_on(running, "server", frozenset({"other"}))
         assert await stopping.tool_off(pin, "plain__wait", reason="leaks", by=OPERATOR) == ()
         assert (await cancelled(told))["reason"] == "revoked"
-        assert await running_calls(w.store, w.clock()) == ()
+        assert await running_calls(w.store) == ()
         assert await outcome(w, token, "plain__wait", WAIT) == "switched_off"
         assert not await listed(w, coder) & {"plain__wait"} and await listed(w, coder) >= both - {"plain__wait"}
         assert await outcome(w, token, "plain__cancelled") == "done"

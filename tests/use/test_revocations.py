@@ -175,7 +175,11 @@ class Forest:
         fields: dict[str, Any] = {**audit.who(node.caller), "decision": "permit", **tool}
         if node.approved is not None:
             fields["approval"] = {"hold": node.approved}
-        await self.h.store.append(Event(kind="decision", at=self.h.clock(), call=node.call, fields=fields))
+        store = self.h.store
+        await store.append(Event(kind="decision", at=self.h.clock(), call=node.call, fields=fields))
+        row = (node.call, store._instance.name, node.caller.agent.name, tool["tool"])
+        begun = "INSERT INTO begun (call, instance, actor, tool) VALUES (?, ?, ?, ?)"
+        await store._writer.run(lambda tx: tx.db.execute(begun, row))
 
     def named(self, kind: str, which: int) -> tuple[Any, str]:
         """A thing of this kind."""
@@ -272,7 +276,7 @@ def test_what_a_subject_has_from_before_a_time_ends_as_foreseen_and_nothing_late
         before = min(began + seconds * SECOND, h.clock())
         async with under_way(forest) as (calls, streams):
             foreseen = await stopping.foresee_sweep(subject, before)
-            every = await running_calls(h.store, h.clock())
+            every = await running_calls(h.store)
             running = {it.call for it in every if any(it.grounds.meet(*ended) for ended in foreseen.ids.items())}
             assert await stopping.sweep(subject, before, reason="x", by=OPERATOR) == foreseen
             gone = await refused(forest)
