@@ -132,3 +132,22 @@ async def test_what_is_over_for_long_enough_goes_by_itself(tmp_path: Path) -> No
         assert not await store.shred_due() and left(path, values) == 0
     finally:
         await store.aclose()
+
+
+async def test_a_statement_that_stands_in_its_row_as_in_stores_of_before_is_read_there_and_shredded_too(
+    tmp_path: Path,
+) -> None:
+    at, path, statement = Time(), tmp_path / "store.db", "eyJhbGciOiJFZERTQSJ9." + "before" * 300 + ".c2ln"
+    store = open_(tmp_path, clock=at)
+    try:
+        await settle(store)
+        await over(store)
+        older = "UPDATE verdicts SET statement = ?"
+        await store._writer.run(lambda tx: tx.db.execute(older, (statement,)))
+        held = await store.hold(H1)
+        assert held is not None and held.verdicts[0].statement == statement and left(path, [statement.encode()])
+        await store.shred(OfCalls(holds=frozenset({H1}), sequences=frozenset(), proofs=frozenset()), None)
+        held = await store.hold(H1)
+        assert held is not None and held.verdicts[0].statement == "" and not left(path, [statement.encode()])
+    finally:
+        await store.aclose()

@@ -19,6 +19,7 @@ from mcp_authz.model import Assurance, HoldState, Verdict
 from mcp_authz.principals import PersonName
 from mcp_authz.rules import jose
 from mcp_authz.rules.canonical import digest, digest_b64url
+from mcp_authz.rules.evidence_name import name_of
 from mcp_authz.rules.keys import PrivateKey, PublicKey, unb64url
 from mcp_authz.rules.statement_checks import Statement, check_statement
 from mcp_authz.rules.strict_json import dump, parse_object
@@ -147,6 +148,8 @@ async def test_a_bundle_verifies_anywhere_and_nothing_in_it_can_be_changed_unsee
         assert EXAMPLE[part].keys() == bundle[part].keys()
     for part in ("verdicts", "records"):
         assert EXAMPLE[part][0].keys() == bundle[part][0].keys()
+    assert EXAMPLE["records"][0]["fields"].keys() == bundle["records"][-1]["fields"].keys()
+    assert EXAMPLE["records"][0]["fields"]["statement"] == name_of(EXAMPLE["verdicts"][0]["statement"])
 
     # Each byte of each statement, by the statement alone.
     held = read_hold(bundle)
