@@ -7,12 +7,14 @@ and by what they are to the thing; it is done by the same code whoever asks, and
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
-from mcp_authz.audit_excerpts import holds_of, records_of
+from mcp_authz import limits
+from mcp_authz.attempts import Attempts
 from mcp_authz.audit_reading import Found, look_back
 from mcp_authz.errors import AuthzError, NotFound
 from mcp_authz.principals import Agent, AgentName, Link, Person, PersonName, Session, SessionId
+from mcp_authz.readable_call import call_as_read
 from mcp_authz.relations import what_is
 from mcp_authz.revocation import Revocation, Stopped
 from mcp_authz.rules.administration import Role, permits, reaches_everything
@@ -22,6 +24,7 @@ from mcp_authz.stopping import Stopping
 from mcp_authz.store.overview_port import SessionsAsked
 from mcp_authz.store.ports import Clock, Event, Record, RevocableKind, Store
 from mcp_authz.store.switch_port import Switch
+from mcp_authz.turns import Turns
 
 _EVERYBODY: Final = frozenset({Role.OWNER, Role.PERSON, Role.APPROVER})
 _NO_PERSON: Final = PersonName(":")  # nobody can be called that; nor is it the empty subject of an agent for itself
@@ -79,6 +82,8 @@ class Administration:
         self._clock = clock
         self._revocation = Revocation(store, clock)
         self._stopping = Stopping(store, clock)
+        self._turns = Turns(most=limits.READERS_WAITING)
+        self._attempts = Attempts()
 
     async def require(self, actor: Actor, command: str) -> None:
         """The actor has a role that may do this to everything; an attempt without one is on record.
@@ -89,12 +94,11 @@ class Administration:
         if not reaches_everything(command, actor.roles):
             raise await self._refused(actor, command)
 
-    async def agents(self, actor: Actor) -> tuple[Agent, ...]:
-        """The agents that the actor may look at: everybody's, or those they own or that may act for them."""
-        return await self.some_agents(actor)
+    async def some_agents(self, actor: Actor, *, after: str = "", limit: int) -> tuple[Agent, ...]:
+        """The agents that the actor may look at, those behind `after`, by name.
 
-    async def some_agents(self, actor: Actor, *, after: str = "", limit: int | None = None) -> tuple[Agent, ...]:
-        """Of those the ones behind `after`, by name."""
+        They are everybody's, or those that the actor owns, and those that may act for them or did.
+        """
         return await self._store.agents_seen(self._sees("agent list", actor), after=after, limit=limit)
 
     async def agent(self, actor: Actor, name: AgentName) -> Agent:
@@ -108,18 +112,13 @@ class Administration:
             raise NotFound(f"there is no agent `{name}`")
         return found
 
-    async def sessions(self, actor: Actor) -> tuple[Session, ...]:
-        """The sessions that the actor may look at: everybody's, or those for them or of agents they own."""
-        everyones = await self._store.sessions()
-        if reaches_everything("session list", actor.roles):
-            return everyones
-        owned = await self._owned(actor)
-        return tuple(it for it in everyones if it.subject == actor.whose or it.agent in owned)
-
     async def some_sessions(
         self, actor: Actor, *, are_open: bool, before: SessionId | None = None, limit: int
     ) -> tuple[Session, ...]:
-        """Of those the newest that are open now, or that are not, newest first; `before`: that began earlier."""
+        """The newest sessions that the actor may look at: open now, or not; `before`: of those that began earlier.
+
+        They are everybody's, or those for the actor or of agents they own.
+        """
         asked = SessionsAsked(
             whose=self._sees("session list", actor), at=self._clock(), are_open=are_open, before=before, limit=limit
         )
@@ -143,23 +142,23 @@ class Administration:
 
         Raises:
             Forbidden: they may not read at all.
+            SlowDown: too much of theirs is being looked for already.
         """
         wanted = await self.reading(actor, "audit list", wanted)
-        return await look_back(self._store, wanted, limit, before=before, at_most=at_most)
+        async with self._turns.turn(actor.name):
+            return await look_back(self._store, wanted, limit, before=before, at_most=at_most)
 
     async def story(self, actor: Actor, call: str) -> tuple[Record, ...]:
-        """What is on record about a call or hold, oldest first, as far as the actor may read it.
+        """What is on record about a call or hold, oldest first, if the actor may read some of it.
 
         Raises:
             NotFound: nothing that they may read is.
+            InputError: several that they may read begin like this.
+            SlowDown: too much of theirs is being looked for already.
         """
         readable = await self.reading(actor, "audit explain", Filter())
-        found = await records_of(self._store, call)
-        theirs = [record for record in found if readable.has(record.event)]
-        if not theirs:
-            raise NotFound(f"no record is of a call or hold `{call}`")
-        calls, holds = {record.event.call for record in theirs}, holds_of(theirs)
-        return tuple(it for it in found if it.event.call in calls or not holds.isdisjoint(holds_of([it])))
+        async with self._turns.turn(actor.name):
+            return await call_as_read(self._store, call, readable)
 
     async def reading(self, actor: Actor, command: str, wanted: Filter) -> Filter:
         """Return what is wanted, as far as the actor may read it: of others only what their agents had a part in.
@@ -249,8 +248,20 @@ class Administration:
         return frozenset(agent.name for agent in await self._store.agents() if agent.owner == actor.whose)
 
     async def _refused(self, actor: Actor, command: str) -> Forbidden:
-        """The attempt is on record, and this is what to raise."""
+        """What to raise; the attempt is on record, one of a flood as a number in the next record."""
+        refused = Forbidden(f"`{command}` takes a role that you do not have; an administrator can do it")
+        untold = self._attempts.count(actor.name, self._clock())
+        if untold is None:
+            return refused
         told = f"{actor.name} may not do `{command}`, and was refused"
-        fields = {"summary": told, "by": actor.name, "command": command, "decision": "deny", "reason": "forbidden"}
+        fields: dict[str, Any] = {
+            "by": actor.name,
+            "command": command,
+            "decision": "deny",
+            "reason": "forbidden",
+            "summary": told,
+        }
+        if untold:
+            fields |= {"untold": untold, "summary": f"{told}, as with {untold} attempts before that have no record"}
         await self._store.append(Event(kind="administration", at=self._clock(), fields=fields))
-        return Forbidden(f"`{command}` takes a role that you do not have; an administrator can do it")
+        return refused

@@ -207,6 +207,13 @@ HELD_SHOWN: Final = 50  # links of one agent that its page shows
 ENDINGS_READ: Final = 1_000  # revocations since a session began that are read to say who ended what
 REPLACEMENT_SHOWN: Final = timedelta(days=7)  # how long the page says that somebody's passkeys were replaced
 
+# Administration: what one person costs everybody else.
+RECORDS_LOOKED_AT: Final = 200_000  # records that one request looks through: some tenths of a second
+READERS_WAITING: Final = 8  # requests of one person that read the log or wait for that; one reads at a time
+ATTEMPTS_BURST: Final = 20  # attempts of one person without the role that have a record each; the rest is a number
+ATTEMPTS_PER_SECOND: Final = 0.1
+ATTEMPTS_OF: Final = 1_000  # people whose attempts are counted; the one longest ago is forgotten
+
 # What a person is told on their desktop.
 NOTICES_PER_MINUTE: Final = 4  # notifications; what is held meanwhile is told at once, as a number
 NOTICES_WAITING: Final = 64  # held calls that wait to be told of; the oldest is in the list like all others

@@ -69,7 +69,7 @@ async def _to_key(store: Store, person: Person, key: Key | None) -> frozenset[Ro
     kind, _, name = ("", "", "") if key is None else key.holder.partition(":")
     if kind == "user":
         return _if(name == person.name, Role.PERSON)
-    return await _to_agents(store, person, [AgentName(name)])
+    return await _to_agents(store, person, [AgentName(name)]) if kind == "agent" else frozenset()
 
 
 async def _to_hold(store: Store, person: Person, id_: HoldId) -> frozenset[Role]:

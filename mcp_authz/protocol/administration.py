@@ -29,10 +29,11 @@ from mcp_authz.rules.audit_query import asked_for, number
 from mcp_authz.rules.deciding import was_given
 from mcp_authz.rules.scope import READ, STOP, Scope
 from mcp_authz.store.ports import EventKind, RevocableKind
+from mcp_authz.turns import SlowDown
 
 PATH: Final = "/administration"
-_MOST: Final = 500  # records in one answer
-_LOOKED_AT: Final = 200_000  # records that one answer looks through
+_MOST: Final = 500  # records, agents or sessions in one answer
+_FEW: Final = 50  # of them, where the request does not say
 _BODY: Final = 16 * 1024  # bytes
 _KINDS: Final = get_args(RevocableKind)
 _EVENTS: Final = get_args(EventKind)
@@ -41,6 +42,7 @@ _STATUS: Final[tuple[tuple[type[AuthzError], int], ...]] = (
     (Forbidden, 403),
     (NotFound, 404),
     (Conflict, 409),
+    (SlowDown, 429),
     (StoreError, 503),
 )
 
@@ -152,10 +154,10 @@ class AdministrationApi:
 
     async def _records(self, request: Request, actor: Actor) -> Mapping[str, Any]:
         """The newest records that are asked for and may be read, oldest first; `reached` is how far it was looked."""
-        asked = dict(request.query_params)
-        before, limit = number("before", asked.pop("before", None)), number("limit", asked.pop("limit", None))
+        asked, limit = _asked(request)
+        before = number("before", asked.pop("before", None))
         found = await self._administration.records(
-            actor, asked_for(asked, _EVENTS), limit=min(limit or 50, _MOST), before=before, at_most=_LOOKED_AT
+            actor, asked_for(asked, _EVENTS), limit=limit, before=before, at_most=limits.RECORDS_LOOKED_AT
         )
         return {"records": [views.record(record) for record in found.records], "reached": found.reached}
 
@@ -164,11 +166,24 @@ class AdministrationApi:
         told = story([record.event for record in found])
         return {"story": told, "records": [views.record(record) for record in found]}
 
-    async def _agents(self, _: Request, actor: Actor) -> Mapping[str, Any]:
-        return {"agents": [views.agent(agent) for agent in await self._administration.agents(actor)]}
+    async def _agents(self, request: Request, actor: Actor) -> Mapping[str, Any]:
+        """By name, those behind `after`; `next` is what to ask for behind it, where there are more."""
+        asked, limit = _asked(request, "after")
+        found = await self._administration.some_agents(actor, after=asked.get("after", ""), limit=limit + 1)
+        more = found[limit - 1].name if len(found) > limit else None
+        return {"agents": [views.agent(agent) for agent in found[:limit]], "next": more}
 
-    async def _sessions(self, _: Request, actor: Actor) -> Mapping[str, Any]:
-        return {"sessions": [views.session(session) for session in await self._administration.sessions(actor)]}
+    async def _sessions(self, request: Request, actor: Actor) -> Mapping[str, Any]:
+        """The newest first, those that are open or those that are `over`; `next` as for agents."""
+        asked, limit = _asked(request, "before", "state")
+        state, before = asked.get("state", "open"), asked.get("before")
+        if state not in ("open", "over"):
+            raise InputError("`state` is open or over")
+        found = await self._administration.some_sessions(
+            actor, are_open=state == "open", before=None if before is None else SessionId(before), limit=limit + 1
+        )
+        more = found[limit - 1].id if len(found) > limit else None
+        return {"sessions": [views.session(session) for session in found[:limit]], "next": more}
 
     async def _session(self, request: Request, actor: Actor) -> Mapping[str, Any]:
         session, links = await self._administration.session(actor, SessionId(request.path_params["session"]))
@@ -194,6 +209,22 @@ class AdministrationApi:
     async def _start_all(self, request: Request, actor: Actor) -> Mapping[str, Any]:
         await _members(request)
         return {"started": await self._administration.start_all(actor)}
+
+
+def _asked(request: Request, *known: str) -> tuple[dict[str, str], int]:
+    """What the query asks for, and how many; `known` are all that there may be, where some are given.
+
+    Raises:
+        InputError: a parameter comes twice, or is unknown.
+    """
+    given = request.query_params.multi_items()
+    asked = {name: value for name, value in given if value}
+    if len({name for name, _ in given}) < len(given):
+        raise InputError("give each parameter once")
+    limit = number("limit", asked.pop("limit", None))
+    if known and asked.keys() - {*known}:
+        raise InputError(f"the parameters here are limit, {', '.join(known)}")
+    return asked, min(limit or _FEW, _MOST)
 
 
 async def _members(request: Request, *needed: str, maybe: tuple[str, ...] = ()) -> Mapping[str, Any]:

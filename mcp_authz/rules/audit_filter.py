@@ -19,8 +19,13 @@ from mcp_authz.rules.sentence import SAID, Written, sentence
 
 LONGEST: Final = 256  # characters of what is looked for; SQLite takes 50,000
 _RUN: Final = re.compile(r"[0-9a-z]+")
-_UNSAID: Final = frozenset({"resource", "arguments", "argument_values", "purpose", "claimed_intent", "claimed_client"})
-"""Members whose values come from the caller, who is not whoever it names there."""
+_UNSAID: Final = frozenset(
+    {
+        *("resource", "arguments", "argument_values", "purpose", "claimed_intent", "claimed_client", "tool"),
+        *("reason", "detail", "summary", "label", "scope", "ceiling", "missing", "sent_back_for", "because"),
+    }
+)
+"""Members whose words somebody chooses, a caller for one, who is not whoever they name there."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -72,8 +72,8 @@ def _moment(text: str | None, *, days: int = 0) -> datetime | None:
         if "T" not in text:
             return datetime.combine(date.fromisoformat(text), time(), UTC) + timedelta(days=days)
         at = datetime.fromisoformat(text)
+        if at.tzinfo is not None:
+            return at.astimezone(UTC)
     except (ValueError, OverflowError):
-        at = None
-    if at is None or at.tzinfo is None:
-        raise InputError("a day is written like 2026-01-31, a time like 2026-01-31T12:00:00Z")
-    return at
+        pass
+    raise InputError("a day is written like 2026-01-31, a time like 2026-01-31T12:00:00Z")

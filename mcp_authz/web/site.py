@@ -21,6 +21,7 @@ from mcp_authz.errors import AuthzError, Conflict, InputError, NotFound, Signatu
 from mcp_authz.people_elsewhere import NotAdmitted
 from mcp_authz.standing_approvals import StandingApprovals
 from mcp_authz.store.ports import Clock, Store
+from mcp_authz.turns import SlowDown
 from mcp_authz.web.access import Access
 from mcp_authz.web.agents import AgentPages
 from mcp_authz.web.alike import Alike
@@ -48,6 +49,7 @@ _STATUS: Final[tuple[tuple[type[AuthzError], int], ...]] = (
     (Forbidden, 403),
     (ProviderTrouble, 502),
     (TooManyTries, 429),
+    (SlowDown, 429),
     (NotFound, 404),
     (Conflict, 409),
     (StoreError, 503),
