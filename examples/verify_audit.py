@@ -6,12 +6,11 @@ LOG.jsonl is what `mcp-authz audit export --format chain` writes, also behind th
 CHECKPOINTS.txt what the gateway left elsewhere, KEYS.json the JWK Set of its checkpoint keys. Exits with 1 if broken.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,78 +18,80 @@ from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
 
 
-class Broken(Exception):
-    """What does not hold together."""
-
-
 def unb64url(text: str) -> bytes:
     """Base64url without padding (RFC 7515 section 2), in its one spelling."""
     data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
     if base64.urlsafe_b64encode(data).rstrip(b"=") != text.encode():
-        raise Broken("a checkpoint is not written as base64url has it")
+        raise ValueError("a checkpoint is not written as base64url has it")
     return data
 
 
-def read_log(path: Path) -> tuple[int, list[str]]:
-    """The number of the record before the first, and the hashes of that one, as the first names it, and all others."""
-    after, hashes = 0, ["00" * 32]
-    for number, line in enumerate(path.read_bytes().removesuffix(b"\n").split(b"\n")):
-        record = json.loads(line)
-        if number == 0 and record["seq"] != 1:
-            after, hashes = record["seq"] - 1, [record["prev"]]
+def read_log(path: Path) -> tuple[int, list[str], list[Any]]:
+    """The number of the record before the first, the hashes of that one and all others, and the restores on record."""
+    lines = path.read_bytes().removesuffix(b"\n").split(b"\n")
+    records = [json.loads(line) for line in lines]
+    after = records[0]["seq"] - 1
+    hashes = [records[0]["prev"] if after else "00" * 32]
+    for line, record in zip(lines, records, strict=True):
         if record["seq"] != after + len(hashes) or record["prev"] != hashes[-1]:
-            raise Broken(f"record {after + len(hashes)} does not follow from the one before")
+            raise ValueError(f"record {after + len(hashes)} does not follow from the one before")
         hashes.append(hashlib.sha256(line).hexdigest())
-    return after, hashes
+    said = [record["fields"] for record in records if record["kind"] == "administration"]
+    return after, hashes, [fields for fields in said if "restored" in fields]
 
 
-def read_keys(path: Path) -> dict[str, VerifyKey]:
-    """The Ed25519 keys by their `kid`."""
-    return {jwk["kid"]: VerifyKey(unb64url(jwk["x"])) for jwk in json.loads(path.read_text())["keys"]}
-
-
-def read_checkpoint(text: str, keys: dict[str, VerifyKey]) -> dict[str, Any]:
+def read_checkpoint(text: str, keys: dict[str, Any]) -> dict[str, Any]:
     """What one checkpoint says, once its signature holds (RFC 7515 section 5.2)."""
     header, payload, signature = text.split(".")
     read = json.loads(unb64url(header))
     if read.get("alg") != "EdDSA" or read.get("typ") != "audit-checkpoint+jwt" or read.get("kid") not in keys:
-        raise Broken("a checkpoint is no checkpoint, or signed by a key that is not known")
-    keys[read["kid"]].verify(f"{header}.{payload}".encode(), unb64url(signature))
-    return dict(json.loads(unb64url(payload)))
+        raise ValueError("a checkpoint is no checkpoint, or signed by a key that is not known")
+    VerifyKey(unb64url(keys[read["kid"]]["x"])).verify(f"{header}.{payload}".encode(), unb64url(signature))
+    return {"epoch": 0, **json.loads(unb64url(payload)), "digest": hashlib.sha256(text.encode()).hexdigest()}
 
 
-def check(after: int, hashes: list[str], texts: list[str], keys: dict[str, VerifyKey]) -> int:
+def is_lost(seq: int, hash_: str, epoch: int, restores: list[Any]) -> bool:
+    """Whether this end, of this epoch, is in what was lost by the first later restore that went back behind it."""
+    ends = [it["lost"] for it in restores if it["epoch"] > epoch and it["restored"]["sequence"] < seq]
+    if not ends or not ends[0] or not ends[0]["exact"]:
+        return bool(ends)
+    end = (ends[0]["epoch"], ends[0]["sequence"])
+    return (epoch, seq) < end or (epoch, seq, hash_) == (*end, ends[0]["hash"])
+
+
+def check(log: tuple[int, list[str], list[Any]], texts: list[str], keys: dict[str, Any]) -> int:
     """The number of the last record that a checkpoint vouches for; one must vouch for where a later log begins."""
-    covered, before, chain = 0, None, hashes[1] if not after and hashes[1:] else None
-    said = [read_checkpoint(text, keys) for text in texts]
-    for head in [head for one in said for head in one["heads"] if (head["seq"], head["hash"]) == (after, hashes[0])]:
-        chain = head["chain"]
-    if after and chain is None:
-        raise Broken(f"no checkpoint says that the log goes on behind record {after}")
-    for text, one in zip(texts, said, strict=True):
-        if before is not None and (one["n"], one["prev"]) != before:
-            raise Broken(f"checkpoint {one['n']} does not follow from the one before")
-        before = (one["n"] + 1, hashlib.sha256(text.encode()).hexdigest())
-        covered, named = next(((h["seq"], h["hash"]) for h in one["heads"] if h["chain"] == chain), (0, None))
-        if named is None or covered >= after + len(hashes) or (covered >= after and hashes[covered - after] != named):
-            raise Broken(f"checkpoint {one['n']} is of another log, or of a record {covered} that this one has not")
+    (after, hashes, restores), covered = log, 0
+    said = [read_checkpoint(text, keys) for text in dict.fromkeys(texts)]  # a place may have got one twice
+    begins = [(one, h) for one in said for h in one["heads"] if (h["seq"], h["hash"]) == (after, hashes[0])]
+    if after and not begins:
+        raise ValueError(f"no checkpoint says that the log goes on behind record {after}")
+    epoch, chain = (begins[0][0]["epoch"], begins[0][1]["chain"]) if after else (0, hashes[1])
+    restores = [{"epoch": epoch, "restored": {"sequence": after}, "lost": None}, *restores]  # of it, no record is left
+    known = {(one["n"] + 1, one["digest"]) for one in said}
+    for last, one in pairwise([{"epoch": -1, "n": 0}, *said]):
+        follows = (one["n"], one["prev"]) in known or (one["epoch"] > last["epoch"] and one["n"] <= said[0]["n"])
+        if not follows or (one["epoch"], one["n"]) <= (last["epoch"], last["n"]):
+            raise ValueError(f"checkpoint {one['n']} does not follow from one that was kept")
+        seq, hash_ = next(((h["seq"], h["hash"]) for h in one["heads"] if h["chain"] == chain), (0, ""))
+        lost = is_lost(seq, hash_, one["epoch"], restores)
+        if not lost and (not hash_ or seq >= after + len(hashes) or (seq >= after and hashes[seq - after] != hash_)):
+            raise ValueError(f"checkpoint {one['n']} is of another log, or of a record {seq} that this one has not")
+        covered = covered if lost else seq
     return covered
 
 
-def main(log: str, *more: str) -> int:
+def main(log: str, checkpoints: str = "", jwks: str = "") -> int:
     """The exit status; what was found is printed."""
     try:
-        lines = Path(more[0]).read_bytes().decode().removesuffix("\n").split("\n") if more else []
-        texts = [text for i, text in enumerate(lines) if lines[i - 1 : i] != [text]]  # a place may have got one twice
-        after, hashes = read_log(Path(log))
-        covered = check(after, hashes, texts, read_keys(Path(more[1])) if more else {})
-    except (Broken, BadSignatureError, ValueError, KeyError, TypeError) as found:
+        read = read_log(Path(log))
+        texts = Path(checkpoints).read_bytes().decode().removesuffix("\n").split("\n") if checkpoints else []
+        keys = {jwk["kid"]: jwk for jwk in json.loads(Path(jwks).read_text())["keys"]} if jwks else {}
+        covered = check(read, texts, keys)
+    except (BadSignatureError, ValueError, KeyError, TypeError) as found:
         print(f"broken: {found}")
         return 1
-    except OSError as error:
-        print(f"{error.filename}: {error.strerror}")
-        return 2
-    print(f"{len(hashes) - 1} records hang together; checkpoints vouch for the first {covered}")
+    print(f"{len(read[1]) - 1} records hang together; checkpoints vouch for the first {covered}")
     return 0
 
 

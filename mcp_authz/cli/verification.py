@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -96,7 +95,7 @@ def verify_log(log: LogFile, told: Told, proof: Proof) -> Verified:
 
 
 def kept_checkpoints(path: Path) -> tuple[str, ...]:
-    """The checkpoints in a file, one in each line; what a place was handed twice, one after the other, counts once.
+    """The checkpoints in a file, one in each line; one that a place was brought twice counts once.
 
     Raises:
         InputError: it cannot be read, or is larger than any such file.
@@ -107,7 +106,7 @@ def kept_checkpoints(path: Path) -> tuple[str, ...]:
         lines = path.read_bytes().decode("utf-8", "replace").removesuffix("\n").split("\n")
     except OSError as error:
         raise InputError(f"`{path}` cannot be read: {error.strerror}") from None
-    return tuple(line for before, line in pairwise(("", *lines)) if line != before)
+    return () if lines == [""] else tuple(dict.fromkeys(lines))
 
 
 @dataclass(slots=True)
@@ -138,14 +137,13 @@ class _Seen:
             if said.get("sequence") == self.base.sequence and "text" in said:
                 self.texts.append(str(said["text"]))
         elif record["kind"] == "administration" and "restored" in said:
-            lost = said["lost"] if said["revocations_known"] else None
             self.restores.append(
                 Restore(
                     epoch=int(said["epoch"]),
                     at=str(record["at"]),
                     by=str(said["by"]),
                     sequence=int(said["restored"]["sequence"]),
-                    lost=None if lost is None else (int(lost["sequence"]), bytes.fromhex(lost["hash"])),
+                    lost=_end(said["lost"]),
                 )
             )
         elif record["kind"] == "administration" and said["pruned"]["until"] == self.base.sequence:
@@ -161,6 +159,13 @@ class _Seen:
         if jwk is not None:
             key = PublicKey.from_jwk(jwk)
             self.keys[key.thumbprint] = key
+
+
+def _end(lost: dict[str, Any] | None) -> tuple[int, int, bytes] | None:
+    """Where what was lost is said to have ended; None where that is not known for sure."""
+    if lost is None or not lost["exact"]:
+        return None
+    return int(lost["epoch"]), int(lost["sequence"]), bytes.fromhex(lost["hash"])
 
 
 class _Verification:
@@ -179,7 +184,8 @@ class _Verification:
         seen = _Seen(wanted=frozenset({1, self._base.sequence, *heads}), base=self._base)
         broken = broken or self._chain(seen) or self._beginning(seen) or self._compared(seen)
         kept = None if self._proof.checkpoints is None else len(self._kept)
-        lost = [one for one in self._kept for head in one.heads if lost_by(one, head, seen.restores) is not None]
+        restores = (*self._forgotten(seen), *seen.restores)
+        lost = [one for one in self._kept for head in one.heads if lost_by(one, head, restores) is not None]
         vouched = max((head.sequence for one in self._kept if one not in lost for head in one.heads), default=0)
         return Verified(
             first=self._start[0] + 1,
@@ -274,10 +280,21 @@ class _Verification:
                 continue
 
     def _compared(self, seen: _Seen) -> Break | None:
-        first = self._start[0]
+        """What is before the base leads to it, and the base is vouched for: only what is behind it is compared."""
+        base = self._base if self._start[0] else LogBase(sequence=0, hash=GENESIS, chain=b"", told=0)
         chain = self._base.chain if self._base.sequence else seen.hashes.get(1, b"")
-        hashes = {first: self._start[1], **seen.hashes}
-        return first_disagreement(self._kept, chain=chain, hash_at=hashes.get, after=first, restores=seen.restores)
+        hashes = {self._start[0]: self._start[1], **seen.hashes}
+        restores = (*self._forgotten(seen), *seen.restores)
+        return first_disagreement(self._kept, chain=chain, hash_at=hashes.get, after=base.sequence, restores=restores)
+
+    def _forgotten(self, seen: _Seen) -> Iterator[Restore]:
+        """The restore that a pruned log tells of no more: a checkpoint of its epoch ends where the log begins."""
+        base = self._base
+        if self._start[0]:
+            for one in self._vouching(seen):
+                if one.epoch and (base.sequence, base.hash) in {(head.sequence, head.hash) for head in one.heads}:
+                    yield Restore(epoch=one.epoch, at="", by="", sequence=base.sequence, lost=None)
+                    return
 
 
 class _Rows:

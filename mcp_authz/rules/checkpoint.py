@@ -46,7 +46,7 @@ class Restore:
     at: str
     by: str
     sequence: int  # of the record after which the log goes on
-    lost: tuple[int, bytes] | None  # where the log ended that was replaced; None: it could not be read
+    lost: tuple[int, int, bytes] | None  # epoch, number and hash of the last record there was; None: nobody knows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,12 +116,8 @@ def first_gap(texts: Sequence[str], checkpoints: Sequence[Checkpoint]) -> str | 
     """Why these checkpoints do not follow from one another, in the order in which they were kept; None when they do.
 
     The first may follow one that was not kept: what was before it is not covered. The first of a new epoch follows the
-    last that the backup knew of, whatever was kept behind that one; a place may have been brought that one anew.
+    last that the backup knew of, whatever was kept behind that one.
     """
-    epochs = [one.epoch for one in checkpoints]
-    again = {at for at, new in enumerate(epochs[1:]) if new > epochs[at] and texts[at] in texts[:at]}
-    texts = [text for at, text in enumerate(texts) if at not in again]
-    checkpoints = [one for at, one in enumerate(checkpoints) if at not in again]
     digests = {(one.number, checkpoint_digest(text)) for text, one in zip(texts, checkpoints, strict=True)}
     for text, before, after in zip(texts, checkpoints, checkpoints[1:], strict=False):
         if after.epoch < before.epoch:
@@ -159,7 +155,7 @@ def first_disagreement(
         if head is None:
             return Break(sequence=1, why=f"checkpoint {checkpoint.number} is of another log: the first record differs")
         if (restore := lost_by(checkpoint, head, restores)) is not None:
-            if restore.lost is None or (head.sequence, head.hash) == restore.lost or head.sequence < restore.lost[0]:
+            if _excuses(restore, checkpoint.epoch, head):
                 continue
             why = f"checkpoint {checkpoint.number} ends behind what the restore of {restore.at} says was lost"
             return Break(sequence=head.sequence, why=why)
@@ -181,6 +177,17 @@ def lost_by(checkpoint: Checkpoint, head: Head, restores: Iterable[Restore]) -> 
     """The restore by which the end of the log that the checkpoint names was lost; None where it was not."""
     later = (one for one in restores if one.epoch > checkpoint.epoch and one.sequence < head.sequence)
     return min(later, key=lambda one: one.epoch, default=None)
+
+
+def _excuses(restore: Restore, epoch: int, head: Head) -> bool:
+    """Whether this end is no further than what the restore says was lost.
+
+    Of an epoch before the last one that was lost nobody knows where it ended: the record of its own end was lost too.
+    """
+    if restore.lost is None:
+        return True
+    last_epoch, last, hash_ = restore.lost
+    return epoch < last_epoch or head.sequence < last or (head.sequence, head.hash) == (last, hash_)
 
 
 def chain_through(checkpoints: Iterable[Checkpoint], sequence: int, hash_: bytes) -> bytes | None:

@@ -55,7 +55,7 @@ _OWN: Final = frozenset({"approval", "observed", "differences"})
 
 _FINDINGS: Final = 1_000  # of one record; then what is searched is withheld as a whole
 _OF_KIND: Final[Mapping[str, frozenset[str]]] = {
-    "administration": frozenset({"pruned"}),  # hashes, and public keys
+    "administration": frozenset({"pruned", "restored", "lost"}),  # hashes, and public keys
     "checkpoint": frozenset({"text"}),  # a checkpoint's signature looks like a token, and is public
     "pin": frozenset({"tools"}),  # digests
     "decision": frozenset({"reason"}),  # a code, where other records have words of people

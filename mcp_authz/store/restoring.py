@@ -169,7 +169,6 @@ def _unknown(sources: _Sources) -> str:
 def _event(tx: Transaction, asked: Asked, done: Restored) -> Event:
     said = "what lay in the store's place" if asked.backup is None else f"backup {asked.backup.name}"
     sequence, hash_ = head(tx)
-    lost = done.lost
     fields: dict[str, Any] = {
         "summary": f"{asked.by} restored {said}: epoch {done.number} begins; what was open is void: {asked.reason}",
         "by": asked.by,
@@ -181,9 +180,7 @@ def _event(tx: Transaction, asked: Asked, done: Restored) -> Event:
             "hash": done.mark.hash.hex(),
             "goes_on_after": [sequence, hash_.hex()],
         },
-        "lost": None
-        if lost is None
-        else {"epoch": lost.epoch, "sequence": lost.sequence, "hash": lost.hash.hex(), "exact": done.revocations_known},
+        "lost": _lost(done),
         "replaced": None if done.replaced is None else done.replaced.name,
         "revocations_known": done.revocations_known,
         "voided": dict(done.voided),
@@ -192,6 +189,19 @@ def _event(tx: Transaction, asked: Asked, done: Restored) -> Event:
         "at": timestamp(tx.at),
     }
     return Event(kind="administration", at=tx.at, fields=fields)
+
+
+def _lost(done: Restored) -> dict[str, Any] | None:
+    """Where the log ended that was replaced, as far as is known; where nothing was lost it ended with the backup."""
+    end = done.mark if done.lost is None and done.revocations_known else done.lost
+    if end is None:
+        return None
+    return {
+        "epoch": end.epoch,
+        "sequence": end.sequence,
+        "hash": end.hash.hex(),
+        "exact": done.revocations_known,
+    }
 
 
 @contextmanager

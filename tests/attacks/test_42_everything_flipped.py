@@ -62,7 +62,8 @@ async def gathered(directory: Path) -> Evidence:
         coder = await w.ready("coder", "deploy")
         await w.call(coder, "acme__deploy", owner="acme", repo="api", environment="staging", version="1.4.0")
         await checkpoint(w, KEY)
-        excerpt = await excerpt_of(w.store, [record for record in await w.records() if record.event.call is not None])
+        of_calls = [record for record in await w.records() if record.event.call is not None]
+        excerpt = await excerpt_of(w.store, of_calls, gateway=w.config.public_url, evidence={})
         w.clock.advance(limits.LOG_KEPT_LEAST + timedelta(days=1))
         await w.person("carol")
         await checkpoint(w, NEXT)
@@ -271,15 +272,15 @@ def test_each_byte_of_the_kept_checkpoints_is_found_by_both_verifiers(
 ) -> None:
     store, file = Store(getattr(evidence, which)), tmp_path / "checkpoints.txt"
     log, keys = exported(store, tmp_path)
-    after, hashes = verify_audit.read_log(log)
-    known = verify_audit.read_keys(keys)
+    read = verify_audit.read_log(log)
+    known = {jwk["kid"]: jwk for jwk in json.loads(keys.read_text())["keys"]}
     for place, altered in flipped("".join(f"{text}\n" for text in evidence.checkpoints).encode()):
         file.write_bytes(altered)
         assert store.verified(Proof(checkpoints=kept_checkpoints(file), keys=KNOWN)).broken is not None, place
-        with pytest.raises((verify_audit.Broken, verify_audit.BadSignatureError, ValueError, KeyError)):
+        with pytest.raises((verify_audit.BadSignatureError, ValueError, KeyError)):
             texts = altered.decode().removesuffix("\n").split("\n")
-            verify_audit.check(after, hashes, texts, known)
-    assert verify_audit.check(after, hashes, list(evidence.checkpoints), known) == evidence.covered
+            verify_audit.check(read, texts, known)
+    assert verify_audit.check(read, list(evidence.checkpoints), known) == evidence.covered
 
 
 def exported(store: Store, directory: Path) -> tuple[Path, Path]:
@@ -299,11 +300,11 @@ def test_each_byte_of_an_exported_chain_is_found_by_the_independent_verifier(
     for (_, body, _), (_, following, _) in pairwise(rows):
         for place, altered in flipped(body + b"\n"):
             log.write_bytes(altered + following + b"\n")
-            with pytest.raises((verify_audit.Broken, ValueError, KeyError, TypeError)):
+            with pytest.raises((ValueError, KeyError, TypeError)):
                 print(verify_audit.read_log(log), place)
     for _, altered in flipped(rows[-1][1]):  # nobody else knows the hash of the last one
         log.write_bytes(altered)
-        with suppress(verify_audit.Broken, ValueError, KeyError, TypeError):
+        with suppress(ValueError, KeyError, TypeError):
             assert verify_audit.read_log(log)[1][-1] != rows[-1][2].hex()
 
 
