@@ -189,11 +189,20 @@ def _nodes(session: Session, links: Iterable[Link], stands: Mapping[LinkId, Stan
             id=link.id,
             above=link.parent or start,
             name=wrapped(visible(link.holder)),
-            notes=(f"{MARKS[state]}{state.value}", id_),
+            notes=(*_what(link), f"{MARKS[state]}{state.value}", id_),
             look=state.value,
         )
 
 
+def _what(link: Link) -> tuple[str, ...]:
+    """What the link gives, as far as a box has room; the tree below the picture has it whole."""
+    scopes = wrapped(visible(" ".join(sorted(link.scope)) or "nothing"))
+    lines = scopes if len(scopes) <= _SCOPE_LINES else (*scopes[: _SCOPE_LINES - 1], "…")
+    tools = "" if link.tools is None else f"only {len(link.tools)} tool{'s' * (len(link.tools) != 1)}"
+    return (*lines, *([tools] if tools else []))
+
+
+_SCOPE_LINES: Final = 3
 MARKS: Final = {LinkState.OPEN: "", LinkState.REVOKED: "\u00d7 ", LinkState.ENDED: "\u00b7 "}
 
 
@@ -202,7 +211,7 @@ def _told(session: Session, links: Sequence[Link], stands: Mapping[LinkId, Stand
     names: dict[LinkId, str] = {link.id: link.holder for link in links}
     parts = [
         f"{link.holder} from {whom(session) if link.parent is None else names.get(link.parent, 'an agent above')}, "
-        f"{stands[link.id].state.value}"
+        f"may use {' '.join(sorted(link.scope)) or 'nothing'}, {stands[link.id].state.value}"
         for link in links
     ]
     return visible("; ".join(parts) + ".")
