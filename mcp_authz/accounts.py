@@ -224,8 +224,9 @@ class Accounts:
             added_at=now,
         )
         credential = b64url(new.credential)
-        summary = f"{person} registered a passkey"
-        return passkey, _event("enrolment", now, f"user:{person}", summary, person, passkey=credential)
+        summary, digest = f"{person} registered a passkey", hashlib.sha256(new.public_key).hexdigest()
+        fields = {"passkey": credential, "digest": digest}
+        return passkey, _event("enrolment", now, f"user:{person}", summary, person, **fields)
 
     async def _sign_in(self, passkey: Passkey, sign_count: int | None) -> str:
         shown = Authentication(at=self._clock(), amr=PASSKEY_AMR)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
+from mcp_authz import limits
 from mcp_authz.audit_excerpts import excerpt_of
 from mcp_authz.audit_reading import newest
 from mcp_authz.model import HeldCall, HoldId
 from mcp_authz.principals import LinkId, PersonName, SessionId, Thumbprint
 from mcp_authz.rules import jose
 from mcp_authz.rules.audit_filter import Filter
-from mcp_authz.rules.keys import PrivateKey, PublicKey, b64url
+from mcp_authz.rules.keys import PublicKey, b64url
 from mcp_authz.shredding import of_calls
 from mcp_authz.store.ports import Clock, Record, Store
 from mcp_authz.verdict_bundles import export_bundle, verdict_key
@@ -45,7 +46,9 @@ async def bundle_of(
         "passkeys": {b64url(credential): b64url(public) for credential, public in passkeys.items()},
         "keys": [key.jwk for key in await _keys(store, signers, chains)],
     }
-    every = {record.sequence: record for record in (*records, *await _standing_on(store, records, signers, passkeys))}
+    roots = _roots(chains)
+    further = [*await _standing_on(store, records, signers, passkeys), *await _gateways(store, roots)]
+    every = {record.sequence: record for record in (*records, *further)}
     return await excerpt_of(store, [every[one] for one in sorted(every)], gateway=gateway, evidence=evidence)
 
 
@@ -93,9 +96,9 @@ async def _passkeys(store: Store, records: Iterable[Record], verdicts: Iterable[
 
 async def _keys(store: Store, signers: Iterable[str], chains: Iterable[Sequence[str]]) -> list[PublicKey]:
     """The public keys with these thumbprints, and those of the gateway that the chains begin with."""
-    wanted = {*signers, *(str(jose.read(chain[0]).kid) for chain in chains)}
+    wanted = {*signers, *_roots(chains)}
     own = [(await verdict_key(store)).public]
-    own += [PrivateKey.from_seed(one.seed).public for one in await store.signing_keys("issuer") if one.seed is not None]
+    own += [PublicKey.from_raw(one.public) for one in await store.signing_keys("issuer") if one.public is not None]
     found = {key.thumbprint: key for key in own if key.thumbprint in wanted}
     for thumbprint in sorted(wanted - set(found)):
         key = await store.key(Thumbprint(thumbprint))
@@ -122,5 +125,25 @@ async def _standing_on(
     signed_with = {*signers, *(str(one["key"]) for one in fields if one.get("key")), *map(b64url, passkeys)}
     signed_with |= {str(one.event.fields.get("delegator_key")) for one in found} - {"None"}
     for name in sorted(signed_with):
-        found += await newest(store, Filter(kind="enrolment", text=name), 1)
+        found += [one for one in await newest(store, Filter(kind="enrolment", text=name), _MOST) if _binds(one, name)][
+            -1:
+        ]
     return found
+
+
+def _roots(chains: Iterable[Sequence[str]]) -> set[str]:
+    """The keys of the gateway that the chains begin with."""
+    return {str(jose.read(chain[0], max_depth=limits.LINK_JSON_DEPTH).kid) for chain in chains}
+
+
+async def _gateways(store: Store, roots: Iterable[str]) -> list[Record]:
+    """The records by which these keys are the gateway's own."""
+    found = [await newest(store, Filter(kind="administration", text=key), _MOST) for key in sorted(roots)]
+    named = zip(sorted(roots), found, strict=True)
+    return [one for key, records in named for one in records if one.event.fields.get("key") == key]
+
+
+def _binds(record: Record, name: str) -> bool:
+    """Whether the record gives this key, or passkey, to somebody."""
+    f = record.event.fields
+    return name in {f.get("key"), f.get("passkey"), *(f.get("keys") or ())} and f.get("decision") != "deny"

@@ -38,6 +38,7 @@ class SigningKey:
     retires_at: datetime | None = None  # from then on nothing that it signed counts
     status: Literal["active", "revoked"] = "active"
     seed: bytes | None = field(repr=False)  # None: it is over, and its private half deleted
+    public: bytes | None = field(default=None, compare=False)  # 32 bytes; None: it was over before they were kept
 
     def counts(self, at: datetime) -> bool:
         """Whether anything that it signed may count at this time."""

@@ -6,6 +6,7 @@ in the evidence may be there for nothing: what no record names is wrong, so that
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -16,7 +17,7 @@ from mcp_authz.rules import call_proof, jose, link_id, signed_link, standing_app
 from mcp_authz.rules.display import visible
 from mcp_authz.rules.evidence_name import name_of
 from mcp_authz.rules.excerpt import Excerpted
-from mcp_authz.rules.keys import PublicKey, unb64url
+from mcp_authz.rules.keys import PublicKey, b64url, unb64url
 from mcp_authz.rules.statement_checks import PasskeyCheck, challenge_of, read_proof
 from mcp_authz.rules.verdict_checks import Finding, Trust, verify_bundle
 
@@ -113,7 +114,13 @@ def _links(it: _Evidence, chain: Sequence[str]) -> Iterator[Finding]:
         verdict="verified",
         text=f"{steps}, root to leaf: {narrow}; {_by(record)} has the last",
     )
-    yield from _whose(it, "agent", f"agent:{_bare(record.body['fields'].get('from'))}", links[-1].signer.thumbprint)
+    yield _gateways(it, str(root.kid))
+    for link in links[1:]:
+        made = recorded.get(link.digest.hex())
+        if link.signer is None or made is None:
+            yield Finding(verdict="open", text=f"who made link {link.id}: no record in the bundle says so")
+        else:
+            yield from _whose(it, "agent", str(made.body["fields"].get("from")), link.signer.thumbprint)
 
 
 def _call(it: _Evidence, text: str) -> Iterator[Finding]:
@@ -167,7 +174,7 @@ def _verdict(it: _Evidence, text: str) -> Iterator[Finding]:
         yield Finding(
             verdict="verified", text=f"a passkey signed that {_bare(person)} {verb} exactly this; {_by(one)} names it"
         )
-        yield Finding(verdict="open", text=f"that this passkey is {_bare(person)}'s is the gateway's word")
+        yield _whose_passkey(it, person, shown.credential)
     elif proof is None and f["assurance"] == "signed-in":
         yield Finding(
             verdict="verified",
@@ -209,6 +216,30 @@ def _whose(it: _Evidence, member: str, holder: str, thumbprint: str) -> Iterator
             yield Finding(verdict="verified", text=f"{_by(one)} says that this key is {_bare(holder)}'s")
             return
     yield Finding(verdict="open", text=f"that this key is {_bare(holder)}'s: no record in the bundle says so")
+
+
+def _whose_passkey(it: _Evidence, person: str, credential: bytes) -> Finding:
+    """Whether the public key that verified is the one that the person registered, as a record has it.
+
+    Raises:
+        InputError: the record has another one, or another person.
+    """
+    digest = hashlib.sha256(it.passkeys[credential]).hexdigest()
+    for one, f in it.of("enrolment"):
+        if f.get("passkey") == b64url(credential) and "digest" in f:
+            if (f["digest"], f.get("person")) != (digest, person):
+                raise InputError(f"the passkey is another one, or another person's, than {_by(one)} has")
+            return Finding(verdict="verified", text=f"{_by(one)} says that this passkey is {_bare(person)}'s")
+    return Finding(verdict="open", text=f"that this passkey is {_bare(person)}'s is the gateway's word")
+
+
+def _gateways(it: _Evidence, thumbprint: str) -> Finding:
+    for one, f in it.of("administration"):
+        if f.get("use") == "issuer" and f.get("key") == thumbprint:
+            return Finding(verdict="verified", text=f"{_by(one)} says that the key of the first link is the gateway's")
+    return Finding(
+        verdict="open", text="that the key of the first link is the gateway's: no record in the bundle says so"
+    )
 
 
 def _by(one: Excerpted) -> str:

@@ -313,6 +313,10 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE INDEX sessions_by_agent ON sessions (agent, started_at)",
         "CREATE INDEX grants_by_subject ON grants (subject)",
     ),
+    (
+        # The public half, 32 bytes, which stays when the seed is deleted: what the key signed can still be verified.
+        "ALTER TABLE signing_keys ADD COLUMN public BLOB",
+    ),
 )
 
 

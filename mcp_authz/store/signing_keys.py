@@ -8,14 +8,14 @@ from typing import Any, Final
 
 from mcp_authz.errors import Conflict, StoreError
 from mcp_authz.principals import Thumbprint
-from mcp_authz.rules.keys import PrivateKey
+from mcp_authz.rules.keys import PrivateKey, PublicKey
 from mcp_authz.signing_key import KeyUse, SigningKey
 from mcp_authz.store.ports import Event
 from mcp_authz.store.records import append
 from mcp_authz.store.rows import columns, insert, micros, when
 from mcp_authz.store.transaction import Transaction, known_secret
 
-_COLUMNS: Final = ("kid", "purpose", "seed", "made_at", "signs_from", "retires_at", "status")
+_COLUMNS: Final = ("kid", "purpose", "seed", "made_at", "signs_from", "retires_at", "status", "public")
 _BEFORE: Final[dict[KeyUse, str]] = {"issuer": "issuer-key", "context": "context-key"}  # secrets, up to schema 6
 
 EventFor = Callable[[Sequence[SigningKey]], Event]
@@ -31,13 +31,18 @@ def signing_keys(tx: Transaction, use: KeyUse) -> tuple[SigningKey, ...]:
 
 
 def begin_signing(tx: Transaction, use: KeyUse, make: Callable[[], bytes]) -> tuple[SigningKey, ...]:
-    """Every key of this use; where there is none the secret that was it before becomes the first, or a new one is."""
+    """Every key of this use; where there is none the secret that was it before becomes the first, or a new one is.
+
+    The first one is on record: whoever verifies what it signed far from the gateway knows by that whose it is.
+    """
     if not (known := signing_keys(tx, use)):
         before = _BEFORE.get(use, "")
         seed = known_secret(tx, before) or make()
         tx.db.execute("DELETE FROM secrets WHERE name = ?", (before,))
         kid = Thumbprint(PrivateKey.from_seed(seed).public.thumbprint)
         _add(tx, SigningKey(kid=kid, use=use, made_at=tx.at, signs_from=tx.at, seed=seed))
+        fields = {"summary": f"the first {use} key of this gateway", "by": "gateway", "use": use, "key": kid}
+        append(tx, Event(kind="administration", at=tx.at, fields=fields))
         known = signing_keys(tx, use)
     return known
 
@@ -74,6 +79,8 @@ def signing_since(tx: Transaction) -> dict[str, datetime]:
 
 def _add_in_place_of(tx: Transaction, new: SigningKey, known: Sequence[SigningKey], event_for: EventFor) -> None:
     _add(tx, new)
+    for key in known:
+        tx.db.execute("UPDATE signing_keys SET public = ? WHERE kid = ?", (key.public, key.kid))
     tx.db.execute(  # what is over signs nothing, and nothing of it is verified: nobody needs its private half
         "UPDATE signing_keys SET seed = NULL WHERE purpose = ? AND (status = 'revoked' OR retires_at <= ?)",
         (new.use, tx.now),
@@ -85,15 +92,18 @@ def _add(tx: Transaction, new: SigningKey) -> None:
     if new.seed is None:
         raise StoreError("a new signing key has a seed")
     sealed = tx.sealer.seal(new.seed, _context(new.use, new.kid))
-    row = (new.kid, new.use, sealed, micros(new.made_at), micros(new.signs_from), None, new.status)
+    public = PrivateKey.from_seed(new.seed).public.raw
+    row = (new.kid, new.use, sealed, micros(new.made_at), micros(new.signs_from), None, new.status, public)
     tx.db.execute(insert("signing_keys", _COLUMNS), row)
 
 
 def _read(tx: Transaction, kid: str, use: KeyUse, sealed: bytes | None, *rest: Any) -> SigningKey:
-    made_at, signs_from, retires_at, status = rest
+    made_at, signs_from, retires_at, status, public = rest
     seed = None if sealed is None else tx.unseal(sealed, _context(use, kid))
-    if seed is not None and PrivateKey.from_seed(seed).public.thumbprint != kid:
-        raise StoreError(f"`{_context(use, kid).decode()}` of the store is the seed of another key")
+    if seed is not None:
+        public = PrivateKey.from_seed(seed).public.raw
+    if public is not None and PublicKey.from_raw(public).thumbprint != kid:
+        raise StoreError(f"`{_context(use, kid).decode()}` of the store is another key's")
     return SigningKey(
         kid=Thumbprint(kid),
         use=use,
@@ -102,6 +112,7 @@ def _read(tx: Transaction, kid: str, use: KeyUse, sealed: bytes | None, *rest: A
         retires_at=None if retires_at is None else when(retires_at),
         status=status,
         seed=seed,
+        public=public,
     )
 
 

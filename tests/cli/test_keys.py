@@ -23,7 +23,7 @@ def test_keys_are_rotated_once_until_the_new_one_signs(desk: Desk) -> None:
     assert "does not sign yet" in refusal and "--now" in refusal
     states = [(key["use"], key["state"]) for key in desk.json("keys", "list")]
     assert states == [("issuer", "signing"), ("issuer", "next"), ("context", "signing"), ("checkpoint", "signing")]
-    record = desk.json("audit", "list", "--kind", "administration")[0]["fields"]
+    record = desk.json("audit", "list", "--kind", "administration", "--text", "rotated")[0]["fields"]
     assert record["replaces"] == [first["issuer"]["key"]] and record["reason"] == "once a year"
     assert record["by"].startswith("user:")
 

@@ -40,6 +40,7 @@ def record(sequence: int, kind: str, **fields: Any) -> Excerpted:
 
 RECORDS = (
     record(1, "enrolment", agent="agent:planner", key=PLANNER.public.thumbprint),
+    record(3, "administration", use="issuer", key=GATEWAY.public.thumbprint),
     record(2, "delegation", **{"from": "agent:planner"}, statement=verify_derived(CHAIN)[-1].digest.hex()),
 )
 
@@ -50,8 +51,9 @@ def found(links: list[str], *keys: PrivateKey) -> tuple[Finding, ...]:
 
 
 def test_signed_links_are_verified_from_the_record_of_the_last_one_up_to_the_gateways_key() -> None:
-    chain, whose = found(CHAIN, GATEWAY)
+    chain, gateway, whose = found(CHAIN, GATEWAY)
     assert chain.verdict == "verified" and chain.text.startswith("2 signed links, root to leaf")
+    assert gateway.verdict == "verified" and gateway.text.startswith("record 3 says that the key of the first link")
     assert whose.verdict == "verified" and "this key is planner's" in whose.text
 
 

@@ -71,7 +71,7 @@ async def test_a_rotated_key_signs_when_its_time_comes_and_the_one_before_ends_w
         assert [state(keys[1], keys, at) for at in times] == ["next", "signing", "signing"]
         assert replaced_at(keys[0], keys) == new.signs_from and replaced_at(new, keys) is None
         assert signer(keys, START - HOUR) == keys[0]  # a clock that was set back does not leave the gateway without
-        (record,) = await store.records()
+        record = (await store.records())[-1]
         assert record.event.fields == {"replaces": [kid_of(OLD)]}
         assert [key.retires_at for key in await store.signing_keys("context")] == [None]
 
@@ -82,7 +82,7 @@ async def test_while_a_key_waits_for_its_time_there_is_no_other(stores: Stores) 
         await store.rotate_signing_key(made(NEW, signs_in=MINUTE), recorded, retire_others_at=START + HOUR)
         with pytest.raises(Conflict, match="does not sign yet"):
             await store.rotate_signing_key(made(THIRD, signs_in=MINUTE), recorded, retire_others_at=START + HOUR)
-        assert len(await store.signing_keys("issuer")) == 2 and (await store.head())[0] == 1
+        assert len(await store.signing_keys("issuer")) == 2 and (await store.head())[0] == 2
         stores.clock.pass_(MINUTE)
         later = made(THIRD, signs_in=MINUTE, at=MINUTE)
         await store.rotate_signing_key(later, recorded, retire_others_at=START + 3 * HOUR)
@@ -204,3 +204,19 @@ async def test_the_key_of_an_older_store_stays_the_key(
         assert {name for (name,) in kept} == {"pairwise-key", "sealing-key-check"}
     finally:
         await store.aclose()
+
+
+async def test_the_first_key_of_each_use_is_on_record_and_every_public_key_stays(stores: Stores) -> None:
+    async with stores.open() as store:
+        await store.begin_signing("issuer", lambda: OLD)
+        await store.begin_signing("issuer", lambda: THIRD)  # there is one
+        (record,) = await store.records(kind="administration")
+        assert (record.event.fields["use"], record.event.fields["key"]) == ("issuer", kid_of(OLD))
+        await store._writer.run(lambda tx: tx.db.execute("UPDATE signing_keys SET public = NULL"))  # type: ignore[attr-defined]  # as before
+        stores.clock.pass_(MINUTE)
+        await store.replace_signing_keys(made(NEW, at=MINUTE), recorded)
+        keys = await store.signing_keys("issuer")
+        assert [(key.seed, key.public) for key in keys] == [
+            (None, PrivateKey.from_seed(OLD).public.raw),
+            (NEW, PrivateKey.from_seed(NEW).public.raw),
+        ]

@@ -77,7 +77,7 @@ async def test_a_key_that_cannot_be_read_changes_nothing_is_told_once_and_does_n
     async with following(tmp_path) as place:
         first = place.live.signing.public
         with caplog.at_level(logging.ERROR):
-            place.write("INSERT INTO signing_keys VALUES ('mine', 'context', x'01', 0, 0, NULL, 'active')")
+            place.write("INSERT INTO signing_keys VALUES ('mine', 'context', x'01', 0, 0, NULL, 'active', NULL)")
             await place.until(lambda: bool(caplog.records))
             await anyio.sleep(3 * limits.SIGNING_KEYS_READ.total_seconds())
         assert len(caplog.records) == 1 and "signing_keys:context:mine:seed" in caplog.text
@@ -93,7 +93,7 @@ async def test_keys_that_cannot_be_read_for_long_do_not_count_until_they_can(
     monkeypatch.setattr(limits, "SIGNING_KEYS_STALE", timedelta(seconds=0.5))
     async with following(tmp_path) as place:
         counting, first = place.live.counting(limits.CONTEXT_KEY_OVERLAP), place.live.signing.public
-        place.write("INSERT INTO signing_keys VALUES ('mine', 'context', x'01', 0, 0, NULL, 'active')")
+        place.write("INSERT INTO signing_keys VALUES ('mine', 'context', x'01', 0, 0, NULL, 'active', NULL)")
         await place.until(lambda: not counting)
         assert place.live.jwks == {"keys": []}
         with pytest.raises(StoreError, match="no `context` key to sign with"):
