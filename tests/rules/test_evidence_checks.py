@@ -53,7 +53,7 @@ def found(links: list[str], *keys: PrivateKey) -> tuple[Finding, ...]:
 def test_signed_links_are_verified_from_the_record_of_the_last_one_up_to_the_gateways_key() -> None:
     chain, gateway, whose = found(CHAIN, GATEWAY)
     assert chain.verdict == "verified" and chain.text.startswith("2 signed links, root to leaf")
-    assert gateway.verdict == "verified" and gateway.text.startswith("record 3 says that the key of the first link")
+    assert gateway.verdict == "verified" and "says that the key of the first link" in gateway.text
     assert whose.verdict == "verified" and "this key is planner's" in whose.text
 
 
