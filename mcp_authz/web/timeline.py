@@ -85,6 +85,7 @@ class Timeline:
             "timeline",
             now=self._clock(),
             person=person.name,
+            stopped=await self._administration.stopped(actor),
             everything=reaches_everything("audit list", actor.roles),
             days=list(_days(reversed(found.records))),
             asked=asked,
