@@ -107,18 +107,29 @@ def what(call: ToolCall, resource: Mapping[str, Any], evidence: Evidence) -> dic
         "environment": call.tool.environment,
         "hazard": call.tool.classification.hazard.value,
         "resource": {name: _bounded(value, evidence) for name, value in resource.items()},
-        "arguments": _names(call.arguments),
+        "arguments": _names(call),
         "arguments_digest": evidence.digest(call.arguments),
-        **evidence.values(call.arguments),
+        **evidence.values({name: call.arguments[name] for name in _known(call)}),
         "definition": call.tool.digest.hex(),
     }
 
 
-def _names(arguments: Mapping[str, Any]) -> list[str]:
-    """The names of the arguments; the caller makes them up, so that neither many nor long ones may fill the log."""
-    short = sorted(name for name in arguments if len(name) <= limits.NAME)[: limits.NAMES_RECORDED]
-    left_out = len(arguments) - len(short)
-    return short if not left_out else [*short, f"({left_out} more)"]
+def _names(call: ToolCall) -> list[str]:
+    """The names of the arguments that the tool's definition has, and how many others there are."""
+    known = _known(call)
+    left_out = len(call.arguments) - len(known)
+    return known if not left_out else [*known, f"({left_out} more)"]
+
+
+def _known(call: ToolCall) -> list[str]:
+    """The arguments that the tool's definition names, as many as are recorded.
+
+    Any other name the caller made up: it could be a secret, and many or long ones would fill the log.
+    """
+    schema = call.tool.definition.get("inputSchema")
+    properties = schema.get("properties") if isinstance(schema, Mapping) else None
+    declared = properties if isinstance(properties, Mapping) else {}
+    return sorted(it for it in call.arguments if it in declared and len(it) <= limits.NAME)[: limits.NAMES_RECORDED]
 
 
 def _bounded(value: object, evidence: Evidence) -> object:

@@ -359,7 +359,7 @@ class Ride:
         deny = deny if await self._proofs.spend() else _REPLAYED
         named = self._message.params.get("name") or self._message.params.get("uri")
         asked = {"tool": visible(str(named))[:128], "method": self._message.method}
-        decided = audit.decided(deny, policy=self._policy) | audit.claimed(self._message.meta)
+        decided = audit.decided(deny, policy=self._policy) | audit.claimed(self._message.claims)
         who = audit.who(self._caller)
         await self._store.append(audit.decision_event(self._call_id, self._parts.clock(), who, asked, decided))
         return Refused(call_id=self._call_id, deny=deny)
@@ -381,7 +381,7 @@ class Ride:
             decided,
             audit.revision(None if asked is None else asked.answer),
             {} if hold is None else {"hold": hold},
-            audit.claimed(self._message.meta),
+            audit.claimed(self._message.claims),
         )
         event = self._proofs.on_record(event)
         return event if asked is None or not self._parts.keeps_inputs else replace(event, input=kept(asked, call.tool))

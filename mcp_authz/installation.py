@@ -30,6 +30,7 @@ class Installation:
     store: Store
     sealer: Sealer
     clock: Clock
+    instance: str  # whoever has it open: the id that is unlike every other process's
 
 
 @asynccontextmanager
@@ -51,7 +52,7 @@ async def open_installation(config: Config, *, clock: Clock = utc_now) -> AsyncI
         seen=newest_marks(config),
     )
     try:
-        yield Installation(config=config, store=store, sealer=sealer, clock=clock)
+        yield Installation(config=config, store=store, sealer=sealer, clock=clock, instance=store.instance)
     finally:
         await store.aclose()
 

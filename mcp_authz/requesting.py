@@ -289,7 +289,7 @@ class SessionRequest:
             audit.what(call, {}, self._parts.evidence),
             decided,
             {} if hold is None else {"hold": hold},
-            audit.claimed(self._message.meta),
+            audit.claimed(self._message.claims),
         )
         return self._proofs.on_record(event)
 

@@ -71,6 +71,11 @@ class Underway:
         """How many calls and streams run now."""
         return len(self._running)
 
+    @property
+    def calls(self) -> int:
+        """How many calls run now."""
+        return sum(run.tool is not None for run in self._running.values())
+
     @contextmanager
     def while_standing(
         self, caller: Caller, tool: Tool | None = None, approval: HoldId | None = None

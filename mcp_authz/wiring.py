@@ -8,7 +8,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from importlib.metadata import version
 from typing import Literal
 
 import anyio
@@ -39,7 +38,6 @@ from mcp_authz.installation import Installation, open_installation, utc_now
 from mcp_authz.issuer_keys import IssuerKeys
 from mcp_authz.live_keys import LiveKeys
 from mcp_authz.obligations import Notices, Obligations
-from mcp_authz.observing import observed_servers
 from mcp_authz.offers import Offers
 from mcp_authz.parts import Parts
 from mcp_authz.policy.engine import PolicyEngine
@@ -47,11 +45,11 @@ from mcp_authz.policy.live import LivePolicy
 from mcp_authz.policy.loading import make_engine, read_files
 from mcp_authz.policy.shadow import ABSENT, Shadow
 from mcp_authz.policy.unknown_actions import unknown_actions
+from mcp_authz.process_records import started
 from mcp_authz.proving import Proving
 from mcp_authz.recovering import recover
 from mcp_authz.redeeming import Chains
 from mcp_authz.rules.argument_values import short_values
-from mcp_authz.rules.canonical import digest_b64url
 from mcp_authz.rules.keys import PrivateKey, Sealer, random_bytes
 from mcp_authz.rules.scope import parse_scopes
 from mcp_authz.sessions import Sessions
@@ -65,7 +63,7 @@ from mcp_authz.settings import (
 )
 from mcp_authz.standing_approvals import StandingApprovals
 from mcp_authz.step_ups import StepUps
-from mcp_authz.store.ports import Clock, Event
+from mcp_authz.store.ports import Clock
 from mcp_authz.underway import Underway
 from mcp_authz.waits import Waits
 from mcp_authz.webhook_settings import make_webhooks
@@ -243,7 +241,7 @@ async def run_gateway(config: Config, *, clock: Clock = utc_now) -> AsyncIterato
         stack.push_async_callback(engine.aclose)
         gateway = Gateway(parts, sessions)
         parts.holding.as_task = gateway.tasks.create
-        await store.append(_started(config, engine, clock))
+        await store.append(started(installation, engine.digest))
         await recover(store, clock)
         await require_denials(parts.evaluator, clock)
         await catalog.load_pins()
@@ -316,17 +314,3 @@ def live_policy(config: Config, key: Literal["policy", "shadow_policy"]) -> Live
         read=partial(read_files, config, entries, key=key),
         make=partial(make_engine, config, entries, key=key),
     )
-
-
-def _started(config: Config, engine: PolicyEngine, clock: Clock) -> Event:
-    settings = digest_b64url(config.model_dump(mode="json"))
-    observed = observed_servers(config)
-    fields = {
-        "policy": engine.digest,
-        "settings": settings,
-        "version": version("mcp-authz"),
-        "observing": list(observed),
-        "summary": f"gateway started at {config.public_url} with policy {', '.join(config.policy)}"
-        + (f"; only observing {', '.join(observed)}" if observed else ""),
-    }
-    return Event(kind="configuration", at=clock(), fields=fields)

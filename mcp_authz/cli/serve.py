@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import resource
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -26,6 +27,7 @@ from mcp_authz.installation import utc_now
 from mcp_authz.live_keys import follow
 from mcp_authz.oauth.server import OAuthServer, oauth_routes
 from mcp_authz.observing import keep_telling, loud_line, observed_servers
+from mcp_authz.process_records import Leaving
 from mcp_authz.protocol.administration import AdministrationApi
 from mcp_authz.protocol.app import App
 from mcp_authz.protocol.context_keys import approval_keys_route, checkpoint_keys_route, context_keys_route
@@ -160,6 +162,7 @@ async def serve(config: Config, *, idle: timedelta | None = None, port_beside: i
         ConfigError: a gateway runs here already, or port or socket cannot be had.
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))  # keys would be in it
     with ExitStack() as places:  # had before any tool server is started in vain
         sockets = _places(places, config, idle, port_beside)
         async with anyio.create_task_group() as group:
@@ -173,12 +176,20 @@ async def serve(config: Config, *, idle: timedelta | None = None, port_beside: i
                     print(f"  one more process of it, on port {port_beside}", flush=True)
                 gc.collect()
                 gc.freeze()  # what was loaded lives as long as the process; no collection has to look at it again
-                stop.asks(server, before=running.parts.waits.leave)
+                leaving = Leaving(running.installation, lambda: running.parts.underway.calls)
+                stop.asks(server, before=partial(_leave, running, leaving))
                 if idle is not None:
                     group.start_soon(use.tell_when_unused, idle, stop)
                 async with checkpointing(running):
                     await server.serve(sockets)
+                    await leaving.record()  # so that the last checkpoint has it
             group.cancel_scope.cancel()
+
+
+def _leave(running: Running, leaving: Leaving) -> None:
+    """Who waits for a person is told to come back, and what runs is counted."""
+    running.parts.waits.leave()
+    leaving.begins()
 
 
 def _places(places: ExitStack, config: Config, idle: timedelta | None, port: int | None) -> list[socket.socket]:

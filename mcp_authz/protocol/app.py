@@ -28,7 +28,7 @@ from mcp_authz.protocol.answers import Places
 from mcp_authz.protocol.endpoint import Endpoint
 from mcp_authz.protocol.server import FrontServer
 from mcp_authz.protocol.throttle import Refusals, summed_up
-from mcp_authz.rules.peer import Network
+from mcp_authz.rules.peer import Network, peer
 from mcp_authz.seldom import trouble
 from mcp_authz.store.ports import Clock, Event, Store
 
@@ -38,14 +38,22 @@ READY_PATIENCE = 5.0  # seconds that a ready store may take
 
 
 class Entrance:
-    """Where requests come in; those for the endpoint, which are nearly all, are spared the routing."""
+    """Where requests come in; those for the endpoint, which are nearly all, are spared the routing.
 
-    def __init__(self, endpoint: Endpoint, others: Starlette) -> None:
+    Whoever one of `proxies` names is who sends a request: to records, and to what counts refusals of strangers.
+    """
+
+    def __init__(self, endpoint: Endpoint, others: Starlette, proxies: tuple[Network, ...] = ()) -> None:
         self._endpoint = endpoint
         self._others = others
+        self._proxies = proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
+        if self._proxies and scope["type"] == "http" and scope.get("client"):
+            forwarded = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
+            if (sender := peer(scope["client"][0], forwarded, self._proxies)) is not None:
+                scope = {**scope, "client": (sender, 0)}
         if scope["type"] == "http" and scope["path"] == "/mcp":
             await self._endpoint(scope, receive, send)
         else:
@@ -104,7 +112,7 @@ class App:
             ],
             lifespan=self._lifespan,
         )
-        self.asgi = Entrance(endpoint, others)
+        self.asgi = Entrance(endpoint, others, proxies)
 
     @asynccontextmanager
     async def _lifespan(self, _: Starlette) -> AsyncIterator[None]:

@@ -171,7 +171,7 @@ class FrontServer(Server[Any]):
     async def _call(self, ctx: ServerRequestContext[Any, Any]) -> dict[str, Any]:
         deferred: Deferred = ctx.request.scope[DEFERRED]  # type: ignore[union-attr]
         params = with_log_level(ctx.params or {}, self._levels.get(ctx.session._connection))
-        message = Message(id=ctx.request_id, method=ctx.method, params=params, body={})
+        message = Message(id=ctx.request_id, method=ctx.method, params=params, body={}, client=_introduced(ctx))
         try:
             said = await self._said(ctx, message, deferred)
             if isinstance(said, Error) and said.status != 200 and not _refused(said, deferred, ctx):
@@ -227,6 +227,12 @@ def as_handshake_era(result: Mapping[str, Any]) -> dict[str, Any]:
 def shown(tool: Tool) -> dict[str, Any]:
     """The pinned definition under the gateway's name, every other member as its server wrote it but `_meta` of ours."""
     return {**clean(tool.definition), "name": tool.name}
+
+
+def _introduced(ctx: ServerRequestContext[Any, Any]) -> dict[str, Any]:
+    """What the client said of itself at the handshake, as the `_meta` of a newer one says it with each request."""
+    said = ctx.session.client_params
+    return {} if said is None else {types.CLIENT_INFO_META_KEY: said.client_info.model_dump()}
 
 
 def _caller(ctx: ServerRequestContext[Any, Any]) -> Caller:

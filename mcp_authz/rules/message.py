@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from mcp_authz.errors import InputError
@@ -52,6 +52,7 @@ class Message:
     method: str | None
     params: Mapping[str, Any]
     body: Mapping[str, Any]
+    client: Mapping[str, Any] = field(default_factory=dict)  # what it said of itself at a handshake, as `meta` has it
 
     @property
     def is_request(self) -> bool:
@@ -63,6 +64,11 @@ class Message:
         """The request's `_meta`, empty when there is none."""
         meta = self.params.get("_meta")
         return meta if isinstance(meta, dict) else {}
+
+    @property
+    def claims(self) -> Mapping[str, Any]:
+        """What its sender claims, in `_meta` and at the handshake."""
+        return {**self.client, **self.meta} if self.client else self.meta
 
 
 def read_message(body: Mapping[str, Any]) -> Message:

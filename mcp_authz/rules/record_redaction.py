@@ -17,21 +17,23 @@ _ENDINGS: Final = (
     "access_key accesskey secret_key secretkey credential credentials"
 )
 _PATTERNS: Final = (
-    r"\bgh[pousr]_[A-Za-z0-9]{20,}",  # GitHub
-    r"\bgithub_pat_[A-Za-z0-9_]{20,}",
-    r"\bglpat-[A-Za-z0-9_-]{16,}",  # GitLab
-    r"\bsk-[A-Za-z0-9_-]{16,}",  # model providers
-    r"\b[rs]k_(?:live|test)_[A-Za-z0-9]{10,}",  # Stripe
-    r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b",  # AWS
-    r"\bxox[abeoprs]-[A-Za-z0-9-]{10,}",  # Slack
-    r"\bAIza[A-Za-z0-9_-]{30,}",  # Google
-    r"\bnpm_[A-Za-z0-9]{30,}",
-    r"\bpypi-[A-Za-z0-9_-]{30,}",
-    r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*){0,3}",  # JWS and JWE
+    r"(?:\b|_)gh[pousr]_[A-Za-z0-9]{20,}",  # GitHub
+    r"(?:\b|_)github_pat_[A-Za-z0-9_]{20,}",
+    r"(?:\b|_)glpat-[A-Za-z0-9_-]{16,}",  # GitLab
+    r"(?:\b|_)sk-[A-Za-z0-9_-]{16,}",  # model providers
+    r"(?:\b|_)[rs]k_(?:live|test)_[A-Za-z0-9]{10,}",  # Stripe
+    r"(?:\b|_)(?:AKIA|ASIA)[A-Z0-9]{16}(?:\b|_)",  # AWS
+    r"(?:\b|_)xox[abeoprs]-[A-Za-z0-9-]{10,}",  # Slack
+    r"(?:\b|_)AIza[A-Za-z0-9_-]{30,}",  # Google
+    r"(?:\b|_)npm_[A-Za-z0-9]{30,}",
+    r"(?:\b|_)pypi-[A-Za-z0-9_-]{30,}",
+    r"(?:\b|_)eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]*){0,3}",  # JWS and JWE
     r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----[^-]*(?:-----END [A-Z0-9 ]*PRIVATE KEY-----)?",
-    r"(?i)\bbearer[ \t]+[A-Za-z0-9._~+/=-]{16,}",
+    r"(?i)(?:\b|_)bearer[ \t]+[A-Za-z0-9._~+/=-]{16,}",
     r"[a-z0-9+.-]+://[^/\s:@]*:[^/\s@]+@",  # a URL with a password
 )
+"""Behind `_` as well, which is part of a word to `\\b`: a tool's name has two of them."""
+
 DEFAULT: Final = read_redaction(_PATTERNS, (), endings=_ENDINGS.split())
 """What is looked for where the configuration says nothing: usual names of secrets, and secrets of a known shape."""
 
@@ -77,6 +79,13 @@ class RecordRedaction:
         if not self._collect(fields, bound, texts) and not self._finds(texts):
             return fields
         return self._object(fields, bound)
+
+    def text(self, said: str) -> str:
+        """Return what somebody said, redacted as a record of it is."""
+        if not self._finds([said]):
+            return said
+        redacted: str = self._redacted(said)
+        return redacted
 
     def _collect(self, fields: Mapping[str, Any], bound: frozenset[str], texts: list[str]) -> bool:
         """Whether a member's name alone says that it is redacted; else all texts that are searched are in `texts`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
@@ -177,12 +178,16 @@ def sessions(tx: Transaction) -> tuple[Session, ...]:
 
 
 def open_session(tx: Transaction, new: Session, root: Link, event: Event) -> None:
-    """The session and its root link exist; the grant was active and unexpired in the same transaction."""
+    """The session and its root link exist; the grant was active and unexpired in the same transaction.
+
+    A purpose is redacted as records are, before anything that shows it or signs it has read it.
+    """
     given = grant(tx, new.grant)
     if given is None or given.status != "active" or tx.at >= given.expires_at:
         raise Conflict(f"grant `{new.grant}` is not active any more")
     if (root.session, root.parent, root.holder) != (new.id, None, new.agent):
         raise Conflict(f"link `{root.id}` is not the root of session `{new.id}`")
+    new = replace(new, purpose=tx.redact.text(new.purpose))
     tx.db.execute(insert("sessions", SESSION), rows.session_row(new))
     tx.db.execute(insert("links", LINK), rows.link_row(root))
     append(tx, event)
@@ -210,7 +215,10 @@ def add_link(tx: Transaction, new: Link, event: Event) -> None:
 
 
 def insert_link(tx: Transaction, new: Link) -> None:
-    """The link is there, unless its session has as many as it may have."""
+    """The link is there, unless its session has as many as it may have.
+
+    What it is for is redacted as records are, unless its delegator signed it.
+    """
     (there,) = tx.db.execute("SELECT count(*) FROM links WHERE session_id = ?", (new.session,)).fetchone()
     if there >= limits.LINKS_PER_SESSION:
         raise Conflict(f"session `{new.session}` has {there} delegations, and no room for more; start another")
@@ -220,6 +228,8 @@ def insert_link(tx: Transaction, new: Link) -> None:
     ).fetchone()
     if held >= limits.LINKS_PER_HOLDER:
         raise Conflict(f"agent `{new.holder}` has {held} open delegations in this session; revoke one, or let one end")
+    if new.statement is None:
+        new = replace(new, reason=tx.redact.text(new.reason))
     tx.db.execute(insert("links", LINK), rows.link_row(new))
 
 

@@ -41,7 +41,7 @@ def switch_off(tx: Transaction, switch: Switch, event: Event, name: str) -> tupl
     """The holds that were cancelled with it; None, and nothing is recorded, where it was switched off before."""
     inserted = tx.db.execute(
         "INSERT INTO switched_off (server, tool, since, by, reason) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-        (switch.server, switch.tool, micros(switch.since), switch.by, switch.reason),
+        (switch.server, switch.tool, micros(switch.since), switch.by, tx.redact.text(switch.reason)),
     )
     if not inserted.rowcount:
         return None

@@ -7,14 +7,10 @@ policy was told.
 
 from __future__ import annotations
 
-import base64
 import logging
 import re
-import secrets
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import httpx2
 import pytest
@@ -22,6 +18,7 @@ from mcp import MCPError
 
 from mcp_authz.protocol.answers import ENVELOPE
 from tests.attacks.attacker import answer_in, spy, tool
+from tests.attacks.canaries import Canaries
 from tests.attacks.test_44_secrets_written_down import written
 from tests.cli.desk import Desk
 from tests.road.places import plain
@@ -34,59 +31,22 @@ from tests.world import LEGACY, World, world
 
 PLACES = (
     "field nested long deep extra unknown denied held_field env env_file header cookie custom result failure refused "
-    "progress answer bearer query path legacy"
+    "progress answer bearer query path legacy name"
 )
 SHAPED = "value resource prompt purpose intent reason client uri"
 JWT = re.compile(rb"eyJ[A-Za-z0-9_-]+\.eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 MEANT = {
     # Whoever answers a held call sees all of it; the bundle proves what they saw.
-    "holds show": {"held_field", "reason", "purpose"},
-    "holds export": {"held_field", "reason", "purpose"},
+    "holds show": {"held_field", "reason"},
+    "holds export": {"held_field", "reason"},
     # The conditions of a policy that is suggested are values of attributes that the operator declared.
     "policy suggest": {"resource"},
-    # What people said of sessions and verdicts stands in their rows; what goes into the log is redacted.
-    "data/": {"purpose", "reason"},
+    # What an approver said with a verdict is signed, and stands in its row as it was.
+    "data/": {"reason"},
 }
 """Who may read what all the same."""
 CLIENTS = ("httpx2", "httpcore2")  # of this test
 FORM = {"type": "object", "properties": {"colour": {"type": "string"}}}
-
-
-class Canaries:
-    """A secret for each place, and where any of them turned up."""
-
-    def __init__(self) -> None:
-        self.of = {place: f"CANARY-{place}-{secrets.token_hex(6)}" for place in PLACES.split()}
-        self.of |= {place: f"ghp_{place}{secrets.token_hex(12)}" for place in SHAPED.split()}
-        self.found: list[str] = []
-        self.meant: list[str] = []
-
-    def __getitem__(self, place: str) -> str:
-        return self.of[place]
-
-    def add(self, name: str, secret: str) -> str:
-        """One more secret, which somebody else made."""
-        self.of[f"{name} {len(self.of)}"] = secret
-        return secret
-
-    def look(self, where: str, raw: bytes | str) -> None:
-        """Note every secret that is in there, in whatever spelling."""
-        raw = raw.encode() if isinstance(raw, str) else raw
-        meant = next((places for start, places in MEANT.items() if where.startswith(start)), set[str]())
-        for place, secret in self.of.items():
-            if any(spelling in raw for spelling in spelt(secret)):
-                (self.meant if place in meant else self.found).append(f"{place} in {where}")
-
-
-def spelt(secret: str) -> Iterator[bytes]:
-    plain_ = secret.encode()
-    yield from (plain_, plain_[::-1], plain_.hex().encode(), plain_.hex().upper().encode(), secret.encode("utf-16-le"))
-    for start in range(3):
-        for code in (base64.b64encode, base64.urlsafe_b64encode):
-            yield code(plain_[start:])[:-4]
-    yield "".join(f"%{byte:02x}" for byte in plain_).encode()
-    yield "".join(f"\\u{byte:04x}" for byte in plain_).encode()
-    yield quote(secret, safe="").encode()
 
 
 def padded(what: dict[str, Any]) -> dict[str, Any]:
@@ -96,7 +56,9 @@ def padded(what: dict[str, Any]) -> dict[str, Any]:
 
 def servers(directory: Path, c: Canaries) -> dict[str, Any]:
     tools = ("look", "drop", "complain", "refuse", "die")
-    server = spy(directory / "spy", *(tool(name) for name in tools))
+    known: dict[str, Any] = {it: {} for it in ("password", "deep", "note", "long", "bottom", "dsn", "path", "n")}
+    schema = {"type": "object", "properties": known}  # and whatever else
+    server = spy(directory / "spy", *(tool(name, inputSchema=schema) for name in tools))
     secret = directory / "secret"
     secret.write_text(f"{c['env_file']}\n")
     secret.chmod(0o600)
@@ -114,6 +76,7 @@ def arguments(c: Canaries, **more: Any) -> dict[str, Any]:
         "bottom": [[[[[c["deep"]]]]]],
         "dsn": f"postgres://me:{c['extra']}@db.example.com/x",
         "path": "/srv/x",
+        c["name"]: 1,
         **more,
     }
 
@@ -190,7 +153,7 @@ async def test_no_secret_that_goes_through_the_gateway_is_in_anything_that_it_wr
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    c = Canaries()
+    c = Canaries(PLACES, SHAPED, meant=MEANT)
     kept = servers(tmp_path, c)
     with collector() as (endpoint, spans):
         async with (

@@ -126,3 +126,11 @@ async def test_clients_that_nobody_agreed_to_are_forgotten_after_a_while(stores:
         await agreed(store, used)
         assert await store.remove_unused_clients("dynamic", START + HOUR) == 1
         assert [one.id for one in await store.clients()] == ["later", "operator", "used"]
+        (told,) = [it.event.fields for it in await store.records(kind="administration")]
+        assert told == {
+            "summary": "1 dynamic client forgotten: nobody ever agreed to them",
+            "by": "gateway",
+            "count": 1,
+        }
+        assert await store.remove_unused_clients("dynamic", START + HOUR) == 0
+        assert len(await store.records(kind="administration")) == 1, "of nothing there is no record"
