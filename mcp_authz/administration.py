@@ -136,9 +136,18 @@ class Administration:
         return found, await self._store.links(id_)
 
     async def records(
-        self, actor: Actor, wanted: Filter, *, limit: int, before: int | None = None, at_most: int | None = None
+        self,
+        actor: Actor,
+        wanted: Filter,
+        *,
+        limit: int,
+        before: int | None = None,
+        after: int = 0,
+        at_most: int | None = None,
     ) -> Found:
         """The newest records that are wanted and the actor may read, oldest first; of the newest `at_most` ones.
+
+        `before` and `after` are numbers of records, neither among what is looked at.
 
         Raises:
             Forbidden: they may not read at all.
@@ -146,7 +155,7 @@ class Administration:
         """
         wanted = await self.reading(actor, "audit list", wanted)
         async with self._turns.turn(actor.name):
-            return await look_back(self._store, wanted, limit, before=before, at_most=at_most)
+            return await look_back(self._store, wanted, limit, before=before, after=after, at_most=at_most)
 
     async def story(self, actor: Actor, call: str) -> tuple[Record, ...]:
         """What is on record about a call or hold, oldest first, if the actor may read some of it.

@@ -129,21 +129,24 @@ async def tail(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document on each line.")] = False,
 ) -> None:
     """Follow the log: the newest ten records, then each new one, until Ctrl-C."""
+    wanted = chosen(
+        datetime.now(UTC),
+        agent=agent,
+        person=person,
+        session=session,
+        tool=tool,
+        decision=decision,
+        kind=kind,
+        call=call,
+        since=since,
+        until=until,
+        text=text,
+        observed=observed,
+    )
+    if (there := named_gateway(ctx)) is not None:
+        await elsewhere_commands.tail(there, wanted, limit, json=json)
+        return
     async with installation(ctx) as here:
-        wanted = chosen(
-            here.clock(),
-            agent=agent,
-            person=person,
-            session=session,
-            tool=tool,
-            decision=decision,
-            kind=kind,
-            call=call,
-            since=since,
-            until=until,
-            text=text,
-            observed=observed,
-        )
         after, _ = await here.store.head()
         for record in await newest(here.store, wanted, limit):
             if record.sequence <= after:

@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from mcp_authz.cli.kept_login import person_auth
-from mcp_authz.client.administering import PATH, Elsewhere, administering
+from mcp_authz.client.administering import PATH, Elsewhere, Refused, administering
 from mcp_authz.client.discovery import endpoint
 from mcp_authz.client.loopback import browser
+from mcp_authz.rules.display import visible
 from mcp_authz.rules.scope import READ, STOP
 
 
@@ -17,16 +18,22 @@ from mcp_authz.rules.scope import READ, STOP
 async def elsewhere(url: str, *, stops: bool = False) -> AsyncIterator[Elsewhere]:
     """The gateway can be asked; a browser opens where the person has not let this program do that yet.
 
+    What it answers is read inside: it may be anything.
+
     Raises:
+        Refused: it answers what cannot be read.
         InputError: the URL is none, or one by which a token would travel in the open.
     """
     scope = f"{READ} {STOP}" if stops else READ
     auth = person_auth(url, scope=scope, show=_shown, beside=PATH)
     async with administering(endpoint(url).removesuffix("/mcp"), auth) as there:
-        yield there
+        try:
+            yield there
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+            raise Refused(f"what {url} answered cannot be read; is it a gateway of this version?") from None
 
 
 def _shown(url: str) -> None:
-    sys.stderr.write(f"To agree to this in your browser:\n\n  {url}\n\n")
+    sys.stderr.write(f"To agree to this in your browser:\n\n  {visible(url)}\n\n")
     sys.stderr.flush()
     browser(url)

@@ -68,7 +68,9 @@ class Commands(TyperGroup):
 def load(name: str) -> Any:
     """Return one of `COMMANDS` from its own module."""
     module = name.replace("-", "_")
-    return typer.main.get_command(import_module(f"mcp_authz.cli.{module}").app)
+    from mcp_authz.cli.reach import confined  # here: `--help` needs none of it
+
+    return confined(typer.main.get_command(import_module(f"mcp_authz.cli.{module}").app), name)
 
 
 app = typer.Typer(cls=Commands, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True)

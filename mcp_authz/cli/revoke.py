@@ -74,7 +74,7 @@ async def revoke(
 ) -> None:
     """Stop something, and all that descends from it, at once: the next call of it, and those that run."""
     if (there := named_gateway(ctx)) is not None:
-        if kind in _HERE_ALONE or name is None:
+        if kind in _HERE_ALONE or name is None or of is not None or before is not None:
             raise typer.BadParameter(f"there name one thing, and none of: {', '.join(sorted(_HERE_ALONE))}")
         await elsewhere_commands.revoke(ctx, there, kind, name, reason=reason, dry_run=dry_run, json=json)
         return

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
+from urllib.parse import quote
 
 import httpx2
 
@@ -14,7 +16,8 @@ from mcp_authz.rules.display import visible
 
 PATH: Final = "/administration"
 _SECONDS: Final = 60.0
-_MOST: Final = 8 * 1024 * 1024  # characters of an answer
+_MOST: Final = 8 * 1024 * 1024  # bytes of an answer
+_WHY: Final = 2000  # characters of why it is not done
 _ERRORS: Final[Mapping[int, type[AuthzError]]] = {400: InputError, 404: NotFound, 409: Conflict}
 
 
@@ -50,21 +53,40 @@ class Elsewhere:
 
     async def _said(self, method: str, path: str, **more: Any) -> dict[str, Any]:
         try:
-            answer = await self._http.request(method, f"{self.url}{PATH}{path}", **more)
+            async with self._http.stream(method, f"{self.url}{PATH}{path}", **more) as answer:
+                status, body = answer.status_code, await self._whole(answer)
         except httpx2.HTTPError:
             raise NoAnswer(f"the gateway at {self.url} cannot be reached") from None
         try:
-            if len(answer.content) > _MOST:
-                raise Refused(f"what {self.url} answered is too long; ask for less")
-            said = answer.json()
-        except ValueError:
+            said = json.loads(body)
+        except (ValueError, RecursionError):
             said = None
         if not isinstance(said, dict):
-            raise Refused(f"{self.url} answered {answer.status_code} and no JSON; is it a gateway of this version?")
-        if answer.status_code != 200:
-            why = visible(str(said.get("error_description") or said.get("error") or answer.status_code))
-            raise _ERRORS.get(answer.status_code, Refused)(why)
+            raise Refused(f"{self.url} answered {status} and no JSON; is it a gateway of this version?")
+        if status != 200:
+            why = visible(str(said.get("error_description") or said.get("error") or status))[:_WHY]
+            raise _ERRORS.get(status, Refused)(why)
         return said
+
+    async def _whole(self, answer: httpx2.Response) -> bytes:
+        """The body; what is too long is not read to its end."""
+        body = bytearray()
+        async for chunk in answer.aiter_bytes():
+            body += chunk
+            if len(body) > _MOST:
+                raise Refused(f"what {self.url} answered is too long; ask for less")
+        return bytes(body)
+
+
+def segment(text: str) -> str:
+    """Return what somebody named as one part of a path, whatever is in it.
+
+    Raises:
+        InputError: nothing can be called that.
+    """
+    if text in ("", ".", ".."):
+        raise InputError(f"`{text}` is no id")
+    return quote(text, safe="")
 
 
 @asynccontextmanager

@@ -153,13 +153,22 @@ class AdministrationApi:
         return f'Bearer error="insufficient_scope", error_description="{text}", {more}'
 
     async def _records(self, request: Request, actor: Actor) -> Mapping[str, Any]:
-        """The newest records that are asked for and may be read, oldest first; `reached` is how far it was looked."""
+        """The newest records that are asked for and may be read, oldest first; `reached` is how far it was looked.
+
+        `head` is the number of the newest record.
+        """
         asked, limit = _asked(request)
-        before = number("before", asked.pop("before", None))
+        before, after = (number(name, asked.pop(name, None)) for name in ("before", "after"))
         found = await self._administration.records(
-            actor, asked_for(asked, _EVENTS), limit=limit, before=before, at_most=limits.RECORDS_LOOKED_AT
+            actor,
+            asked_for(asked, _EVENTS),
+            limit=limit,
+            before=before,
+            after=after or 0,
+            at_most=limits.RECORDS_LOOKED_AT,
         )
-        return {"records": [views.record(record) for record in found.records], "reached": found.reached}
+        records = [views.record(record) for record in found.records]
+        return {"records": records, "reached": found.reached, "head": found.head}
 
     async def _call(self, request: Request, actor: Actor) -> Mapping[str, Any]:
         found = await self._administration.story(actor, request.path_params["call"])

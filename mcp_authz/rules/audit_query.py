@@ -11,7 +11,7 @@ from mcp_authz.rules.audit_filter import Filter
 
 DECISIONS: Final = ("permit", "hold", "deny", "replay")
 _TEXTS: Final = frozenset({"agent", "person", "session", "tool", "text", "call"})
-_KNOWN: Final = _TEXTS | {"decision", "kind", "since", "until"}
+_KNOWN: Final = _TEXTS | {"decision", "kind", "since", "until", "observed"}
 _NUMBER: Final = 15  # digits of a record's number
 _KIND: Final = 40  # characters
 
@@ -38,6 +38,7 @@ def asked_for(query: Mapping[str, str], kinds: tuple[str, ...]) -> Filter:
         kind=_one_of("kind", asked.get("kind"), kinds),
         since=_moment(asked.get("since")),
         until=_moment(asked.get("until"), days=1),
+        observed=_one_of("observed", asked.get("observed"), ("true",)) is not None,
     )
 
 

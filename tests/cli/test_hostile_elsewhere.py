@@ -1,0 +1,117 @@
+"""A gateway elsewhere that answers what it likes: one sentence on stderr, nothing that a terminal acts on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx2
+import pytest
+import typer
+
+from mcp_authz.cli import elsewhere_commands
+from mcp_authz.cli.main import app
+from mcp_authz.client import administering
+from mcp_authz.client.administering import Elsewhere, segment
+from mcp_authz.errors import AuthzError, InputError
+from mcp_authz.rules.audit_filter import Filter
+
+EVIL = "\x1b]0;owned\x07\x1b[2J\u202eevil\nmcp-authz: all is well"
+RECORD = {"sequence": 1, "at": "2026-01-31T12:00:00Z", "kind": EVIL, "call": EVIL, "fields": {"summary": EVIL}}
+AGENT = {"name": EVIL, "owner": EVIL, "status": EVIL, "ceiling": [EVIL], "depth": EVIL, "delegates_to": [EVIL]}
+SESSION = {
+    **dict.fromkeys(("id", "agent", "subject", "purpose", "status"), EVIL),
+    "started_at": "2026-01-31T12:00:00Z",
+    "expires_at": "2026-01-31T12:00:00Z",
+    "links": [{"id": EVIL, "holder": EVIL, "scope": [EVIL], "status": EVIL, "depth": 10**9}],
+}
+ANSWERS: list[Any] = [
+    {"records": [RECORD], "reached": 1, "head": 1, "story": EVIL, "agents": [AGENT], "sessions": [SESSION], **SESSION}
+    | {"next": None, "already": False, "holds": [EVIL], "stopped": True, "started": True},
+    {"records": [RECORD] * 9, "reached": 10**9, "head": EVIL, "agents": [AGENT], "sessions": [SESSION], "next": "x"},
+    {},
+    {"records": 1, "agents": {}, "sessions": None, "links": "x", "story": 1, "already": [], "next": 7, "reached": "x"},
+    {"records": [{"at": "9999-12-31T23:59:59-23:59"}], "agents": [[]], "sessions": [1], "story": EVIL, "reached": 1},
+    {"records": [{**RECORD, "at": "soon"}], "reached": 1, "head": 1, "agents": [{}], "sessions": [{}], "story": {}},
+    {"records": [{**RECORD, "fields": 1}], "reached": 1, "head": 1, "next": {}, "agents": 7, "sessions": [SESSION, 1]},
+    [],
+    "x",
+    None,
+    1e400,
+]
+
+
+class _Lies(httpx2.AsyncBaseTransport):
+    def __init__(self, status: int, body: bytes, **headers: str) -> None:
+        self._answer, self.asked = (status, body, headers), list[httpx2.Request]()
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        self.asked.append(request)
+        status, body, headers = self._answer
+        return httpx2.Response(status, content=body, headers=headers)
+
+
+async def commands(url: str) -> list[Any]:
+    ctx = typer.Context(typer.main.get_command(app))
+    every = elsewhere_commands
+    done = []
+    for json_ in (False, True):
+        done += [
+            lambda j=json_: every.records(url, Filter(), 5, json=j),
+            lambda j=json_: every.story(url, "c_1", json=j),
+            lambda j=json_: every.agents(url, json=j),
+            lambda j=json_: every.sessions(url, json=j),
+            lambda j=json_: every.session(url, "s_1", json=j),
+            lambda j=json_: every.revoke(ctx, url, "link", "l_1", reason="x", dry_run=False, json=j),
+            lambda j=json_: every.stop_all(ctx, url, reason="x", json=j),
+        ]
+    return [*done, lambda: every.start_all(url)]
+
+
+def lying(monkeypatch: pytest.MonkeyPatch, status: int, body: bytes, **headers: str) -> _Lies:
+    lies = _Lies(status, body, **headers)
+
+    @asynccontextmanager
+    async def there(url: str, _: httpx2.Auth) -> AsyncIterator[Elsewhere]:
+        async with httpx2.AsyncClient(transport=lies) as http:
+            yield Elsewhere(url, http)
+
+    monkeypatch.setattr("mcp_authz.cli.elsewhere.administering", there)
+    return lies
+
+
+@pytest.mark.parametrize("answer", ANSWERS, ids=lambda it: json.dumps(it)[:40])
+async def test_whatever_it_answers_is_printed_harmlessly_or_refused(
+    answer: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lying(monkeypatch, 200, json.dumps(answer).encode())
+    for does in await commands("https://gateway.example"):
+        try:
+            await does()
+        except AuthzError as error:
+            assert "\x1b" not in str(error)
+        said = capsys.readouterr()
+        for text in (said.out, said.err):
+            assert not {"\x1b", "\x07", "\u202e"} & set(text), text
+            assert "\nmcp-authz: all is well" not in text, text
+
+
+async def test_what_is_no_answer_is_said_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(administering, "_MOST", 1000)
+    bodies = (b"x" * 2000, b"[" * 900, b'{"a":' * 180, b"\xff", b"", b"NaN")
+    for status in (200, 301, 401, 403, 500):
+        for body in (*bodies, json.dumps({"error": EVIL, "error_description": EVIL}).encode()):
+            lies = lying(monkeypatch, status, body, location="https://evil.example/", **{"content-type": "x/y"})
+            with pytest.raises(AuthzError) as refused:
+                await elsewhere_commands.agents("https://gateway.example", json=True)
+            assert "\x1b" not in str(refused.value)
+            assert {request.url.host for request in lies.asked} == {"gateway.example"}
+
+
+def test_what_somebody_names_stays_one_part_of_the_path() -> None:
+    assert segment("../stop-all?x#y") == "..%2Fstop-all%3Fx%23y"
+    for nothing in ("", ".", ".."):
+        with pytest.raises(InputError):
+            segment(nothing)
