@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +15,8 @@ from mcp_authz.cli.main import COMMANDS, app, load
 from mcp_authz.cli.reach import ELSEWHERE
 from mcp_authz.cli.revoke import Kind
 from mcp_authz.errors import AuthzError
-from mcp_authz.rules import administration
+from mcp_authz.protocol.administration import AdministrationApi
+from mcp_authz.rules import administration, audit_query
 
 # What somebody does with files of their own, with a gateway as everybody may use it, or to have one at all.
 NO_ADMINISTRATION = {
@@ -68,3 +71,29 @@ def test_a_command_that_is_not_done_elsewhere_refuses_to_be() -> None:
         given = CliRunner().invoke(app, ["--at", "https://gateway.example", *command])
         assert isinstance(given.exception, AuthzError) and "leave out --at" in str(given.exception), command
     assert set(EVERY) >= ELSEWHERE
+
+
+def test_the_documentation_has_every_command_path_and_parameter_of_it() -> None:
+    doc = (Path(__file__).parents[2] / "docs" / "administration.md").read_text()
+    commands = re.findall(r"^\| (`[^|]+`) \| `(?:GET|POST) /administration", doc, re.MULTILINE)
+    assert {name for row in commands for name in re.findall(r"`([^`]+)`", row)} == ELSEWHERE
+    rows = re.findall(r"^\| `(GET|POST) (/[a-z-]+(?:/[A-Z]+)?)` \|([^|]*)\|", doc, re.MULTILINE)
+    nowhere: Any = None
+    api = AdministrationApi(
+        administration=nowhere,
+        roles=nowhere,
+        identifier=nowhere,
+        remember=nowhere,
+        public_url="https://gateway.example",
+        refusals=nowhere,
+    )
+    routes = {route.path: route.methods or set() for route in api.routes}
+    documented = {f"/administration{re.sub('[A-Z]+', 'ID', path)}": method for method, path, _ in rows}
+    served = {re.sub(r"{[a-z]+}", "ID", str(path)): (methods - {"HEAD"}).pop() for path, methods in routes.items()}
+    assert documented == served
+    (parameters,) = (told for _, path, told in rows if path == "/records")
+    assert {word.partition("=")[0] for word in re.findall(r"`([^`]+)`", parameters)} == audit_query._KNOWN | {
+        "before",
+        "after",
+        "limit",
+    }
