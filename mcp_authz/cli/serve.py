@@ -116,6 +116,7 @@ async def open_app(config: Config, *, clock: Clock = utc_now) -> AsyncIterator[t
             remember=store.remember,
             public_url=config.public_url,
             refusals=refusals,
+            clock=clock,
         )
         app = App(
             gateway=running.gateway,

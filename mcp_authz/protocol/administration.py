@@ -6,8 +6,10 @@ roles let them do, decided by `Administration` as on the page and at the command
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta
 from typing import Any, Final, cast, get_args
 
 import anyio
@@ -28,8 +30,10 @@ from mcp_authz.rules import strict_json
 from mcp_authz.rules.audit_query import asked_for, number
 from mcp_authz.rules.deciding import was_given
 from mcp_authz.rules.scope import READ, STOP, Scope
-from mcp_authz.store.ports import EventKind, RevocableKind
+from mcp_authz.store.ports import Clock, EventKind, RevocableKind
 from mcp_authz.turns import SlowDown
+
+log = logging.getLogger(__name__)
 
 PATH: Final = "/administration"
 _MOST: Final = 500  # records, agents or sessions in one answer
@@ -61,6 +65,7 @@ class AdministrationApi:
         remember: Callable[[Once], Awaitable[bool]],
         public_url: str,
         refusals: Refusals,
+        clock: Clock,
     ) -> None:
         self._administration = administration
         self._roles = roles
@@ -70,6 +75,7 @@ class AdministrationApi:
         self._metadata = f"{public_url}/.well-known/oauth-protected-resource/mcp"
         self._hosts = allowed_hosts(public_url)
         self._refusals = refusals
+        self._clock = clock
         self._throttle = Throttle()
 
     @property
@@ -83,30 +89,29 @@ class AdministrationApi:
             self._route("/sessions/{session}", READ, self._session),
             self._route("/revoke", STOP, self._revoke, "POST"),
             self._route("/stop-all", STOP, self._stop_all, "POST"),
-            self._route("/start-all", STOP, self._start_all, "POST"),
+            self._route("/start-all", STOP, self._start_all, "POST", within=limits.APPROVAL_SIGN_IN),
         ]
 
-    def _route(self, path: str, needs: Scope, answer: Answer, method: str = "GET") -> Route:
+    def _route(
+        self, path: str, needs: Scope, answer: Answer, method: str = "GET", *, within: timedelta | None = None
+    ) -> Route:
+        """`within`: the person must have signed in so lately, because what is done is not safe."""
+
         async def serve(request: Request) -> Response:
-            return await self._serve(request, needs, answer)
+            return await self._serve(request, needs, answer, within)
 
         return Route(f"{PATH}{path}", serve, methods=[method])
 
-    async def _serve(self, request: Request, needs: Scope, answer: Answer) -> Response:
+    async def _serve(self, request: Request, needs: Scope, answer: Answer, within: timedelta | None) -> Response:
         """Answer one request; a page of another site cannot make one, for no cookie counts here."""
         peer = source(request.client.host) if request.client else "local"
         if request.headers.get("host") not in self._hosts or "origin" in request.headers:
             self._refusals.count("host-or-origin", peer)
             return _refusal(403, "forbidden", "this is no place for web pages")
-        if not self._throttle.allows(peer, time.monotonic()):
-            return _refusal(429, "slow_down", "too many refused requests from here; slow down")
         try:
             caller = await self._identify(request)
         except Unidentified as refused:
-            self._throttle.charge(peer, time.monotonic())
-            if refused.nonce is None:
-                self._refusals.count(str(refused), peer)
-            return self._challenge(refused)
+            return self._unidentified(refused, peer)
         except StoreError as error:
             return _trouble(error)
         if caller.person is None or not was_given(caller, needs):
@@ -114,10 +119,36 @@ class AdministrationApi:
                 f"this takes {needs}, which a person gives to a client of theirs: mcp-authz login URL --scope {needs}"
             )
             return _refusal(403, "insufficient_scope", text, {"WWW-Authenticate": self._step_up(needs, text)})
+        if within is not None and not self._signed_in(caller, within):
+            return self._sign_in_again(needs, within)
         try:
             return JSONResponse(await answer(request, self._roles.actor(caller.person)))
         except AuthzError as error:
             return _trouble(error)
+
+    def _unidentified(self, refused: Unidentified, peer: str) -> Response:
+        """The refusal; whoever has a token that counts is served whatever others at the same address did."""
+        if refused.nonce is not None:  # to be told the nonce is part of every sign-in
+            return self._challenge(refused)
+        self._refusals.count(str(refused), peer)
+        if not self._throttle.allows(peer, time.monotonic()):
+            return _refusal(429, "slow_down", "too many refused requests from here; slow down")
+        if refused.error is not None:  # a client that has no token yet is no attack
+            self._throttle.charge(peer, time.monotonic())
+        return self._challenge(refused)
+
+    def _signed_in(self, caller: Caller, within: timedelta) -> bool:
+        shown = None if caller.grant is None else caller.grant.authentication
+        return shown is not None and self._clock() - shown.at <= within
+
+    def _sign_in_again(self, needs: Scope, within: timedelta) -> Response:
+        """The challenge that sends the person to sign in again (RFC 9470 section 3)."""
+        seconds = int(within.total_seconds())
+        text = f"the person has to sign in again: this takes a sign-in of the last {seconds} seconds"
+        error = "insufficient_user_authentication"
+        more = f'max_age="{seconds}", scope="{needs}", resource_metadata="{self._metadata}"'
+        challenge = f'Bearer error="{error}", error_description="{text}", {more}'
+        return _refusal(401, error, text, {"WWW-Authenticate": challenge})
 
     async def _identify(self, request: Request) -> Caller:
         """Who asks; the proof that came with it is spent."""
@@ -264,6 +295,9 @@ def _text(said: Mapping[str, Any], name: str) -> str:
 
 def _trouble(error: AuthzError) -> Response:
     status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+    if status >= 500:  # what is wrong with the store is its operator's to know
+        log.error("a request to administer was not served: %s", error)
+        return _refusal(status, error.code, "the gateway cannot do this now, and nothing was changed; try again")
     return _refusal(status, error.code, str(error))
 
 

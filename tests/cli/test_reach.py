@@ -86,6 +86,7 @@ def test_the_documentation_has_every_command_path_and_parameter_of_it() -> None:
         remember=nowhere,
         public_url="https://gateway.example",
         refusals=nowhere,
+        clock=nowhere,
     )
     routes = {route.path: route.methods or set() for route in api.routes}
     documented = {f"/administration{re.sub('[A-Z]+', 'ID', path)}": method for method, path, _ in rows}

@@ -12,7 +12,8 @@ import httpx2
 import pytest
 
 from mcp_authz import audit_reading, limits
-from mcp_authz.principals import AgentName, PersonName
+from mcp_authz.errors import StoreError
+from mcp_authz.principals import AgentName, Authentication, PersonName
 from mcp_authz.rules.keys import PrivateKey
 from mcp_authz.store.ports import Event
 from tests.proofs import LIST, Prover
@@ -312,3 +313,39 @@ async def test_a_proof_is_for_one_request_here_and_a_cookie_for_none(tmp_path: P
             ):
                 answer = await http.get(f"{url}/records?{query}", headers=auth)
                 assert answer.status_code in {200, 400}, (query, answer.status_code, answer.text)
+
+
+async def test_calls_go_on_again_only_by_who_signed_in_lately_and_strangers_lock_nobody_out(tmp_path: Path) -> None:
+    async with world(tmp_path, administration=ROLES) as w:
+        long_ago = Authentication(at=w.clock() - limits.APPROVAL_SIGN_IN - timedelta(seconds=1), amr=("swk", "user"))
+        await w.person("ada")
+        for shown, status in ((long_ago, 401), ("unknown", 401), ("minute", 200)):
+            cli = await w.client_agent("cli", "ada", scope=BOTH, authentication=shown)
+            auth = {"authorization": f"Bearer {cli.access_token}"}
+            async with httpx2.AsyncClient(base_url=f"{w.config.public_url}/administration") as http:
+                assert (await http.post("/stop-all", json={"reason": "fire"}, headers=auth)).status_code == 200
+                answer = await http.post("/start-all", json={}, headers=auth)
+                assert answer.status_code == status, answer.text
+                if status == 401:
+                    assert 'error="insufficient_user_authentication"' in answer.headers["www-authenticate"]
+                    assert 'max_age="900"' in answer.headers["www-authenticate"] and await w.store.switched_off()
+        async with httpx2.AsyncClient(base_url=f"{w.config.public_url}/administration") as http:
+            wrong = {"authorization": "Bearer nonsense"}
+            codes = [(await http.get("/agents", headers=wrong)).status_code for _ in range(limits.SOURCE_BURST + 150)]
+            assert codes[0] == 401 and 429 in codes
+            assert (await http.get("/agents", headers=auth)).status_code == 200
+
+
+async def test_what_is_wrong_with_the_store_is_not_told_to_who_asks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(tmp_path, administration=ROLES) as w:
+        await w.person("ada")
+
+        async def broken(*_: Any, **__: Any) -> Any:
+            raise StoreError("`/srv/secret/store.db` cannot be read")
+
+        async with api(w, "ada") as ada:
+            monkeypatch.setattr(type(w.store), "search", broken)
+            answer = await ada.get("/records")
+            assert answer.status_code == 503 and "secret" not in answer.text
