@@ -12,6 +12,7 @@ from mcp_authz.model import HeldCall, HoldId
 from mcp_authz.principals import LinkId, PersonName, SessionId, Thumbprint
 from mcp_authz.rules import jose
 from mcp_authz.rules.audit_filter import Filter
+from mcp_authz.rules.evidence_name import name_of
 from mcp_authz.rules.keys import PublicKey, b64url
 from mcp_authz.shredding import of_calls
 from mcp_authz.store.ports import Clock, Record, Store
@@ -30,7 +31,7 @@ async def bundle_of(
     chains = await _chains(store, records)
     verdicts = await _verdicts(store, records)
     calls = await _calls(store, records) if with_arguments else ()
-    held = [one for one in await _held(store, records) if one.verdicts and one.shredded_at is None]
+    held = [one for one in await _held(store, records) if _can_be_shown(one, records)]
     passkeys = await _passkeys(store, records, verdicts)
     signers = {str(one.event.fields["signed_by"]) for one in records if "signed_by" in one.event.fields}
     if not verdicts:
@@ -81,6 +82,13 @@ async def _verdicts(store: Store, records: Iterable[Record]) -> tuple[str, ...]:
 async def _held(store: Store, records: Iterable[Record]) -> list[HeldCall]:
     found = [await store.hold(HoldId(hold)) for hold in sorted(of_calls(records).holds)]
     return [held for held in found if held is not None]
+
+
+def _can_be_shown(held: HeldCall, records: Iterable[Record]) -> bool:
+    """Whether somebody answered the call, and neither it was shredded since nor a record of an answer was pruned."""
+    named = {record.event.fields.get("statement") for record in records if record.event.kind == "approval"}
+    names = [{one.statement, name_of(one.statement)} for one in held.verdicts]
+    return bool(names) and held.shredded_at is None and all(both & named for both in names)
 
 
 async def _passkeys(store: Store, records: Iterable[Record], verdicts: Iterable[str]) -> dict[bytes, bytes]:

@@ -11,7 +11,7 @@ from mcp_authz.store.ports import Event
 _BY: Mapping[str, str] = {
     "client": "in their own client",
     "client-other": "in another client",
-    "signed-in": "signed in",
+    "signed-in": "while signed in",
     "passkey": "with a passkey",
 }
 _ENDED: Mapping[str, str] = {
@@ -25,6 +25,39 @@ _CUT_SHORT: Mapping[str, str] = {
     "revocation": "cancelled while it ran because what it stood on was revoked",
     "crash": "interrupted while it ran because the gateway stopped",
 }
+_OVER: Mapping[str, str] = {
+    "expired": "nobody answered in time",
+    "cancelled": "called off while it waited",
+    "unknown": "nobody can say whether it ran",
+}
+_AFTER_A_VERDICT = frozenset({"approval_denied", "sent_back", "approval_expired", "approval_cancelled"})
+_WHY: Mapping[str, str] = {
+    "unknown_tool": "there is no such tool for it",
+    "switched_off": "the tool is switched off",
+    "stopped": "all calls were stopped",
+    "quarantined": "the tool's definition had changed",
+    "no_session": "it had no open session",
+    "session_over": "its session was over",
+    "consent_over": "what its person had agreed to was over",
+    "proof_required": "it was not signed",
+    "proof_invalid": "its signature was not one of this call",
+    "arguments": "its arguments do not fit the tool",
+    "scope_arguments": "an argument that decides on permission has a form that is not allowed",
+    "insufficient_scope": "its authority does not cover it",
+    "constraint": "its delegation does not permit these arguments",
+    "budget": "its call budget was used up",
+    "rate_limited": "there were too many such calls",
+    "spent": "it would take more than is left of a budget",
+    "policy": "policy does not permit it",
+    "policy_error": "policy could not be decided",
+    "stale_sign_in": "its person signed in too long ago",
+    "too_many_holds": "too many of its calls wait",
+    "revoked": "its authority was withdrawn",
+    "changed": "the rules changed meanwhile",
+    "replayed": "it was a repetition",
+}
+"""Why calls are denied, by code, as one tells somebody who was not there; what is not here is told by its code."""
+
 _METHODS: Mapping[str, str] = {
     "resources/read": "to read a resource of",
     "prompts/get": "for a prompt of",
@@ -35,10 +68,11 @@ _METHODS: Mapping[str, str] = {
 def story(events: Sequence[Event]) -> str:
     """Return the story of one call from its records, oldest first: its decisions, verdicts on it, and its outcome."""
     decisions = [event.fields for event in events if event.kind == "decision"]
-    if not decisions:
+    rest = [event.fields for event in events if event.kind in {"approval", "outcome"} and "actor" in event.fields]
+    if not decisions and not rest:
         return "nothing was decided about this call"
-    parts = [_asked(decisions[0]), *_steps(events)]
-    return f"{parts[0]}: {', '.join(parts[1:])}"
+    asked = _asked(decisions[0]) if decisions else _asked_before(rest[0])
+    return f"{asked}: {', '.join(_steps(events))}"
 
 
 def _asked(f: Mapping[str, Any]) -> str:
@@ -52,6 +86,11 @@ def _asked(f: Mapping[str, Any]) -> str:
     return f"{actor}{through}{whom}, asked {_what(f)}" + (f" ({attributes})" if attributes else "")
 
 
+def _asked_before(f: Mapping[str, Any]) -> str:
+    """The beginning where the log begins behind it."""
+    return f"{_bare(f['actor'])}'s call of {visible(str(f.get('tool')))}, whose beginning is not in the log"
+
+
 def _what(f: Mapping[str, Any]) -> str:
     """What was asked, after `asked`: `for deploy.create`, `to read a resource of files`."""
     verb = _METHODS.get(str(f.get("method")))
@@ -62,11 +101,32 @@ def _what(f: Mapping[str, Any]) -> str:
 
 def _steps(events: Sequence[Event]) -> list[str]:
     steps: list[str] = []
+    last: Event | None = None
+    answered = any("verdict" in event.fields for event in events if event.kind == "approval")
     for event in events:
         step = _step(event)
+        if not answered and "approval" in event.fields:
+            step = _approved(event.fields["approval"])
+        if steps and event.kind == "decision" and event.fields.get("reason") in _AFTER_A_VERDICT:
+            continue  # the verdict says so
+        last = event if event.kind in {"decision", "approval", "outcome"} else last
         if step and (not steps or steps[-1] != step):
             steps.append(step)
-    return steps or ["nothing else is on record"]
+    return [*steps, *_waiting(last)] or ["nothing else is on record"]
+
+
+def _waiting(last: Event | None) -> list[str]:
+    """What is still to come, where the last that is known is that the call waits."""
+    if last is None:
+        return []
+    if last.kind == "decision":
+        told = {"hold": ["nobody has answered"], "permit": ["no outcome is on record yet"]}
+        return told.get(str(last.fields.get("decision")), [])
+    if last.kind == "approval":
+        return {"pending": ["others have to answer too"], "approved": ["not run"]}.get(
+            str(last.fields.get("state")), []
+        )
+    return []
 
 
 def _step(event: Event) -> str:
@@ -81,7 +141,7 @@ def _step(event: Event) -> str:
         case "decision", "replay":
             return "its outcome was given again"
         case "decision", "deny":
-            return f"denied ({f.get('reason')})"
+            return _denied(f)
         case "approval", _:
             return _verdict(f)
         case "outcome", _:
@@ -93,17 +153,43 @@ def _step(event: Event) -> str:
     return ""
 
 
+def _denied(f: Mapping[str, Any]) -> str:
+    if f.get("sent_back_for"):
+        return f"sent back for its person to agree to {visible(' '.join(f['sent_back_for']))}"
+    if "sent_back_for" in f:
+        return "sent back for its person to sign in again"
+    if f.get("missing"):
+        return f"sent back for a token with more scope ({visible(' '.join(f['missing']))})"
+    return f"denied ({_why(f)})"
+
+
+def _why(f: Mapping[str, Any]) -> str:
+    """Why it was, or would be, denied; of a rule of policy its name."""
+    reason, because = str(f.get("reason")), ", ".join(visible(str(rule)) for rule in f.get("because") or ())
+    told = _WHY.get(reason, reason.replace("_", " "))
+    return f"{told}: {because}" if reason == "policy" and because else told
+
+
 def _observed(would: Mapping[str, Any]) -> str:
-    instead = "held" if would.get("would") == "hold" else "denied"
-    return f"permitted in observe mode (else {instead})"
+    instead = "held" if would.get("would") == "hold" else f"denied: {_why(would)}"
+    return f"permitted in observe mode (it would have been {instead})"
+
+
+def _approved(approval: Mapping[str, Any]) -> str:
+    """What the decision has of verdicts whose own records are not there."""
+    people = " and ".join(_bare(name) for name in approval.get("by") or ())
+    return f"approved by {people} {_BY.get(str(approval.get('assurance')), '')}".rstrip()
 
 
 def _verdict(f: Mapping[str, Any]) -> str:
     verb = {"approve": "approved", "deny": "denied", "send-back": "sent back"}.get(str(f.get("verdict")))
     if verb is None:
-        return "" if f.get("state") in {"approved", None} else str(f.get("state"))
+        return "" if f.get("state") in {"approved", None} else _OVER.get(str(f["state"]), str(f["state"]))
     said = f"{verb} by {_bare(f.get('person'))} {_BY.get(str(f.get('assurance')), '')}".rstrip()
-    return f"{said} (standing approval {visible(str(f['standing']))})" if f.get("standing") else said
+    if f.get("standing"):
+        said = f"{said} (standing approval {visible(str(f['standing']))})"
+    quoted = visible(str(f.get("reason") or "")).replace('"', "'")
+    return f'{said}, who said "{quoted}"' if quoted else said
 
 
 def _duration(milliseconds: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -60,8 +60,13 @@ async def shred_now(
 
 async def what_is_gone(store: Store, records: Iterable[Record]) -> tuple[str, ...]:
     """What these calls had that nobody can be shown any more, in sentences."""
-    of = of_calls(records)
+    records = tuple(records)
+    of, base = of_calls(records), (await store.log_base()).sequence
     said = []
+    if base and not _is_whole(records):
+        said.append(
+            f"the log begins behind record {base}: what it had of this before was pruned; look into the archive"
+        )
     for hold in sorted(of.holds):
         held = await store.hold(hold)
         if held is not None and held.shredded_at is not None:
@@ -71,6 +76,14 @@ async def what_is_gone(store: Store, records: Iterable[Record]) -> tuple[str, ..
     if any(text is None for text in await store.signed(sorted(of.proofs))):
         said.append("a signed call is not kept any more; its record has the digest")
     return tuple(said)
+
+
+def _is_whole(records: Sequence[Record]) -> bool:
+    """Whether the records begin with what was asked, and have the decisions by which calls were held."""
+    decided = [record.event.fields for record in records if record.event.kind == "decision"]
+    waited = {str(f["hold"]) for f in decided if f.get("decision") == "hold" and f.get("hold")}
+    begins = bool(records) and records[0].event.kind == "decision"
+    return begins and {str(f["approval"]["hold"]) for f in decided if f.get("approval")} <= waited
 
 
 def counted(it: Shredded) -> str:

@@ -56,7 +56,7 @@ async def test_one_call_is_told_and_shown_elsewhere_without_the_rest_of_the_log(
     assert story.startswith(
         "coder, for alice, asked for deploy.create (deploy_environment staging, repo acme/api): held"
     )
-    assert "approved by alice signed in, done in" in story
+    assert "approved by alice while signed in, done in" in story
     assert [record["kind"] for record in records] == ["decision", "approval", "decision", "outcome"]
     excerpt = json.loads((tmp_path / "call.json").read_text())
     assert excerpt["uncovered"] == [] and len(excerpt["checkpoints"][0]["records"]) == 8

@@ -30,7 +30,7 @@ def event(kind: EventKind, **fields: Any) -> Event:
 @pytest.mark.parametrize(
     ("events", "ending"),
     [
-        ([event("decision", **ASKED, decision="deny", reason="policy")], "denied (policy)"),
+        ([event("decision", **ASKED, decision="deny", reason="policy")], "denied (policy does not permit it)"),
         (
             [
                 event("decision", **ASKED, decision="permit"),
@@ -62,7 +62,7 @@ def event(kind: EventKind, **fields: Any) -> Event:
         ),
         (
             [event("decision", **ASKED, decision="permit", observed={"would": "hold"})],
-            "permitted in observe mode (else held)",
+            "permitted in observe mode (it would have been held), no outcome is on record yet",
         ),
         (
             [
@@ -78,11 +78,11 @@ def event(kind: EventKind, **fields: Any) -> Event:
                 event("approval", verdict="send-back", person="user:bob", assurance="signed-in", state="denied"),
                 event("decision", **ASKED, decision="deny", reason="sent_back"),
             ],
-            "held, sent back by bob signed in, denied (sent_back)",
+            "held, sent back by bob while signed in",
         ),
         (
             [event("decision", **ASKED, decision="hold"), event("approval", hold="h_1", state="expired")],
-            "held, expired",
+            "held, nobody answered in time",
         ),
         (
             [event("decision", **ASKED, decision="permit"), event("outcome", outcome="unknown", milliseconds=5)],
@@ -108,20 +108,23 @@ def test_a_call_is_told_in_one_sentence(events: list[Event], ending: str) -> Non
 
 def test_an_agent_that_works_for_itself_and_hidden_characters_are_told_as_what_they_are() -> None:
     own = {"actor": "agent:coder", "subject": "agent:coder", "chain": ["agent:coder"], "tool": "a\u202eb"}
-    told = story([event("decision", **own, decision="permit")])
-    assert told == "coder, for itself, asked for a\\u{202e}b: permitted"
+    told = story([event("decision", **own, decision="deny", reason="policy", because=["a", "b"])])
+    assert told == "coder, for itself, asked for a\\u{202e}b: denied (policy does not permit it: a, b)"
     assert story([]) == "nothing was decided about this call"
 
 
 @pytest.mark.parametrize(
     ("method", "asked"),
     [
-        ("tools/call", "coder, for itself, asked for acme__read: permitted"),
-        ("resources/read", "coder, for itself, asked to read a resource of acme: permitted"),
-        ("prompts/get", "coder, for itself, asked for a prompt of acme: permitted"),
+        ("tools/call", "coder, for itself, asked for acme__read: sent back for its person to sign in again"),
+        (
+            "resources/read",
+            "coder, for itself, asked to read a resource of acme: sent back for its person to sign in again",
+        ),
+        ("prompts/get", "coder, for itself, asked for a prompt of acme: sent back for its person to sign in again"),
     ],
 )
 def test_what_is_no_call_of_a_tool_is_told_as_what_it_is(method: str, asked: str) -> None:
     who = {"actor": "agent:coder", "subject": "agent:coder", "chain": ["agent:coder"]}
     tool = {"tool": "acme__read", "server": "acme", "action": "", "method": method}
-    assert story([event("decision", **who, **tool, decision="permit")]) == asked
+    assert story([event("decision", **who, **tool, decision="deny", sent_back_for=[])]) == asked
