@@ -51,12 +51,12 @@ def read_checkpoint(text: str, keys: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_lost(seq: int, hash_: str, epoch: int, restores: list[Any]) -> bool:
-    """Whether this end, of this epoch, is in what was lost by the first later restore that went back behind it."""
-    ends = [it["lost"] for it in restores if it["epoch"] > epoch and it["restored"]["sequence"] < seq]
-    if not ends or not ends[0] or not ends[0]["exact"]:
-        return bool(ends)
-    end = (ends[0]["epoch"], ends[0]["sequence"])
-    return (epoch, seq) < end or (epoch, seq, hash_) == (*end, ends[0]["hash"])
+    """Whether this end, of this epoch, is of what was lost, as the first restore says that began a later one."""
+    first = next((it for it in restores if it["epoch"] > epoch), None)
+    if first is None or (epoch == first["restored"]["epoch"] and seq <= first["restored"]["sequence"]):
+        return False
+    lost = first["lost"] or {"exact": False}
+    return not lost["exact"] or (epoch, seq) < (lost["epoch"], lost["sequence"]) or hash_ == lost["hash"]
 
 
 def check(log: tuple[int, list[str], list[Any]], texts: list[str], keys: dict[str, Any]) -> int:
@@ -67,7 +67,7 @@ def check(log: tuple[int, list[str], list[Any]], texts: list[str], keys: dict[st
     if after and not begins:
         raise ValueError(f"no checkpoint says that the log goes on behind record {after}")
     epoch, chain = (begins[0][0]["epoch"], begins[0][1]["chain"]) if after else (0, hashes[1])
-    restores = [{"epoch": epoch, "restored": {"sequence": after}, "lost": None}, *restores]  # of it, no record is left
+    restores = [{"epoch": epoch, "restored": {"epoch": -1}, "lost": None}, *restores]  # also those that were pruned
     known = {(one["n"] + 1, one["digest"]) for one in said}
     for last, one in pairwise([{"epoch": -1, "n": 0}, *said]):
         follows = (one["n"], one["prev"]) in known or (one["epoch"] > last["epoch"] and one["n"] <= said[0]["n"])
@@ -75,7 +75,7 @@ def check(log: tuple[int, list[str], list[Any]], texts: list[str], keys: dict[st
             raise ValueError(f"checkpoint {one['n']} does not follow from one that was kept")
         seq, hash_ = next(((h["seq"], h["hash"]) for h in one["heads"] if h["chain"] == chain), (0, ""))
         lost = is_lost(seq, hash_, one["epoch"], restores)
-        if not lost and (not hash_ or seq >= after + len(hashes) or (seq >= after and hashes[seq - after] != hash_)):
+        if not hash_ or (not lost and seq >= after and hashes[seq - after : seq - after + 1] != [hash_]):
             raise ValueError(f"checkpoint {one['n']} is of another log, or of a record {seq} that this one has not")
         covered = covered if lost else seq
     return covered

@@ -142,6 +142,7 @@ class _Seen:
                     epoch=int(said["epoch"]),
                     at=str(record["at"]),
                     by=str(said["by"]),
+                    of=int(said["restored"]["epoch"]),
                     sequence=int(said["restored"]["sequence"]),
                     lost=_end(said["lost"]),
                 )
@@ -184,8 +185,7 @@ class _Verification:
         seen = _Seen(wanted=frozenset({1, self._base.sequence, *heads}), base=self._base)
         broken = broken or self._chain(seen) or self._beginning(seen) or self._compared(seen)
         kept = None if self._proof.checkpoints is None else len(self._kept)
-        restores = (*self._forgotten(seen), *seen.restores)
-        lost = [one for one in self._kept for head in one.heads if lost_by(one, head, restores) is not None]
+        lost = self._lost(seen)
         vouched = max((head.sequence for one in self._kept if one not in lost for head in one.heads), default=0)
         return Verified(
             first=self._start[0] + 1,
@@ -287,13 +287,19 @@ class _Verification:
         restores = (*self._forgotten(seen), *seen.restores)
         return first_disagreement(self._kept, chain=chain, hash_at=hashes.get, after=base.sequence, restores=restores)
 
+    def _lost(self, seen: _Seen) -> list[Checkpoint]:
+        """The checkpoints of what was lost by restores, as far as they would be compared."""
+        after, restores = self._start[0] and self._base.sequence, (*self._forgotten(seen), *seen.restores)
+        ends = ((one, head) for one in self._kept for head in one.heads if head.sequence >= after)
+        return [one for one, head in ends if lost_by(one, head, restores) is not None]
+
     def _forgotten(self, seen: _Seen) -> Iterator[Restore]:
         """The restore that a pruned log tells of no more: a checkpoint of its epoch ends where the log begins."""
         base = self._base
         if self._start[0]:
             for one in self._vouching(seen):
                 if one.epoch and (base.sequence, base.hash) in {(head.sequence, head.hash) for head in one.heads}:
-                    yield Restore(epoch=one.epoch, at="", by="", sequence=base.sequence, lost=None)
+                    yield Restore(epoch=one.epoch, at="", by="", of=-1, sequence=0, lost=None)
                     return
 
 

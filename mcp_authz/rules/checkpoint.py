@@ -45,7 +45,8 @@ class Restore:
     epoch: int
     at: str
     by: str
-    sequence: int  # of the record after which the log goes on
+    of: int  # the epoch of the backup
+    sequence: int  # of its last record, behind which the log goes on
     lost: tuple[int, int, bytes] | None  # epoch, number and hash of the last record there was; None: nobody knows
 
 
@@ -174,9 +175,15 @@ def first_disagreement(
 
 
 def lost_by(checkpoint: Checkpoint, head: Head, restores: Iterable[Restore]) -> Restore | None:
-    """The restore by which the end of the log that the checkpoint names was lost; None where it was not."""
-    later = (one for one in restores if one.epoch > checkpoint.epoch and one.sequence < head.sequence)
-    return min(later, key=lambda one: one.epoch, default=None)
+    """The restore by which the end of the log that the checkpoint names was lost; None where it was not.
+
+    A checkpoint ends in the epoch in which it was made. The first restore of a later one tells what is left of that: as
+    much as the backup had, or nothing where the backup is of another.
+    """
+    first = min((it for it in restores if it.epoch > checkpoint.epoch), key=lambda it: it.epoch, default=None)
+    if first is None or (first.of == checkpoint.epoch and head.sequence <= first.sequence):
+        return None
+    return first
 
 
 def _excuses(restore: Restore, epoch: int, head: Head) -> bool:

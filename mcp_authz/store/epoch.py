@@ -56,6 +56,13 @@ def epoch_of(db: sqlite3.Connection) -> int | None:
     return None if number is None else int(number)
 
 
+def was_at(db: sqlite3.Connection, number: int, sequence: int) -> bool:
+    """Whether the store was at this record of this epoch once, as far as its epochs tell: there are branches."""
+    begun = dict(db.execute("SELECT number, sequence FROM epochs ORDER BY number").fetchall())
+    left = next((behind for later, behind in begun.items() if later > number), None)
+    return (number == 0 or number in begun) and (left is None or sequence <= left)
+
+
 def dated_from(tx: Transaction) -> int:
     """The time before which nothing counts that counts once."""
     (at,) = tx.db.execute("SELECT ifnull(max(dated_from), 0) FROM epochs").fetchone()

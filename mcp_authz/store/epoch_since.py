@@ -11,11 +11,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from mcp_authz.model import HoldId
 from mcp_authz.principals import Agent
 from mcp_authz.rules.scope import Scope, covered
 from mcp_authz.store import registry, rows
 from mcp_authz.store.revoke import TABLE
 from mcp_authz.store.rows import columns
+from mcp_authz.store.shredding import shred_hold
 from mcp_authz.store.transaction import Transaction
 
 _NOT_CARRIED: Final = frozenset({"link", "session", "approval"})  # all of these are void anyway
@@ -54,12 +56,20 @@ def carry_over(tx: Transaction, newer: sqlite3.Connection, carried: Carried) -> 
     _retire_keys(tx, newer, carried)
     _narrow_people(tx, there, carried)
     _narrow_agents(tx, there, carried)
-    _unlink(tx, newer, carried)
     _switch_off(tx, newer, carried)
     _quarantine(tx, newer, carried)
     _shred(tx, newer, carried)
     for table, statement in _COPIED.items():
         tx.db.executemany(statement, newer.execute(f"SELECT {_COLUMNS[table]} FROM {table}"))  # noqa: S608 - constants
+
+
+def carry_losses(tx: Transaction, later: sqlite3.Connection, carried: Carried) -> None:
+    """What is not in `later` any more, a later state of this store, is not here either."""
+    _unlink(tx, later, carried)
+    for table, column in (("evidence", "digest"), ("inputs", "sequence"), ("standing_approvals", "id")):
+        asked = f"SELECT {column} FROM {table}"  # noqa: S608 - constants
+        gone = {*tx.db.execute(asked).fetchall()} - {*later.execute(asked).fetchall()}
+        tx.db.executemany(f"DELETE FROM {table} WHERE {column} = ?", gone)  # noqa: S608 - constants
 
 
 def _revoke(tx: Transaction, newer: sqlite3.Connection, carried: Carried) -> None:
@@ -161,18 +171,12 @@ def _quarantine(tx: Transaction, newer: sqlite3.Connection, carried: Carried) ->
 
 def _shred(tx: Transaction, newer: sqlite3.Connection, carried: Carried) -> None:
     """What was shredded there has no values here either."""
-    shredded = newer.execute("SELECT id, shredded_at, arguments, result FROM holds WHERE shredded_at IS NOT NULL")
-    statement = """UPDATE holds SET shredded_at = ?, arguments = ?, result = ?
-        WHERE id = ? AND shredded_at IS NULL"""
-    for id_, at, arguments, result in shredded.fetchall():
-        if tx.db.execute(statement, (at, arguments, result, id_)).rowcount:
+    shredded = newer.execute("SELECT id, shredded_at FROM holds WHERE shredded_at IS NOT NULL").fetchall()
+    kept = {id_ for (id_,) in tx.db.execute("SELECT id FROM holds WHERE shredded_at IS NULL")}
+    for id_, at in shredded:
+        if id_ in kept:
+            shred_hold(tx, HoldId(id_), at)
             carried.end("values", [id_])
-    kept = {digest for (digest,) in newer.execute("SELECT digest FROM evidence")}
-    gone = [(one,) for (one,) in tx.db.execute("SELECT digest FROM evidence").fetchall() if one not in kept]
-    tx.db.executemany("DELETE FROM evidence WHERE digest = ?", gone)
-    inputs = {sequence for (sequence,) in newer.execute("SELECT sequence FROM inputs")}
-    over = [(one,) for (one,) in tx.db.execute("SELECT sequence FROM inputs").fetchall() if one not in inputs]
-    tx.db.executemany("DELETE FROM inputs WHERE sequence = ?", over)
 
 
 def end_all_ways_in(tx: Transaction, good: frozenset[str], reason: str) -> Carried:

@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ from mcp_authz.rules.keys import Sealer
 from mcp_authz.rules.log import timestamp
 from mcp_authz.store import epoch
 from mcp_authz.store.copying import Told, copy, flush, inspect, put_in_place, read_only
-from mcp_authz.store.epoch_since import Carried, carry_over, end_all_ways_in, without_a_key
+from mcp_authz.store.epoch_since import Carried, carry_losses, carry_over, end_all_ways_in, without_a_key
 from mcp_authz.store.faults import store_error
 from mcp_authz.store.files import WriteLock
 from mcp_authz.store.ports import Clock, Event
@@ -27,7 +28,7 @@ from mcp_authz.store.records import append, head
 from mcp_authz.store.rows import micros
 from mcp_authz.store.schema import migrate
 from mcp_authz.store.transaction import Transaction, known_secret
-from mcp_authz.store.witness import Mark, Witness, contradiction, mark_of
+from mcp_authz.store.witness import Mark, Witness, contradiction, hash_at, mark_of
 
 _NAMED: Final = 200  # ids of each kind that the record has; the others end all the same
 _INSTANCE: Final = "restore"
@@ -125,6 +126,8 @@ def _begin(tx: Transaction, asked: Asked, sources: _Sources, marks: Sequence[Mar
     carried = Carried() if knowing else end_all_ways_in(tx, asked.good, asked.reason)
     for db in sources.newer:
         carry_over(tx, db, carried)
+        if _is_later(db, ours):
+            carry_losses(tx, db, carried)
     done = Restored(
         number=number,
         mark=ours,
@@ -142,16 +145,15 @@ def _begin(tx: Transaction, asked: Asked, sources: _Sources, marks: Sequence[Mar
 
 def _knows(db: sqlite3.Connection, backup: Mark, marks: Sequence[Mark]) -> bool:
     """Whether this store is a later state of the backup, and the latest that is known of."""
-
-    def hash_at(sequence: int) -> bytes | None:
-        row = db.execute("SELECT hash FROM log WHERE sequence = ?", (sequence,)).fetchone()
-        return None if row is None else bytes(row[0])
-
     here = mark_of(db)
-    is_later = here.sequence >= backup.sequence and here.epoch >= backup.epoch
-    if not is_later or hash_at(backup.sequence) not in {None, backup.hash}:  # None: pruned
+    return _is_later(db, backup) and all(contradiction(mark, here, partial(hash_at, db)) is None for mark in marks)
+
+
+def _is_later(db: sqlite3.Connection, backup: Mark) -> bool:
+    here = mark_of(db)
+    if here.sequence < backup.sequence or not epoch.was_at(db, backup.epoch, backup.sequence):
         return False
-    return all(contradiction(mark, here, hash_at) is None for mark in marks)
+    return hash_at(db, backup.sequence) in {None, backup.hash}  # None: pruned
 
 
 def _order(mark: Mark) -> tuple[int, int]:

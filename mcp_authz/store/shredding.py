@@ -59,7 +59,7 @@ def shred_due(tx: Transaction, kept: timedelta) -> bool:
         (until, tx.now, _AT_ONCE),
     ).fetchall()
     for (hold,) in rows:
-        _hold(tx, HoldId(hold))
+        shred_hold(tx, HoldId(hold), tx.now)
     proofs = _proofs(tx, micros(tx.at - kept), _AT_ONCE)
     crowded = tx.db.execute(
         """DELETE FROM evidence WHERE number IN
@@ -82,7 +82,7 @@ def _of_calls(tx: Transaction, what: OfCalls) -> Shredded:
         for one in tx.db.execute("SELECT id, statement FROM standing_approvals WHERE hold_id = ?", (hold,)).fetchall()
     }
     for hold in over:
-        _hold(tx, hold)
+        shred_hold(tx, hold, tx.now)
     ended = [one for one in standing if _drop(tx, *one)]
     spared = bool(open_)  # the call goes on: what it was decided upon stays with it
     proofs = 0 if spared else sum(evidence.release(tx, name) for name in sorted(what.proofs))
@@ -101,7 +101,7 @@ def _before(tx: Transaction, until: int, at_once: int) -> Shredded:
         (until, at_once),
     ).fetchall()
     for (hold,) in rows:
-        _hold(tx, HoldId(hold))
+        shred_hold(tx, HoldId(hold), tx.now)
     inputs = tx.db.execute(
         "DELETE FROM inputs WHERE number IN (SELECT number FROM inputs WHERE at <= ? ORDER BY at LIMIT ?)",
         (until, at_once),
@@ -114,11 +114,11 @@ def _before(tx: Transaction, until: int, at_once: int) -> Shredded:
     )
 
 
-def _hold(tx: Transaction, hold: HoldId) -> None:
+def shred_hold(tx: Transaction, hold: HoldId, at: int) -> None:
     """Arguments, result, tasks and statements of the hold are gone, and so is its digest: it has no key."""
     tx.db.execute(
         "UPDATE holds SET arguments = x'', result = NULL, digest = zeroblob(32), shredded_at = ? WHERE id = ?",
-        (tx.now, hold),
+        (at, hold),
     )
     tx.db.execute("DELETE FROM tasks WHERE hold_id = ?", (hold,))
     for name, standing in tx.db.execute("SELECT statement, standing FROM verdicts WHERE hold_id = ?", (hold,)):

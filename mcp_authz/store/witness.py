@@ -15,6 +15,7 @@ import sqlite3
 import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -164,7 +165,7 @@ def require_current(db: sqlite3.Connection, witness: Witness, seen: Iterable[Mar
     marks = [mark for mark in (witness.read(), *seen) if mark is not None]
     here = mark_of(db)
     for mark in marks:
-        if (why := contradiction(mark, here, lambda sequence: _hash_at(db, sequence))) is not None:
+        if (why := contradiction(mark, here, partial(hash_at, db))) is not None:
             raise StoreError(_put_back(witness.store, f"{why}, says {mark.by}"))
 
 
@@ -185,7 +186,8 @@ def contradiction(seen: Mark, here: Mark, hash_at: Callable[[int], bytes | None]
     return None
 
 
-def _hash_at(db: sqlite3.Connection, sequence: int) -> bytes | None:
+def hash_at(db: sqlite3.Connection, sequence: int) -> bytes | None:
+    """The hash of the record with this number; None where it is not there, or not any more."""
     row = db.execute("SELECT hash FROM log WHERE sequence = ?", (sequence,)).fetchone()
     return None if row is None else bytes(row[0])
 

@@ -26,7 +26,7 @@ KEYS = {KEY.public.thumbprint: KEY.public}
 CHAIN = b"\x01" * 32
 OLD = {sequence: bytes([sequence]) * 32 for sequence in range(1, 21)}
 NEW = {**{sequence: OLD[sequence] for sequence in range(1, 11)}, **{n: bytes([100 + n]) * 32 for n in range(11, 31)}}
-RESTORE = Restore(epoch=1, at="2026-01-02", by="user:op", sequence=10, lost=(0, 20, OLD[20]))
+RESTORE = Restore(epoch=1, at="2026-01-02", by="user:op", of=0, sequence=10, lost=(0, 20, OLD[20]))
 
 
 def kept(*ends: tuple[int, int, int]) -> tuple[list[str], list[Checkpoint]]:
@@ -67,9 +67,13 @@ def test_what_was_lost_is_no_tampering_where_the_log_says_so() -> None:
 def test_what_was_lost_by_a_restore_that_was_lost_itself_is_no_tampering() -> None:
     """The same backup was restored twice: nobody has the record of the first time any more."""
     texts, made = kept(*ENDS, (3, 1, 15), (3, 2, 25))
-    again = Restore(epoch=2, at="2026-01-03", by="user:op", sequence=10, lost=(1, 16, bytes(32)))
+    again = Restore(epoch=2, at="2026-01-03", by="user:op", of=0, sequence=10, lost=(1, 16, bytes(32)))
     assert first_gap(texts, made) is None
     assert disagreement(made, again) is None
+    another = replace(again, of=1, sequence=18, lost=(1, 30, bytes(32)))  # the log is another branch of epoch 1
+    assert disagreement([*made[:2], replace(made[2], epoch=0)], replace(RESTORE, sequence=16), another) is not None
+    _, (*_, left) = kept(*ENDS, (3, 2, 15))
+    assert disagreement([left], replace(RESTORE, epoch=1), replace(another, epoch=3, lost=(2, 30, bytes(32)))) is None
     beyond = replace(made[4], heads=(replace(made[4].heads[0], sequence=17),))
     assert disagreement([*made[:4], beyond], again) is not None
 
