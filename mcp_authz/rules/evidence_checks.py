@@ -18,6 +18,7 @@ from mcp_authz.rules.display import visible
 from mcp_authz.rules.evidence_name import name_of
 from mcp_authz.rules.excerpt import Excerpted
 from mcp_authz.rules.keys import PublicKey, b64url, unb64url
+from mcp_authz.rules.redaction import REDACTED
 from mcp_authz.rules.statement_checks import PasskeyCheck, challenge_of, read_proof
 from mcp_authz.rules.verdict_checks import Finding, Trust, verify_bundle
 
@@ -133,7 +134,7 @@ def _call(it: _Evidence, text: str) -> Iterator[Finding]:
         claims = unverified.verify(it.key(f["key"]), typ=call_proof.TYP)
         same = {"jti": f["proof_id"], "aat_id": link_id.jti(str(f["link"]))}
         for claim, value in same.items():
-            if claims.get(claim) != value:
+            if not _is_same(claims.get(claim), value):
                 raise InputError(f"`{claim}` is not what {_by(one)} has")
         if claims.get("aat_tool") not in {f.get("tool"), f.get("method")}:
             raise InputError(f"it is of another tool than {_by(one)}")
@@ -144,6 +145,11 @@ def _call(it: _Evidence, text: str) -> Iterator[Finding]:
         text=f"{_bare(f['actor'])} signed exactly this call of {tool}, its arguments included; {_by(one)} names it",
     )
     yield from _whose(it, "agent", str(f["actor"]), str(f["key"]))
+
+
+def _is_same(signed: object, recorded: object) -> bool:
+    """Whether the record has what was signed, or had something taken out of it: the statement is named by digest."""
+    return signed == recorded or (isinstance(signed, str) and isinstance(recorded, str) and REDACTED in recorded)
 
 
 def _verdict(it: _Evidence, text: str) -> Iterator[Finding]:
@@ -157,7 +163,7 @@ def _verdict(it: _Evidence, text: str) -> Iterator[Finding]:
         claims = unverified.verify(it.key(f["signed_by"]), typ=standing_approval.TYP if standing else verdict.TYP)
         same = {"sub": f["person"], "verdict": f["verdict"], "assurance": f["assurance"], "reason": f["reason"]}
         for claim, value in {**same, **({} if standing else {"hold": f["hold"]})}.items():
-            if claims.get(claim) != value:
+            if not _is_same(claims.get(claim), value):
                 raise InputError(f"`{claim}` is not what {_by(one)} has")
     one, f = records[0]
     person = str(f["person"])
