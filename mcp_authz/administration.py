@@ -83,6 +83,7 @@ class Administration:
         self._revocation = Revocation(store, clock)
         self._stopping = Stopping(store, clock)
         self._turns = Turns(most=limits.READERS_WAITING)
+        self._foreseeing = Turns(most=limits.READERS_WAITING)  # nobody who wants to stop something waits for reading
         self._attempts = Attempts()
 
     async def require(self, actor: Actor, command: str) -> None:
@@ -186,9 +187,11 @@ class Administration:
 
         Raises:
             NotFound, Forbidden: as `revoke`.
+            SlowDown: too much is being foreseen for the actor already.
         """
         await self._may_revoke(actor, kind, name)
-        return await self._revocation.foresee(kind, name)
+        async with self._foreseeing.turn(actor.name):
+            return await self._revocation.foresee(kind, name)
 
     async def running(self, actor: Actor, kind: RevocableKind, name: str) -> tuple[RunningCall, ...]:
         """The calls that run now and would be cancelled if this thing were revoked.

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
+
+import anyio.lowlevel
 
 from mcp_authz import grounds
 from mcp_authz.authorization import RegisteredClient
@@ -30,6 +33,7 @@ from mcp_authz.rules.standing_approval import StandingApproval
 from mcp_authz.running import RunningCall, known_of, running_calls
 from mcp_authz.store.ports import Clock, Event, RevocableKind, Store
 
+_STRETCH: Final = 100  # agents; a few milliseconds, in which nobody else is served
 Open = Mapping[LinkId, tuple[Session, Link]]
 
 
@@ -57,14 +61,8 @@ class Revocation:
         """
         if await self._is_over(kind, name):
             return Stopped(already=True)
-        before = await self._open()
-        known = await known_of(self._store, [session for session, _ in before.values()])
-        stopped = tuple(
-            pair
-            for pair in before.values()
-            if grounds.of_chain(pair[0], _upward(pair[1], before), known).meet(kind, {name})
-        )
-        return Stopped(links=stopped, holds=await self._store.would_cancel(kind, name))
+        stopped = await self._standing_on(kind, name)
+        return Stopped(links=tuple(stopped.values()), holds=await self._store.would_cancel(kind, name))
 
     async def running(self, kind: RevocableKind, name: str) -> tuple[RunningCall, ...]:
         """The calls that run now and would be cancelled at their tool servers, oldest first, of whichever process.
@@ -83,7 +81,7 @@ class Revocation:
         """
         if await self._is_over(kind, name):
             return Stopped(already=True)
-        before = await self._open()
+        before = await self._standing_on(kind, name)
         fields = {"summary": f"{kind} {name} revoked: {reason}", "by": by, "of": kind, "name": name, "reason": reason}
         holds = await self._store.revoke(kind, name, Event(kind="revocation", at=self._clock(), fields=fields))
         after = await self._open()
@@ -126,11 +124,25 @@ class Revocation:
         found = [one for who in await self._store.people() for one in await self._store.passkeys_of(who.name)]
         return next((one for one in found if b64url(one.credential) == name), None)
 
+    async def _standing_on(self, kind: RevocableKind, name: str) -> Open:
+        """Every link that could carry a call now and stands on this thing: nobody is told of what else ends meanwhile."""
+        links = await self._open()
+        known = await known_of(self._store, [session for session, _ in links.values()])
+        return {
+            id_: (session, link)
+            for id_, (session, link) in links.items()
+            if grounds.of_chain(session, _upward(link, links), known).meet(kind, {name})
+        }
+
     async def _open(self) -> Open:
-        """Every link that could carry a call now."""
+        """Every link that could carry a call now; others are served while it is looked for."""
         now = self._clock()
-        agents = await self._store.agents()
-        return {link.id: (s, link) for agent in agents for s, link in await self._store.open_links(agent.name, now)}
+        found: dict[LinkId, tuple[Session, Link]] = {}
+        for number, agent in enumerate(await self._store.agents()):
+            found |= {link.id: (session, link) for session, link in await self._store.open_links(agent.name, now)}
+            if number % _STRETCH == 0:
+                await anyio.lowlevel.checkpoint()
+        return found
 
 
 def _upward(link: Link, links: Open) -> tuple[Link, ...]:

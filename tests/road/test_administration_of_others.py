@@ -15,7 +15,7 @@ from mcp_authz import audit_reading, limits
 from mcp_authz.errors import StoreError
 from mcp_authz.principals import AgentName, Authentication, PersonName
 from mcp_authz.rules.keys import PrivateKey
-from mcp_authz.store.ports import Event
+from mcp_authz.store.ports import Event, RevocableKind
 from tests.proofs import LIST, Prover
 from tests.road.test_administration_api import BOTH, ROLES, api, people, stop
 from tests.world import world
@@ -349,3 +349,22 @@ async def test_what_is_wrong_with_the_store_is_not_told_to_who_asks(
             monkeypatch.setattr(type(w.store), "search", broken)
             answer = await ada.get("/records")
             assert answer.status_code == 503 and "secret" not in answer.text
+
+
+async def test_who_stops_something_is_told_of_that_and_not_of_what_ended_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(tmp_path, administration=ROLES) as w:
+        await w.ready("coder", "pr")
+        await w.ready("other", "pr", subject="bob")
+        sessions = {it.subject: it.id for it in await w.store.sessions()}
+        revoke = w.store.revoke
+
+        async def with_another(kind: RevocableKind, name: str, event: Event) -> Any:
+            await revoke("session", sessions[PersonName("bob")], event)
+            return await revoke(kind, name, event)
+
+        async with api(w, "alice") as alice:
+            monkeypatch.setattr(type(w.store), "revoke", lambda _, *given: with_another(*given))
+            told = (await stop(alice, "session", sessions[PersonName("alice")])).json()
+            assert [link["holder"] for link in told["links"]] == ["coder"], told
