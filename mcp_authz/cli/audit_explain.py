@@ -18,6 +18,7 @@ from mcp_authz.cli import elsewhere_commands
 from mcp_authz.cli.invocation import asynchronous, command_line, installation, named_gateway
 from mcp_authz.cli.options import Json
 from mcp_authz.cli.output import local, next_step, print_json, say
+from mcp_authz.cli.taking import record_taking
 from mcp_authz.errors import ConfigError
 from mcp_authz.rules.display import visible
 from mcp_authz.rules.sentence import sentence
@@ -52,6 +53,8 @@ async def explain(
             excerpt = await bundle_of(
                 here.store, here.clock, records, gateway=here.config.public_url, with_arguments=with_arguments
             )
+            if with_arguments:
+                await record_taking(here, "a bundle", str(records[0].event.call or call))
     told = story([record.event for record in records])
     if bundle is not None and excerpt is not None:
         _write(bundle, excerpt)

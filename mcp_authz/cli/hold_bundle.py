@@ -13,6 +13,7 @@ import typer
 from mcp_authz.cli.invocation import asynchronous, installation
 from mcp_authz.cli.options import Json, the_one
 from mcp_authz.cli.output import print_json, say
+from mcp_authz.cli.taking import record_taking
 from mcp_authz.errors import InputError
 from mcp_authz.model import HoldId
 from mcp_authz.rules import strict_json
@@ -37,6 +38,7 @@ async def export(
         id_ = HoldId(the_one("hold", hold, [held.id for held in await here.store.holds()]))
         held = await here.store.hold(id_)
         assert held is not None  # noqa: S101 - it was there a moment ago, and holds are never removed
+        await record_taking(here, "the verdicts", id_)
         bundle = await export_bundle(here.store, here.clock, held, gateway=here.config.public_url)
     # Not in canonical form: arguments were displayed in the order in which the agent sent them.
     say(strict_json.dump(bundle).decode())

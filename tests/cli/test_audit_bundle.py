@@ -37,7 +37,12 @@ def written(desk: Desk, hold: str) -> tuple[Path, Path, Path]:
     files = desk.directory / "lean.json", desk.directory / "full.json", desk.directory / "keys.json"
     files[2].write_text(desk.ok("audit", "keys"))
     desk.ok("audit", "explain", hold, "--bundle", str(files[0]))
+    assert not desk.json("audit", "list", "--kind", "administration", "--text", "took"), "that one had no values"
     desk.ok("audit", "explain", hold, "--bundle", str(files[1]), "--with-arguments")
+    desk.ok("holds", "export", hold)
+    bundle, verdicts = (it["fields"] for it in desk.json("audit", "list", "--kind", "administration", "--text", "took"))
+    assert (bundle["taken"], verdicts["taken"]) == ("a bundle", "the verdicts") and hold in verdicts["summary"]
+    assert bundle["by"] == verdicts["by"] and bundle["by"].startswith("user:")
     return files
 
 
