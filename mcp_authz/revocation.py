@@ -125,7 +125,7 @@ class Revocation:
         return next((one for one in found if b64url(one.credential) == name), None)
 
     async def _standing_on(self, kind: RevocableKind, name: str) -> Open:
-        """Every link that could carry a call now and stands on this thing: nobody is told of what else ends meanwhile."""
+        """Every link that could carry a call now and stands on this thing; nobody is told of what else ends."""
         links = await self._open()
         known = await known_of(self._store, [session for session, _ in links.values()])
         return {

@@ -1,12 +1,15 @@
-"""A gateway elsewhere that answers what it likes: one sentence on stderr, nothing that a terminal acts on."""
+"""A gateway elsewhere is read whole and followed; one that lies is told in one sentence, and no terminal acts on it."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx2
 import pytest
 import typer
@@ -17,6 +20,8 @@ from mcp_authz.client import administering
 from mcp_authz.client.administering import Elsewhere, segment
 from mcp_authz.errors import AuthzError, InputError
 from mcp_authz.rules.audit_filter import Filter
+from mcp_authz.store.ports import Event
+from tests.world import world
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\u202eevil\nmcp-authz: all is well"
 RECORD = {"sequence": 1, "at": "2026-01-31T12:00:00Z", "kind": EVIL, "call": EVIL, "fields": {"summary": EVIL}}
@@ -115,3 +120,49 @@ def test_what_somebody_names_stays_one_part_of_the_path() -> None:
     for nothing in ("", ".", ".."):
         with pytest.raises(InputError):
             segment(nothing)
+
+
+async def test_the_log_elsewhere_is_read_past_one_answer_and_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with world(tmp_path, administration={"admins": ["user:ada"]}) as w:
+        cli = await w.client_agent("cli", "ada", scope="administration:read")
+
+        @asynccontextmanager
+        async def there(url: str, _: httpx2.Auth) -> AsyncIterator[Elsewhere]:
+            async with httpx2.AsyncClient(headers={"authorization": f"Bearer {cli.access_token}"}) as http:
+                yield Elsewhere(url, http)
+
+        async def append(number: int) -> None:
+            fields = {"summary": f"number {number:02}"}
+            await w.store.append(Event(kind="administration", at=w.clock(), fields=fields))
+
+        def told() -> list[str]:
+            return re.findall(r"number \d\d", capsys.readouterr().out)
+
+        monkeypatch.setattr("mcp_authz.cli.elsewhere.administering", there)
+        monkeypatch.setattr(elsewhere_commands, "_PAGE", 3)
+        monkeypatch.setattr(elsewhere_commands, "_FRESH", 0.01)
+        for number in range(10):
+            await append(number)
+        wanted = Filter(text="number")
+        await elsewhere_commands.records(w.url, wanted, 8, json=False)
+        assert told() == [f"number {number:02}" for number in range(2, 10)]
+        seen: list[str] = []
+        async with anyio.create_task_group() as group:
+            group.start_soon(lambda: elsewhere_commands.tail(w.url, wanted, 2, json=False))
+            with anyio.fail_after(20):
+                while len(seen) < 2:
+                    await anyio.sleep(0.01)
+                    seen += told()
+                for number in range(10, 17):
+                    await append(number)
+                while len(seen) < 9:
+                    await anyio.sleep(0.01)
+                    seen += told()
+            group.cancel_scope.cancel()
+        assert seen == [f"number {number:02}" for number in range(8, 17)]
+        await elsewhere_commands.agents(w.url, json=False)
+        await elsewhere_commands.sessions(w.url, json=False)
+        out = capsys.readouterr().out
+        assert "cli@ada" in out and cli.session in out and "open" in out
