@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from mcp_authz.model import HoldId, HoldState
 from mcp_authz.rules.evidence_name import name_of
@@ -15,7 +16,7 @@ from mcp_authz.store.evidence_port import Before, OfCalls
 from mcp_authz.store.ports import Event, Store
 from mcp_authz.store.sqlite import SqliteStore
 from tests.store.conftest import SEALER
-from tests.store.world import Time, approve, event, open_hold, settle
+from tests.store.world import Time, approve, event, held, open_hold, settle
 
 H1 = HoldId("h_1")
 PROOF = "eyJhbGciOiJFZERTQSJ9." + "canary" * 400 + ".c2lnbmF0dXJl"  # long enough for pages of its own
@@ -61,9 +62,9 @@ async def test_what_was_signed_is_kept_once_and_sealed(tmp_path: Path) -> None:
     assert len(sealed(path)) == 3 and b"canary" not in path.read_bytes()
 
 
-async def over(store: Store) -> None:
+async def over(store: Store, **changes: Any) -> None:
     """A held call that somebody approved, and that has run."""
-    await open_hold(store)
+    await open_hold(store, held(**changes))
     await approve(store)
     for come_from, to in ((HoldState.APPROVED, HoldState.CLAIMED), (HoldState.CLAIMED, HoldState.DONE)):
         result = {"content": "x" * 5000} if to is HoldState.DONE else None
@@ -94,6 +95,20 @@ async def test_no_byte_of_what_was_shredded_is_in_the_file_or_its_write_ahead_lo
         assert (held.arguments, held.result, held.digest, held.verdicts[0].statement) == ({}, None, bytes(32), "")
         assert (await store.shred(what, event("administration"))).is_nothing
         assert [record.event.kind for record in await store.records()].count("administration") == 1
+    finally:
+        await store.aclose()
+
+
+async def test_no_byte_stays_where_a_row_was_before_it_grew(tmp_path: Path) -> None:
+    at, path = Time(), tmp_path / "store.db"
+    store = open_(tmp_path, clock=at)
+    try:
+        await settle(store)
+        await over(store, arguments={"note": "canary" * 4000})  # its result is put beside this later
+        values = sealed(path)
+        assert left(path, values) > 20
+        await store.shred(OfCalls(holds=frozenset({H1}), sequences=frozenset(), proofs=frozenset()), None)
+        assert left(path, values) == 0
     finally:
         await store.aclose()
 
