@@ -36,6 +36,7 @@ class _Evidence:
     check: PasskeyCheck
     used: set[str | bytes] = field(default_factory=set)
     named: set[str] = field(default_factory=set)  # proofs and statements that are there
+    bound: set[str] = field(default_factory=set)  # people whose passkey a record says is theirs
 
     def of(self, kind: str) -> Iterator[tuple[Excerpted, Mapping[str, Any]]]:
         """The records of this kind, with their fields."""
@@ -180,7 +181,8 @@ def _verdict(it: _Evidence, text: str) -> Iterator[Finding]:
         yield Finding(
             verdict="verified", text=f"a passkey signed that {_bare(person)} {verb} exactly this; {_by(one)} names it"
         )
-        yield _whose_passkey(it, person, shown.credential)
+        yield (whose := _whose_passkey(it, person, shown.credential))
+        it.bound |= {person} if whose.verdict == "verified" else set()
     elif proof is None and f["assurance"] == "signed-in":
         yield Finding(
             verdict="verified",
@@ -204,7 +206,10 @@ def _shown(it: _Evidence, bundle: Mapping[str, Any]) -> Iterator[Finding]:
             raise InputError("it has a verdict that no record is of")
     trusted = {name: key for name, key in it.keys.items() if name in it.used}
     gateway = str(bundle["keys"]["gateway"]["kid"])
-    yield from verify_bundle(bundle, Trust(keys=trusted if gateway in trusted else None, passkey=it.check))
+    answered = {f"that the passkey is {_bare(person)}'s is the gateway's word" for person in it.bound}
+    for one in verify_bundle(bundle, Trust(keys=trusted if gateway in trusted else None, passkey=it.check)):
+        if one.verdict != "open" or one.text not in answered:  # a record has shown it
+            yield one
 
 
 def _missing(it: _Evidence) -> Iterator[Finding]:
