@@ -66,7 +66,7 @@ async def test_who_can_write_the_store_brings_back_no_key_whose_seed_is_gone_and
         mine = PrivateKey.generate()
         with closing(sqlite3.connect(path)) as db, db:
             db.execute(
-                "INSERT INTO signing_keys SELECT ?, purpose, seed, made_at, signs_from, retires_at, status"
+                "INSERT INTO signing_keys SELECT ?, purpose, seed, made_at, signs_from, retires_at, status, public"
                 " FROM signing_keys WHERE seed IS NOT NULL",
                 (mine.public.thumbprint,),
             )
