@@ -114,13 +114,14 @@ class WitnessedPen(FilePen):
         super().__init__(transactions, lock)
         self._witness = witness
         self._tx: Transaction | None = None
+        self._epoch: int | None = None  # which stays as it is while a store is open
 
     def begin(self) -> Transaction:
         self._tx = super().begin()
         return self._tx
 
     def commit(self) -> None:
-        mark = None if self._tx is None else mark_of(self._tx.db)
+        mark = None if self._tx is None else self._mark(self._tx.db)
         super().commit()
         if mark is not None and mark.sequence > 0:
             self._witness.say(mark)
@@ -128,6 +129,11 @@ class WitnessedPen(FilePen):
     def close(self) -> None:
         super().close()
         self._witness.close()
+
+    def _mark(self, db: sqlite3.Connection) -> Mark:
+        if self._epoch is None:
+            self._epoch = epoch_of(db) or 0
+        return _end(db, self._epoch)
 
 
 def begin_witness(tx: Transaction, witness: Witness) -> None:
@@ -145,10 +151,14 @@ def mark_of(db: sqlite3.Connection) -> Mark:
     """Where the store's log ends, as this connection sees it; of a store without tables, nowhere."""
     if db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'log_head'").fetchone() is None:
         return Mark(epoch=0, sequence=0, hash=bytes(32))
+    return _end(db, epoch_of(db) or 0)
+
+
+def _end(db: sqlite3.Connection, epoch: int) -> Mark:
     row = db.execute("SELECT sequence, hash FROM log_head").fetchone()
     if row is None:
         raise StoreError("the log has no head; run `mcp-authz audit verify`")
-    return Mark(epoch=epoch_of(db) or 0, sequence=row[0], hash=row[1])
+    return Mark(epoch=epoch, sequence=row[0], hash=row[1])
 
 
 def require_current(db: sqlite3.Connection, witness: Witness, seen: Iterable[Mark]) -> None:
