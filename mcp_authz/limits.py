@@ -46,6 +46,7 @@ TOKEN_KEY_OVERLAP: Final = ACCESS_TOKEN_LIFETIME + 2 * CLOCK_SKEW  # access toke
 ROOT_KEY_OVERLAP: Final = SESSION_LIFETIME + 2 * CLOCK_SKEW  # the same for the roots of chains, which end with sessions
 CONTEXT_KEY_OVERLAP: Final = timedelta(minutes=10)  # the same for context tokens, of which each lives a minute
 SIGNING_KEY_AGE: Final = timedelta(days=365)  # then `doctor` says that another one should sign
+BACKUP_AGE: Final = timedelta(days=30)  # then `doctor` says that there should be a newer one
 SIGNING_KEYS_STALE: Final = timedelta(seconds=10)  # how long the gateway's keys count while they cannot be read anew
 SIGNING_KEYS_READ: Final = timedelta(milliseconds=250)  # between two looks at the gateway's keys, at least
 DPOP_NONCE: Final = timedelta(minutes=5)  # a nonce counts in the stretch of time it was given out in, and the next

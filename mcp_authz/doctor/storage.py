@@ -12,7 +12,16 @@ from mcp_authz.config import Config
 from mcp_authz.doctor.finding import Case, Finding, broken, fine, note
 from mcp_authz.errors import ConfigError, StoreError
 from mcp_authz.installation import master_key
-from mcp_authz.store.glance import NEWEST_SCHEMA, Condition, Inside, condition, inside, newest_break
+from mcp_authz.store.glance import (
+    NEWEST_SCHEMA,
+    Condition,
+    Inside,
+    condition,
+    inside,
+    newest_backup,
+    newest_break,
+    put_back,
+)
 
 STORE = "store"
 PATIENCE = timedelta(seconds=8)  # for SQLite's own check; a very large store is then not checked whole
@@ -37,7 +46,13 @@ async def check_store(case: Case) -> tuple[Finding, ...]:
         return (note(STORE, f"there is no store yet at {path}", case.command("init")),)
     try:
         found = await anyio.to_thread.run_sync(lambda: condition(path, patience=PATIENCE), abandon_on_cancel=True)
-        return (*_key(case.config), *_condition(case, path, found), *_old_keys(case), _log(case, path))
+        return (
+            *_key(case.config),
+            *_condition(case, path, found),
+            *_old_keys(case),
+            *_backups(case, path),
+            _log(case, path),
+        )
     except StoreError as error:
         return (broken(STORE, str(error), "restore the store from your backup"),)
 
@@ -96,3 +111,15 @@ def _log(case: Case, path: Path) -> Finding:
         return broken(STORE, f"the audit log is broken: {found.why}", case.command("audit", "verify"))
     said = f"{length} records" if length <= VERIFIED else f"the newest {VERIFIED} of {length} records"
     return fine(STORE, f"the store can be read, and {said} of the audit log hang together")
+
+
+def _backups(case: Case, path: Path) -> tuple[Finding, ...]:
+    """The store is no backup that was put back by hand, and has a backup that is not too old."""
+    if (why := put_back(path)) is not None:
+        words = case.command("restore", "--in-place", "--reason", "...")
+        return (broken(STORE, f"{path} was put back: {why}, says its witness", words),)
+    at = newest_backup(path)
+    if at is None or case.at - at <= limits.BACKUP_AGE:
+        return ()
+    said = f"no backup was made on this machine for {(case.at - at).days} days"
+    return (note(STORE, said, case.command("backup", f"store-{case.at:%Y-%m-%d}.db")),)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -23,6 +25,7 @@ from mcp_authz.store.rows import micros
 from mcp_authz.store.schema import APPLICATION_ID, MIGRATIONS
 from mcp_authz.store.signing_keys import signing_since
 from mcp_authz.store.transaction import Transaction
+from mcp_authz.store.witness import Witness, contradiction, hash_at, mark_of
 
 T = TypeVar("T")
 
@@ -83,6 +86,25 @@ def newest_of(path: Path, kind: str) -> tuple[Stored | None, int]:
         StoreError: there is no store at `path`, or it cannot be read.
     """
     return _look(path, lambda db: _newest_of(db, kind))
+
+
+def put_back(path: Path) -> str | None:
+    """Return why the store is an earlier one than its witness knows of; None where it is not, as far as is known.
+
+    Raises:
+        StoreError: there is no store at `path`, or it cannot be read.
+    """
+    seen = Witness(path).read()  # before the store, which may be written in between
+    return None if seen is None else _look(path, lambda db: contradiction(seen, mark_of(db), partial(hash_at, db)))
+
+
+def newest_backup(path: Path) -> datetime | None:
+    """Return when the newest backup on record was made; where there is none, when the log began, None if it is empty.
+
+    Raises:
+        StoreError: there is no store at `path`, or it cannot be read.
+    """
+    return _look(path, _newest_backup)
 
 
 def inside(path: Path, at: datetime) -> Inside:
@@ -175,3 +197,14 @@ def _inside(tx: Transaction) -> Inside:
         pins=pins.pins(tx),
         signing_since=signing_since(tx),
     )
+
+
+def _newest_backup(db: sqlite3.Connection) -> datetime | None:
+    rows = (
+        db.execute(
+            """SELECT body FROM log WHERE kind = 'administration' AND instr(CAST(body AS TEXT), '"backup":')
+        ORDER BY sequence DESC LIMIT 1"""
+        ).fetchall()
+        or db.execute("SELECT body FROM log ORDER BY sequence LIMIT 1").fetchall()
+    )
+    return datetime.fromisoformat(json.loads(rows[0][0])["at"]) if rows else None

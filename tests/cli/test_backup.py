@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
+
+from mcp_authz.config import load_config
+from mcp_authz.doctor.finding import Case
+from mcp_authz.doctor.storage import check_store
+from mcp_authz.installation import utc_now
+from mcp_authz.store.ports import Event
 from tests.cli.desk import Desk, settle
 from tests.cli.test_commands_doc import keys
 
@@ -49,3 +57,18 @@ async def test_a_restore_is_rehearsed_and_what_it_cannot_do_is_said(desk: Desk) 
     assert "all calls are stopped" in said and "to be enrolled anew: " in said
     assert "restored at" in desk.ok("audit", "verify")
     assert desk.ok("status").startswith("ALL CALLS ARE STOPPED")
+
+
+async def test_doctor_says_that_a_store_was_put_back_and_when_the_last_backup_was_made_long_ago(desk: Desk) -> None:
+    async with desk.open() as here:
+        await settle(here)
+    desk.ok("backup", desk.path("kept.db"))
+    case = Case(config=load_config(desk.config), inside=None, at=utc_now(), command=lambda *words: " ".join(words))
+    assert not [it for it in await check_store(case) if "backup" in it.text or "put back" in it.text]
+    late = await check_store(replace(case, at=case.at + timedelta(days=40)))
+    assert [it.do for it in late if "for 40 days" in it.text and it.state == "note"]
+    async with desk.open() as here:
+        await here.store.append(Event(kind="administration", at=here.clock()))
+    desk.store.write_bytes(desk.path("kept.db").read_bytes())
+    (found,) = [it for it in await check_store(case) if "was put back" in it.text]
+    assert found.state == "broken" and "restore --in-place" in found.do
