@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from mcp_authz.audit_reading import newest
-from mcp_authz.errors import NotFound
+from mcp_authz.errors import InputError, NotFound
 from mcp_authz.rules import jose
 from mcp_authz.rules.audit_filter import Filter
 from mcp_authz.rules.checkpoint import checkpoint_digest
@@ -24,14 +24,20 @@ async def records_of(store: Store, call: str) -> tuple[Record, ...]:
 
     Raises:
         NotFound: no record is of such a call.
+        InputError: several begin like this; what is done with one must not be done with all of them.
     """
     found = {record.sequence: record for record in await newest(store, Filter(call=call), _MOST)}
     if not found:
         base = (await store.log_base()).sequence
         pruned = f", or it is among the first {base}, which were pruned: look into the archive" if base else ""
         raise NotFound(f"no record is of a call or hold `{call}`; `mcp-authz audit list` has their ids{pruned}")
+    if len(named := ids_named(found.values(), call)) > 1 and call not in named:
+        raise InputError(f"more than one call or hold begins with `{call}`; give more of its id")
     for hold in holds_of(found.values()):
-        found |= {record.sequence: record for record in await newest(store, Filter(text=hold), _MOST)}
+        said = await newest(store, Filter(text=hold), _MOST)
+        # A caller can write the id of a hold into another call.
+        of = [record for record in said if record.event.kind != "decision" or hold in holds_of([record])]
+        found |= {record.sequence: record for record in of}
     for again in {record.event.call for record in found.values() if record.event.kind == "decision"}:
         if again is not None:
             found |= {record.sequence: record for record in await store.records(call=again, limit=_MOST)}
@@ -90,3 +96,9 @@ def _bytes(record: Record) -> bytes:
         call=event.call,
         fields=event.fields,
     )
+
+
+def ids_named(records: Iterable[Record], call: str) -> set[str]:
+    """Return the ids of calls and holds among these records that begin like this."""
+    ids = {of for record in records for of in (record.event.call, record.event.fields.get("hold"))}
+    return {of for of in ids if isinstance(of, str) and of.startswith(call)}

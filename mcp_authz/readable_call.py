@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
 from mcp_authz import limits
-from mcp_authz.audit_excerpts import holds_of
+from mcp_authz.audit_excerpts import holds_of, ids_named
 from mcp_authz.audit_reading import look_back
 from mcp_authz.errors import InputError, NotFound
 from mcp_authz.rules.audit_filter import Filter
@@ -48,12 +47,6 @@ async def _mine(store: Store, call: str, readable: Filter) -> list[Record]:
         return whole
     begins = replace(readable, call=call)
     found = (await look_back(store, begins, _MOST, at_most=limits.RECORDS_LOOKED_AT)).records
-    if len(_named(found, call)) > 1 and call not in _named(found, call):
+    if len(named := ids_named(found, call)) > 1 and call not in named:
         raise InputError(f"more than one call or hold begins with `{call}`; give more of its id")
     return found
-
-
-def _named(records: Iterable[Record], call: str) -> set[str]:
-    """The calls and holds that begin like this."""
-    ids = {of for record in records for of in (record.event.call, record.event.fields.get("hold"))}
-    return {of for of in ids if isinstance(of, str) and of.startswith(call)}

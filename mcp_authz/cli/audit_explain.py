@@ -42,6 +42,10 @@ async def explain(
     json: Json = False,
 ) -> None:
     """Tell what became of one call: who asked, for whom, through whom, who approved it, how it ended."""
+    if with_arguments and bundle is None:
+        raise typer.BadParameter(
+            "--with-arguments goes with --bundle FILE; `mcp-authz holds show` shows those of a hold"
+        )
     if (there := named_gateway(ctx)) is not None and bundle is None:
         await elsewhere_commands.story(there, call, json=json)
         return
@@ -72,6 +76,7 @@ async def explain(
         newer = len(excerpt["uncovered"])
         if newer:
             say(f"{newer} of these records are newer than the last checkpoint: they are the gateway's word alone")
+        say(f"the keys are those of `{command_line(ctx, 'audit', 'keys')}`; bring them there by a way of their own")
         next_step(command_line(ctx, "audit", "verify", "--excerpt", str(bundle), "--keys", "KEYS.json"))
 
 

@@ -132,3 +132,15 @@ def rewrite(store: Path, *, cut: bool) -> None:
         head = (made[-1][0], made[-1][2]) if made else (kept[-1].sequence, kept[-1].hash)
         db.execute("UPDATE log_head SET sequence = ?, hash = ?", head)
         db.commit()
+
+
+async def test_the_beginning_of_several_ids_tells_of_no_call_and_shreds_none(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        coder = await w.ready("coder", "deploy")
+        for version in ("1.4.0", "1.5.0"):
+            await w.call(coder, "acme__deploy", **{**DEPLOY, "version": version})
+    desk = Desk(directory=tmp_path)
+    (tmp_path / "gateway.toml").write_text(f'data_dir = "{tmp_path / "data"}"\n')
+    for command in (["explain", "c_"], ["shred", "h_", "--reason", "a slip"]):
+        said = await anyio.to_thread.run_sync(desk.refused, "audit", *command)
+        assert "more than one call or hold begins with" in said
