@@ -10,7 +10,6 @@ from mcp_authz.cli.kept_login import person_auth
 from mcp_authz.client.administering import PATH, Elsewhere, Refused, administering
 from mcp_authz.client.discovery import endpoint
 from mcp_authz.client.loopback import browser
-from mcp_authz.rules.display import visible
 from mcp_authz.rules.scope import READ, STOP
 
 
@@ -34,6 +33,6 @@ async def elsewhere(url: str, *, stops: bool = False) -> AsyncIterator[Elsewhere
 
 
 def _shown(url: str) -> None:
-    sys.stderr.write(f"To agree to this in your browser:\n\n  {visible(url)}\n\n")
+    sys.stderr.write("this gateway takes your leave for this, once, in your browser\n")
     sys.stderr.flush()
     browser(url)

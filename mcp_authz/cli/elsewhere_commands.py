@@ -11,6 +11,7 @@ import typer
 
 from mcp_authz.cli.elsewhere import elsewhere
 from mcp_authz.cli.invocation import command_line
+from mcp_authz.cli.options import named
 from mcp_authz.cli.output import flush, local, next_step, note, print_json, print_json_line, say, shortener, table
 from mcp_authz.cli.states import shown_words
 from mcp_authz.client.administering import Elsewhere, segment
@@ -186,7 +187,7 @@ async def revoke(ctx: typer.Context, url: str, kind: str, name: str, *, reason: 
         for hold in told["holds"]:
             say(f"{would}: held call {visible(hold)}")
     if dry_run:
-        next_step(command_line(ctx, "revoke", kind, name, "--reason", reason))
+        next_step(command_line(ctx, "revoke", *named(kind, name, "--reason", reason)))
 
 
 async def stop_all(ctx: typer.Context, url: str, *, reason: str, json: bool) -> None:

@@ -23,6 +23,7 @@ _WHERE: Final = {
     "hold": "; `mcp-authz holds list --all` has them all",
     "approval": "; `mcp-authz holds standing --all` has them all",
     "key": "; `mcp-authz agent show NAME` has those of one agent, `mcp-authz user show NAME` those of one person",
+    "passkey": "; `mcp-authz user show NAME` has those of one person",
 }
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
@@ -56,3 +57,8 @@ def the_one(kind: str, text: str, names: Sequence[str]) -> str:
         raise NotFound(f"there is no {kind} `{text}`{_WHERE.get(kind, '')}")
     candidates = ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
     raise NotFound(f"several {kind}s begin with `{text}`: {candidates}; write more of the one you mean")
+
+
+def named(kind: str, name: str, *options: str) -> tuple[str, ...]:
+    """Return these words of a command so that the name is no option: one in 64 ids of keys begins with `-`."""
+    return (kind, *options, "--", name) if name.startswith("-") else (kind, name, *options)

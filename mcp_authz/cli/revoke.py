@@ -9,7 +9,7 @@ import typer
 
 from mcp_authz.cli import elsewhere_commands
 from mcp_authz.cli.invocation import asynchronous, command_line, installation, named_gateway, operator
-from mcp_authz.cli.options import Json, the_one
+from mcp_authz.cli.options import Json, named, the_one
 from mcp_authz.cli.output import next_step, print_json, say
 from mcp_authz.cli.revoke_more import revoke_everything, revoke_server, revoke_tool, running_view, say_stopped
 from mcp_authz.cli.states import shown_subject
@@ -132,7 +132,7 @@ async def _revoke(
     if owned:
         say(f"still active, owned by {full}: {' '.join(owned)}")
     if dry_run:
-        next_step(command_line(ctx, "revoke", kind, full, "--reason", reason))
+        next_step(command_line(ctx, "revoke", *named(kind, full, "--reason", reason)))
     else:
         next_step(command_line(ctx, "audit", "list", "--kind", "revocation"))
 
