@@ -6,6 +6,7 @@ go, a few at a time, so that nobody waits. Whatever is still there in between le
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import os
 import tempfile
@@ -208,13 +209,25 @@ def _whole_file(path: Path) -> Iterator[BinaryIO]:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            Path(name).replace(path)
+            _put(Path(name), path)
             _flush_directory(path.parent)
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
     except OSError as error:
         raise ConfigError(f"archive `{path}` cannot be written: {error.strerror}; nothing was pruned") from None
+
+
+def _put(new: Path, path: Path) -> None:
+    """The file is at `path`; what is there already is the same, of a try before: never another one, such as of an
+    epoch that a restore ended.
+    """
+    try:
+        path.hardlink_to(new)
+    except FileExistsError:
+        if not filecmp.cmp(new, path, shallow=False):
+            raise ConfigError(f"archive `{path}` is of other records; move it away, nothing was pruned") from None
+    new.unlink()
 
 
 def _flush_directory(path: Path) -> None:

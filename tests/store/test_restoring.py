@@ -14,13 +14,14 @@ import pytest
 
 from mcp_authz import limits
 from mcp_authz.errors import Conflict, StoreError
-from mcp_authz.model import HoldState
+from mcp_authz.model import HoldId, HoldState
 from mcp_authz.principals import Agent, AgentName
 from mcp_authz.rules.hold import may_follow
 from mcp_authz.rules.scope import Scope
 from mcp_authz.signing_key import USES
 from mcp_authz.store import epoch
 from mcp_authz.store.copying import copy, inspect
+from mcp_authz.store.evidence_port import Before
 from mcp_authz.store.offline import stored_head
 from mcp_authz.store.ports import Lost, Once
 from mcp_authz.store.restoring import Asked, Restored, restore
@@ -288,3 +289,43 @@ async def test_a_copy_is_of_one_moment_although_others_write_meanwhile(place: Pl
         assert db.execute("SELECT member_of FROM people WHERE name = ?", (ALICE,)).fetchone() == ('["developers"]',)
     assert place.backup.stat().st_mode & 0o777 == 0o600
     assert not place.backup.with_name("kept.db-wal").exists()
+
+
+async def test_what_was_shredded_since_the_backup_has_no_values_in_it_either(place: Place) -> None:
+    async with place.open() as store:
+        await settle(store)
+        await open_hold(store)
+        await approve(store)
+        said = replace(event("decision", "c_2"), signed="a.b.c", input={"arguments": "x"})
+        await store.append(said)
+        await store.move_hold(HoldId("h_1"), come_from=HoldState.APPROVED, to=HoldState.CANCELLED, event=None)
+        place.copy()
+        place.clock.pass_(MINUTE)
+        assert not (await store.shred(Before(at=place.clock()), event())).is_nothing
+    done = place.restore()
+    assert done.ended["values"] == ["h_1"]
+    with closing(sqlite3.connect(place.path)) as db:
+        held_ = db.execute("SELECT arguments, result, digest FROM holds").fetchall()
+        assert held_ == [(b"", None, bytes(32))]
+        for table in ("tasks", "evidence", "inputs", "standing_approvals"):
+            assert db.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,), table  # noqa: S608 - constants
+
+
+async def test_a_backup_of_another_branch_is_not_vouched_for_by_a_store_that_never_knew_it(place: Place) -> None:
+    """Also where the record by which they part was pruned: the epochs of the store tell which way it came."""
+    async with place.open() as store:
+        await settle(store)
+        place.copy()
+        early = place.backup.rename(place.path.with_name("early.db"))
+        for _ in range(3):
+            await store.append(event())
+        place.copy()
+    place.restore(backup=early)
+    async with place.open() as store:
+        for _ in range(9):
+            await store.append(event())
+    with closing(sqlite3.connect(place.path)) as db, db:
+        db.execute("DROP TRIGGER log_is_never_cut")
+        db.execute("DELETE FROM log WHERE sequence < 15")
+    with pytest.raises(StoreError, match="what was revoked since the backup is not known"):
+        place.restore()

@@ -17,7 +17,7 @@ from mcp_authz import limits
 from mcp_authz.checkpoint_sinks import FileSink
 from mcp_authz.checkpoints import Checkpoints, checkpoint_keys
 from mcp_authz.cli.verification import Proof, Verified, kept_checkpoints, verify
-from mcp_authz.errors import StoreError
+from mcp_authz.errors import ConfigError, StoreError
 from mcp_authz.retention import Archived, Kept, Prunable, prunable, prune, remove_pruned
 from mcp_authz.rules.keys import PrivateKey, PublicKey
 from mcp_authz.store.offline import log_file, stored_records
@@ -223,3 +223,23 @@ async def test_a_log_cannot_be_pruned_behind_a_held_call(tmp_path: Path) -> None
         await open_hold(place.store)
         await place.store.append(event("decision", "h_1"))
         assert await place.store.needed_from() is not None
+
+
+async def test_an_archive_of_other_records_is_never_replaced(tmp_path: Path) -> None:
+    """A restored log can come to the same numbers again: the archive of what was lost is all there is of that."""
+    async with a_place(tmp_path) as place:
+        await place.month()
+        await place.month()
+        (tmp_path / "one.jsonl").write_bytes(b"of another epoch")
+        with pytest.raises(ConfigError, match="is of other records; move it away"):
+            await place.prune("one.jsonl", keep=2 * MONTH)
+        assert (tmp_path / "one.jsonl").read_bytes() == b"of another epoch"
+        assert (await place.store.log_base()).sequence == 0
+        (tmp_path / "one.jsonl").unlink()
+        what = await prunable(place.store, MONTH, place.clock())
+        assert isinstance(what, Prunable)
+        lines = stored_records(place.file, limit=what.head.sequence)
+        (tmp_path / "two.jsonl").write_bytes(b"".join(row.body + b"\n" for row in lines))  # as a killed process left it
+        assert await place.prune("two.jsonl") is not None
+        left = [it.name for it in tmp_path.iterdir()]  # noqa: ASYNC240 - a directory of a test
+        assert not [name for name in left if name.startswith(".")]
