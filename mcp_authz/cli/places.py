@@ -101,6 +101,6 @@ def _port(config: Config, port: int) -> socket.socket:
 def _runs_already(config: Config) -> str:
     where = note_of(config.lock)
     return (
-        f"a gateway runs here already{f', {where}' if where else ''}; stop it first, set another `data_dir`, "
-        "or run one more process of it with `--beside PORT`"
+        f"a gateway runs here already{f', {where}' if where else ''}; stop it first, or set another `data_dir` "
+        "(`mcp-authz serve --beside PORT` runs one more process of it)"
     )

@@ -100,6 +100,9 @@ def restore(
         "--reason",
         reason,
         *(["--in-place"] if in_place else []),
+        *(word for one in since or () for word in ("--since", str(one))),
+        *(["--revocations-unknown"] if revocations_unknown else []),
+        *(word for one in good or () for word in ("--good", one)),
     ]
     next_step(command_line(ctx, *words) if dry_run else command_line(ctx, "agent", "list"))
 
@@ -108,7 +111,8 @@ def _tell(done: Restored, dry_run: bool) -> None:
     would, begins = ("would be", "would begin") if dry_run else ("is", "began")
     say(f"the store {would} as it was at record {done.mark.sequence}; epoch {done.number} {begins}")
     if done.lost is not None:
-        say(f"records {done.mark.sequence + 1} to {done.lost.sequence} are not in it")
+        first, last = done.mark.sequence + 1, done.lost.sequence
+        say(f"records {first} to {last} are not in it" if first < last else f"record {last} is not in it")
     if done.replaced is not None:
         say(f"what was there {would} in {done.replaced}")
     open_ = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in done.voided.items())
