@@ -41,9 +41,9 @@ def sentence(event: Written) -> str:
         case "decision":
             return _decision_sentence(f)
         case "outcome":
-            return (
-                f"{_bare(f.get('actor'))}'s call of {f.get('tool')}: {f.get('outcome')} in {f.get('milliseconds')} ms"
-            )
+            ended = f" ({f['ended_by']})" if f.get("ended_by") else ""
+            came_of_it = f"{f.get('outcome')} in {f.get('milliseconds')} ms{ended}"
+            return f"{_bare(f.get('actor'))}'s call of {f.get('tool')}: {came_of_it}"
         case "approval":
             verb = {"approve": "approved", "send-back": "sent back"}.get(str(f.get("verdict")), "denied")
             who_said = _answerer(f.get("person"), f.get("assurance"))
@@ -63,6 +63,13 @@ def _why_refused(kind: str, f: Mapping[str, Any]) -> str:
     """Why something other than a call was refused; of a delegation `reason` is what the delegator said it was for."""
     why = f.get("detail") or (f.get("reason") if kind == "sign-in" else None)
     return f": {why}" if why and f.get("decision") == "deny" else ""
+
+
+def _denied(f: Mapping[str, Any]) -> str:
+    """The reason and the rules behind it; a rule that says the same again is left out."""
+    reason = str(f.get("reason"))
+    because = ", ".join(f.get("because", [])) or "no rule permits it"
+    return reason if because.replace("-", "_") == reason else f"{reason}: {because}"
 
 
 def _decision_sentence(f: Mapping[str, Any]) -> str:
@@ -96,7 +103,7 @@ def _decision_sentence(f: Mapping[str, Any]) -> str:
         case "deny" if f.get("missing"):
             verdict = f"sent back to sign in for more ({' '.join(f['missing'])})"
         case _:
-            verdict = f"denied ({f.get('reason')}: {', '.join(f.get('because', [])) or 'no rule permits it'})"
+            verdict = f"denied ({_denied(f)})"
     return f"{told}{asked}: {verdict}{_claims(f)}"
 
 
