@@ -67,10 +67,10 @@ class AuditConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     inputs_days: Annotated[int, Field(ge=0, le=365)] = limits.INPUTS_LIFETIME.days
+    evidence_days: Annotated[int, Field(ge=0, le=3650)] = limits.EVIDENCE_LIFETIME.days
     arguments: Literal["names", "redacted"] = "names"
     redact: RecordRedactConfig = RecordRedactConfig()
     proxies: tuple[str, ...] = Field(default=(), strict=False, max_length=32)
-    evidence_days: Annotated[int, Field(ge=0, le=3650)] = limits.EVIDENCE_LIFETIME.days
     checkpoint_minutes: Annotated[int, Field(ge=0, le=1440)] = 10
     checkpoints: tuple[str, ...] = Field(default=("file",), strict=False)
     keep_days: Annotated[int, Field(ge=0, le=36_500)] = 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
@@ -29,8 +28,7 @@ from mcp_authz.protocol.server import CALLER, DEFERRED
 from mcp_authz.protocol.throttle import Refusals, Throttle, source
 from mcp_authz.rules.message import GOVERNED, TASKS
 from mcp_authz.rules.peer import Network, peer
-
-log = logging.getLogger(__name__)
+from mcp_authz.seldom import trouble
 
 INTERNAL_ERROR: Final = -32603
 _CREDENTIALS: Final = frozenset({b"authorization", b"dpop"})
@@ -93,7 +91,7 @@ class Endpoint:
         try:
             await self._serve(scope, receive, send)
         except StoreError as error:
-            log.error("request refused, the store cannot be used: %s", error)
+            trouble.error(error, "request refused, the store cannot be used: %s", error)
             await _write(send, 503, INTERNAL_ERROR, "the gateway cannot record this now, nothing was done; try again")
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -176,11 +176,6 @@ class SqliteStore(
         """How many writes wait for the disk."""
         return self._writer.queued
 
-    @property
-    def instance(self) -> str:
-        """The id of this open store; calls that run through it, and no other process, are known by it."""
-        return self._instance.name
-
     async def aclose(self) -> None:
         """What waited is written; connections, locks and thread are gone."""
         await self._writer.aclose()

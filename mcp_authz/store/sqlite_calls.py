@@ -29,6 +29,11 @@ class CallsInSqlite:
     _instance: InstanceLock
     _running: set[str]  # calls that this open store admitted, or is about to, and nobody has ended
 
+    @property
+    def instance(self) -> str:
+        """The id of this open store; calls that run through it, and no other process, are known by it."""
+        return self._instance.name
+
     async def admit(self, asked: Admission) -> int | Lost:
         call = asked.event.call or ""
         if len(self._running) + self._writer.endings >= limits.CALLS_BEGUN:

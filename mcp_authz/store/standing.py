@@ -10,8 +10,8 @@ from mcp_authz.errors import Conflict, InputError, SignatureRefused
 from mcp_authz.model import Assurance, HeldCall, HoldId, HoldState, StandingId, Verdict
 from mcp_authz.principals import PersonName
 from mcp_authz.rules import jose, strict_json
-from mcp_authz.rules.keys import b64url
 from mcp_authz.rules.evidence_name import name_of
+from mcp_authz.rules.keys import b64url
 from mcp_authz.rules.standing_approval import StandingApproval, StandingTerms, parse_pattern
 from mcp_authz.store import evidence, holds
 from mcp_authz.store.ports import Event
