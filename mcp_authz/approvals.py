@@ -345,6 +345,7 @@ def event_of(
             "actor": f"agent:{held.actor}",
             "tool": held.tool,
             "state": to.value,
+            **({"session": held.session} if held.session else {}),
             **({} if meets is None else {"meets": list(meets)}),
             **({"terms": dict(verdict.terms)} if verdict.terms else {}),
             **({"standing": verdict.standing} if verdict.standing else {}),

@@ -198,6 +198,7 @@ def outcome_event(
     caller: Caller,
     call: ToolCall,
     result: str | None,
+    hold: str | None = None,
     redacted: int | None = None,
     ended_by: str | None = None,
 ) -> Event:
@@ -212,6 +213,10 @@ def outcome_event(
         "tool": call.tool.name,
         "milliseconds": round((ended - started).total_seconds() * 1000),
     }
+    if caller.session is not None:  # so that whoever looks for a session or a person finds how its calls ended
+        fields |= {"subject": caller.session.principal, "session": caller.session.id}
+    if hold is not None:
+        fields["hold"] = hold
     if result is not None:
         fields["result_digest"] = result
     if redacted is not None:

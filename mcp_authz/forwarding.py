@@ -209,6 +209,7 @@ class Forwarding:
             caller=self._caller,
             call=self._admitted.call,
             result=self._result_digest if result is not None else None,
+            hold=hold,
             redacted=None if self._redacting is None else self._redacting.count,
             ended_by="revocation" if outcome == "unknown" and self._running.cancel_called else None,
         )

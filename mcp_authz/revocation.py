@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import anyio.lowlevel
 
@@ -33,6 +33,7 @@ from mcp_authz.rules.standing_approval import StandingApproval
 from mcp_authz.running import RunningCall, known_of, running_calls
 from mcp_authz.store.ports import Clock, Event, RevocableKind, Store
 
+_NAMED: Final = 50  # of each kind in one record
 _STRETCH: Final = 100  # agents; a few milliseconds, in which nobody else is served
 Open = Mapping[LinkId, tuple[Session, Link]]
 
@@ -82,10 +83,26 @@ class Revocation:
         if await self._is_over(kind, name):
             return Stopped(already=True)
         before = await self._standing_on(kind, name)
-        fields = {"summary": f"{kind} {name} revoked: {reason}", "by": by, "of": kind, "name": name, "reason": reason}
+        told = {"summary": f"{kind} {name} revoked: {reason}", "by": by, "of": kind, "name": name, "reason": reason}
+        fields = {**told, **await self._concerned(kind, name, before)}
         holds = await self._store.revoke(kind, name, Event(kind="revocation", at=self._clock(), fields=fields))
         after = await self._open()
         return Stopped(links=tuple(pair for id_, pair in before.items() if id_ not in after), holds=holds)
+
+    async def _concerned(self, kind: RevocableKind, name: str, links: Open) -> dict[str, Any]:
+        """Who loses something, and in which sessions, so that whoever looks for them finds the record."""
+        names = {f"agent:{link.holder}" for _, link in links.values()}
+        names |= {session.principal for session, _ in links.values()}
+        names |= {"agent": {f"agent:{name}"}, "person": {f"user:{name}"}}.get(kind, set())
+        if kind == "key" and (key := await self._store.key(Thumbprint(name))) is not None:
+            names.add(key.holder)
+        sessions = {str(session.id) for session, _ in links.values()} | ({name} if kind == "session" else set())
+        found = {
+            "agents": sorted(one for one in names if one.startswith("agent:"))[:_NAMED],
+            "people": sorted(one for one in names if one.startswith("user:"))[:_NAMED],
+            "sessions": sorted(sessions)[:_NAMED],
+        }
+        return {what: ones for what, ones in found.items() if ones}
 
     async def _is_over(self, kind: RevocableKind, name: str) -> bool:
         """Whether revoking it would change nothing."""

@@ -246,6 +246,8 @@ def _say_verified(verified: Verified, json: bool) -> None:
             say(f"{verified.lost} checkpoints are of what was lost by that: were all of these restores yours?")
         if verified.checkpoints is not None:
             say(f"{verified.checkpoints} checkpoints vouch for the first {verified.vouched}")
+        else:
+            say("that nobody wrote it anew takes checkpoints kept elsewhere: --checkpoints FILE --keys FILE")
     else:
         say(f"broken at record {broken.sequence}: {broken.why}" if broken.sequence else f"not proved: {broken.why}")
         say("what stands before it is whole; keep this file, and compare it with a copy or a backup")

@@ -64,6 +64,14 @@ class Commands(TyperGroup):
         name, found, rest = super().resolve_command(ctx, args)
         return name, load(name) if name is not None and isinstance(found, Unloaded) else found, rest
 
+    def invoke(self, ctx: Any) -> Any:
+        """What the command returns; what is wrong with a value of its options is said without whose error it was."""
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message = error.message.removeprefix("Value error, ")
+            raise
+
 
 def load(name: str) -> Any:
     """Return one of `COMMANDS` from its own module."""

@@ -60,14 +60,14 @@ class Filter:
             (self.kind is None or record.kind == self.kind)
             and (self.since is None or record.at >= self.since)
             and (self.until is None or record.at <= self.until)
-            and (self.call is None or any(_begins(of, self.call) for of in (record.call, record.fields.get("hold"))))
+            and (self.call is None or any(_begins(of, self.call) for of in (record.call, *_holds(record.fields))))
         )
 
     def _is_about(self, fields: Mapping[str, Any]) -> bool:
         return (
             (self.decision is None or fields.get("decision") == self.decision)
             and (not self.observed or "observed" in fields)
-            and (self.session is None or _begins(fields.get("session"), self.session))
+            and (self.session is None or any(_begins(it, self.session) for it in _sessions(fields)))
             and (self.tool is None or any(fits(tool, self.tool) for tool in _tools(fields)))
             and all(name in _named(fields) for name in self.parties)
             and (self.about is None or not self.about.isdisjoint(_named(fields)))
@@ -96,7 +96,7 @@ class Filter:
         if self.call is not None:
             marks.append(canonical(self.call).decode()[:-1])
         if self.session is not None:
-            marks.append(f'"session":{canonical(self.session).decode()[:-1]}')
+            marks.append(canonical(self.session).decode()[:-1])
         if self.tool is not None:  # a record may have the server beside the tool's own name
             pieces = [piece for part in self.tool.split("*") for piece in part.split("__")]
             marks.append(canonical(max(pieces, key=len)).decode()[1:-1])
@@ -130,6 +130,21 @@ def folded(text: str) -> str:
 def _folded(character: str) -> str:
     low = character.lower()
     return low if len(low) == 1 and low.isascii() == character.isascii() else character
+
+
+def _sessions(fields: Mapping[str, Any]) -> Iterator[object]:
+    yield fields.get("session")
+    several = fields.get("sessions")
+    if isinstance(several, list | tuple):
+        yield from several
+
+
+def _holds(fields: Mapping[str, Any]) -> Iterator[object]:
+    """The hold that a record is of: its own, or the one that let a call through."""
+    yield fields.get("hold")
+    approval = fields.get("approval")
+    if isinstance(approval, Mapping):
+        yield approval.get("hold")
 
 
 def _begins(value: object, beginning: str) -> bool:

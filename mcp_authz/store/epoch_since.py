@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from mcp_authz.model import HoldId
 from mcp_authz.principals import Agent
+from mcp_authz.rules.keys import b64url
 from mcp_authz.rules.scope import Scope, covered
 from mcp_authz.store import registry, rows
 from mcp_authz.store.revoke import TABLE
@@ -222,4 +223,4 @@ def without_a_key(tx: Transaction) -> tuple[str, ...]:
 
 
 def _named(name: Any) -> str:
-    return name.hex() if isinstance(name, bytes) else str(name)
+    return b64url(name) if isinstance(name, bytes) else str(name)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import re
 import subprocess
 from pathlib import Path
@@ -22,14 +24,15 @@ READS, STOPS = "administration:read", "administration:stop"
 
 async def agreeing(home: Path, person: Visit, scopes: list[str], *words: str) -> subprocess.CompletedProcess[str]:
     """The command has ended, after the person agreed to these scopes in their browser."""
-    command = [*COMMAND, "--at", person.w.url, *words]
-    async with await anyio.open_process(command, env=environment(home)) as process:
+    command, (ours, theirs) = [*COMMAND, "--at", person.w.url, *words], pty.openpty()
+    async with await anyio.open_process(command, env=environment(home), stderr=theirs) as process:
+        os.close(theirs)
         try:
-            assert process.stderr is not None and process.stdout is not None
+            assert process.stdout is not None
             said = ""
             with anyio.fail_after(SOON):
-                while (found := re.search(r"^  (http\S+)$", said, re.MULTILINE)) is None:
-                    said += (await process.stderr.receive()).decode()
+                while (found := re.search(r"^  (http\S+)\r?$", said, re.MULTILINE)) is None:
+                    said += (await anyio.to_thread.run_sync(os.read, ours, 4096)).decode()
                 asked = urlsplit(found[1])
                 shown = await person.get(f"{asked.path}?{asked.query}")
                 assert "The gateway itself" in shown.text and all(scope in shown.text for scope in scopes), shown.text
@@ -37,11 +40,11 @@ async def agreeing(home: Path, person: Visit, scopes: list[str], *words: str) ->
                 assert went.status_code == 200, went.text
                 await httpx2.AsyncClient().get(went.json()["next"])
                 out = b"".join([part async for part in process.stdout]).decode()
-                said += b"".join([part async for part in process.stderr]).decode()
                 await process.wait()
         finally:
             if process.returncode is None:
                 process.kill()
+            os.close(ours)
     return subprocess.CompletedProcess(words, process.returncode or 0, out, said)
 
 
@@ -54,6 +57,8 @@ async def test_a_person_reads_and_stops_from_another_machine_what_is_theirs(tmp_
         (mine,) = [it.id for it in await w.store.sessions() if it.subject == "alice"]
         (theirs,) = [it.id for it in await w.store.sessions() if it.subject == "bob"]
         async with visiting(w, "alice") as alice:
+            alone = await run(home, "--at", w.url, "agent", "list")
+            assert alone.returncode == 1 and f"mcp-authz login {w.url} --scope {READS}" in alone.stderr, alone.stderr
             told = await agreeing(home, alice, [READS], "agent", "list")
             assert told.returncode == 0 and "coder" in told.stdout and "other" not in told.stdout, told.stderr
             assert len(kept(home)) == 1
