@@ -126,7 +126,7 @@ def test_a_whole_chain_is_verified_also_in_a_copy(desk: Desk) -> None:
         "unbroken": True,
         "records": 1,
         "first": 1,
-        "head": said.split()[-1],
+        "head": said.splitlines()[1].removeprefix("head "),
         "broken": None,
         "checkpointed": None,
         "pruned": None,
