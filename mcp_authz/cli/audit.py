@@ -37,7 +37,7 @@ from mcp_authz.cli.audit_shown import say_shown
 from mcp_authz.cli.audit_shred import shred
 from mcp_authz.cli.invocation import asynchronous, config_of, installation, named_gateway, until_interrupted
 from mcp_authz.cli.options import Json
-from mcp_authz.cli.output import flush, local, print_json, print_json_line, say, shortener, table
+from mcp_authz.cli.output import flush, local, note, print_json, print_json_line, say, shortener, table
 from mcp_authz.cli.verification import Proof, Verified, kept_checkpoints
 from mcp_authz.cli.verification import verify as verify_chain
 from mcp_authz.errors import NotFound
@@ -106,6 +106,8 @@ async def list_(
         ((local(record.event.at), short(record.event.call or "-"), sentence(record.event)) for record in records),
         empty="no records" if wanted == Filter() else "no records are like that",
     )
+    if len(records) == limit and records[0].sequence > 1:
+        note(f"these are the newest {limit}; --limit N for more")
 
 
 @app.command()

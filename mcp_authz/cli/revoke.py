@@ -105,6 +105,7 @@ async def _revoke(
     dry_run: bool,
     json: bool,
 ) -> None:
+    name = name.removeprefix({"agent": "agent:", "person": "user:"}.get(kind, ""))
     if kind == "client":
         name = {client.handle: client.id for client in await here.store.clients()}.get(name, name)
     full = the_one(kind, name, await _names(here.store, kind))

@@ -124,7 +124,7 @@ def shown(record: Record) -> ShownRecord:
         call=event.call,
         mark=visible(mark),
         state=state if state.isalpha() else "",
-        says=visible(sentence(event)),
+        says=visible(sentence(event).removeprefix(f"{event.kind}: ")),
         fields="\n".join(map(visible, json.dumps(dict(event.fields), ensure_ascii=False, indent=2).split("\n"))),
         hash=record.hash.hex(),
     )
