@@ -90,13 +90,19 @@ class Revocation:
         return Stopped(links=tuple(pair for id_, pair in before.items() if id_ not in after), holds=holds)
 
     async def _concerned(self, kind: RevocableKind, name: str, links: Open) -> dict[str, Any]:
-        """Who loses something, and in which sessions, so that whoever looks for them finds the record."""
+        """Who loses something, and in which sessions, so that whoever looks for them finds the record.
+
+        Whoever is named may read it. So where several people lose something none of them is: they do not hear of each
+        other.
+        """
         names = {f"agent:{link.holder}" for _, link in links.values()}
-        names |= {session.principal for session, _ in links.values()}
+        whose = {session.principal for session, _ in links.values()}
+        names |= whose if len(whose) == 1 else set()
         names |= {"agent": {f"agent:{name}"}, "person": {f"user:{name}"}}.get(kind, set())
         if kind == "key" and (key := await self._store.key(Thumbprint(name))) is not None:
             names.add(key.holder)
-        sessions = {str(session.id) for session, _ in links.values()} | ({name} if kind == "session" else set())
+        sessions = {str(session.id) for session, _ in links.values() if len(whose) == 1}
+        sessions |= {name} if kind == "session" else set()
         found = {
             "agents": sorted(one for one in names if one.startswith("agent:"))[:_NAMED],
             "people": sorted(one for one in names if one.startswith("user:"))[:_NAMED],

@@ -368,3 +368,27 @@ async def test_who_stops_something_is_told_of_that_and_not_of_what_ended_meanwhi
             monkeypatch.setattr(type(w.store), "revoke", lambda _, *given: with_another(*given))
             told = (await stop(alice, "session", sessions[PersonName("alice")])).json()
             assert [link["holder"] for link in told["links"]] == ["coder"], told
+
+
+async def test_a_revocation_is_read_by_whom_it_concerns_and_tells_nobody_of_others(tmp_path: Path) -> None:
+    async with world(tmp_path, administration=ROLES) as w:
+        await people(w)  # coder is olga's, and works for alice
+        await w.person("bob")
+        await w.start(await w.grant("bob", "coder", "deploy:production"))
+        whose = {it.subject: it.id for it in await w.store.sessions()}
+        async with api(w, "ada") as ada, api(w, "alice") as alice, api(w, "bob") as bob, api(w, "olga") as olga:
+            kinds = {"kind": "revocation"}
+            (link,) = await w.store.links(whose[PersonName("alice")])
+            assert (await stop(ada, "link", link.id)).status_code == 200
+            (told,) = (await alice.get("/records", params=kinds)).json()["records"]
+            assert told["fields"]["sessions"] == [whose[PersonName("alice")]] and told["fields"]["by"] == "user:ada"
+            found = await alice.get("/records", params={"session": whose[PersonName("alice")], **kinds})
+            assert [record["hash"] for record in found.json()["records"]] == [told["hash"]]
+            assert (await bob.get("/records", params=kinds)).json()["records"] == []
+
+            await w.start(await w.grant("alice", "coder", "deploy:production"))
+            assert (await stop(ada, "agent", "coder")).status_code == 200
+            for them, other in ((alice, "bob"), (bob, "alice")):
+                text = (await them.get("/records", params=kinds)).text
+                assert f"user:{other}" not in text and whose[PersonName(other)] not in text
+            assert "agent coder revoked" in (await olga.get("/records", params=kinds)).text
