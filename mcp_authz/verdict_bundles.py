@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from mcp_authz import views
 from mcp_authz.errors import Conflict
 from mcp_authz.model import HeldCall, Verdict
 from mcp_authz.principals import PersonName
@@ -12,7 +13,6 @@ from mcp_authz.rules import jose
 from mcp_authz.rules.evidence_name import name_of
 from mcp_authz.rules.hold import counts_for
 from mcp_authz.rules.keys import PrivateKey, PublicKey, b64url, random_bytes
-from mcp_authz.rules.log import timestamp
 from mcp_authz.rules.verdict_bundle import Given, Keys, jwk, make_bundle
 from mcp_authz.store.ports import Clock, Record, Store
 
@@ -44,7 +44,7 @@ async def export_bundle(store: Store, clock: Clock, held: HeldCall, *, gateway: 
             gateway=key.public, approvers=await _signers(store, held), passkeys=await _passkeys(store, held, people)
         ),
         gateway=gateway,
-        records=[_record(record) for record in records],
+        records=[views.record(record) for record in records],
         key=key,
         at=clock(),
     )
@@ -80,15 +80,3 @@ async def _passkeys(store: Store, held: HeldCall, people: Iterable[PersonName]) 
     used = {str(proof.get("credential")) for proof in proofs if isinstance(proof, dict)}
     known = [one for person in sorted(people) for one in await store.passkeys_of(person)]
     return {one.credential: one.public_key for one in known if b64url(one.credential) in used}
-
-
-def _record(it: Record) -> dict[str, Any]:
-    return {
-        "sequence": it.sequence,
-        "at": timestamp(it.event.at),
-        "kind": it.event.kind,
-        "call": it.event.call,
-        "fields": dict(it.event.fields),
-        "previous": it.previous.hex(),
-        "hash": it.hash.hex(),
-    }
