@@ -12,8 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from typing import Any, Final, cast, get_args
 
-import anyio
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -25,6 +24,7 @@ from mcp_authz.identity import Identifier, Unidentified
 from mcp_authz.principals import Caller, Once, SessionId
 from mcp_authz.protocol.answers import dpop_challenge, unauthorized_challenge
 from mcp_authz.protocol.endpoint import allowed_hosts
+from mcp_authz.protocol.json_body import bounded_body, require_json
 from mcp_authz.protocol.throttle import Refusals, Throttle, source
 from mcp_authz.rules import strict_json
 from mcp_authz.rules.audit_query import asked_for, number
@@ -269,18 +269,8 @@ def _asked(request: Request, *known: str) -> tuple[dict[str, str], int]:
 
 async def _members(request: Request, *needed: str, maybe: tuple[str, ...] = ()) -> Mapping[str, Any]:
     """The JSON object that a request has as its body."""
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise InputError("send JSON, with content-type: application/json")
-    body = bytearray()
-    try:
-        with anyio.fail_after(limits.WEBHOOK_BODY_TIME.total_seconds()):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > _BODY:
-                    raise InputError(f"the body is longer than {_BODY} bytes")
-    except (TimeoutError, ClientDisconnect):
-        raise InputError("the body did not arrive whole") from None
-    said = strict_json.parse_object(bytes(body), max_bytes=_BODY)
+    require_json(request)
+    said = strict_json.parse_object(await bounded_body(request, most=_BODY), max_bytes=_BODY)
     if not said.keys() >= {*needed} or said.keys() - {*needed, *maybe}:
         raise InputError(f"give exactly {', '.join(needed) or 'an empty object'}")
     return said

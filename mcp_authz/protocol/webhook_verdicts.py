@@ -6,8 +6,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-import anyio
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -17,6 +16,7 @@ from mcp_authz.errors import AuthzError, Conflict, InputError, NotFound, Signatu
 from mcp_authz.hearing import WebhookAnswer
 from mcp_authz.model import HoldId
 from mcp_authz.principals import Once, PersonName
+from mcp_authz.protocol.json_body import bounded_body, require_json
 from mcp_authz.protocol.throttle import Refusals, Throttle, source
 from mcp_authz.rules import strict_json
 from mcp_authz.rules.verdict import SEND_BACK
@@ -80,7 +80,7 @@ class Verdicts:
         webhook = self._webhooks.get(request.path_params["name"])
         if webhook is None or webhook.callback is None:
             raise NotFound("there is no webhook here that could answer")
-        body = await _body(request)
+        body = await bounded_body(request, most=limits.WEBHOOK_BODY_BYTES)
         return webhook, require_signature(_secret(webhook), _headers(request), body, self._clock()), body
 
 
@@ -114,25 +114,11 @@ def read_answer(webhook: Webhook, received: Received, body: bytes) -> WebhookAns
     )
 
 
-async def _body(request: Request) -> bytes:
-    body = bytearray()
-    try:
-        with anyio.fail_after(limits.WEBHOOK_BODY_TIME.total_seconds()):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > limits.WEBHOOK_BODY_BYTES:
-                    raise InputError(f"the body is longer than {limits.WEBHOOK_BODY_BYTES} bytes")
-    except (TimeoutError, ClientDisconnect):
-        raise InputError("the body did not arrive whole") from None
-    return bytes(body)
-
-
 def _headers(request: Request) -> Mapping[str, str]:
     """The headers that count, of which there must be one each."""
     if any(len(request.headers.getlist(name)) > 1 for name in _ONE_EACH):
         raise InputError("a header appears more than once")
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise InputError("send JSON, with content-type: application/json")
+    require_json(request)
     return {name: request.headers[name] for name in (ID, TIMESTAMP, SIGNATURE) if name in request.headers}
 
 
