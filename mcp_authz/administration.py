@@ -1,4 +1,4 @@
-"""What people and operators do to the gateway itself: one road for page, API and command line.
+"""What people read and stop of the gateway itself: one road for page and API, and for all that the command line stops.
 
 Each use asks the table of `rules.administration` what somebody may do, by the roles that the configuration gives them
 and by what they are to the thing; it is done by the same code whoever asks, and is on record with who it was.
@@ -7,12 +7,14 @@ and by what they are to the thing; it is done by the same code whoever asks, and
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, Final
 
 from mcp_authz import limits
 from mcp_authz.attempts import Attempts
 from mcp_authz.audit_reading import Found, look_back
 from mcp_authz.errors import AuthzError, NotFound
+from mcp_authz.model import HoldId
 from mcp_authz.principals import Agent, AgentName, Link, Person, PersonName, Session, SessionId
 from mcp_authz.readable_call import call_as_read
 from mcp_authz.relations import what_is
@@ -22,8 +24,8 @@ from mcp_authz.rules.audit_filter import Filter
 from mcp_authz.running import RunningCall
 from mcp_authz.stopping import Stopping
 from mcp_authz.store.overview_port import SessionsAsked
-from mcp_authz.store.ports import Clock, Event, Record, RevocableKind, Store
-from mcp_authz.store.switch_port import Switch
+from mcp_authz.store.ports import Clock, Event, Pin, Record, RevocableKind, Store
+from mcp_authz.store.switch_port import Swept, Switch
 from mcp_authz.turns import Turns
 
 _EVERYBODY: Final = frozenset({Role.OWNER, Role.PERSON, Role.APPROVER})
@@ -50,7 +52,7 @@ class Actor:
         return None if self.person is None else self.person.name
 
 
-def operator(name: str) -> Actor:
+def at_the_store(name: str) -> Actor:
     """Return whoever opened the store itself, who could write into it whatever they like."""
     return Actor(name=name, roles=frozenset({Role.ADMIN}), person=None)
 
@@ -211,6 +213,52 @@ class Administration:
         """
         await self._may_revoke(actor, kind, name)
         return await self._revocation.revoke(kind, name, reason=reason, by=actor.name)
+
+    async def foresee_off(self, actor: Actor, server: str, tool: str | None = None) -> tuple[HoldId, ...]:
+        """The holds that switching off this server would cancel, or this tool of it, as the gateway calls it.
+
+        Raises:
+            Forbidden: the actor may not.
+        """
+        await self.require(actor, "revoke server" if tool is None else "revoke tool")
+        return await self._stopping.would_cancel(server, tool)
+
+    async def tool_off(self, actor: Actor, pin: Pin, name: str, *, reason: str) -> tuple[HoldId, ...] | None:
+        """Nobody can call the tool until it is accepted; the holds that were cancelled. None: it was off already.
+
+        Raises:
+            Forbidden: the actor may not.
+        """
+        await self.require(actor, "revoke tool")
+        return await self._stopping.tool_off(pin, name, reason=reason, by=actor.name)
+
+    async def server_off(self, actor: Actor, server: str, *, reason: str) -> tuple[HoldId, ...] | None:
+        """Nobody can call a tool of the server until it is accepted; otherwise as `tool_off`.
+
+        Raises:
+            Forbidden: the actor may not.
+        """
+        await self.require(actor, "revoke server")
+        return await self._stopping.server_off(server, reason=reason, by=actor.name)
+
+    async def foresee_sweep(self, actor: Actor, subject: str, before: datetime) -> Swept:
+        """What `sweep` would end now; nothing is changed.
+
+        Raises:
+            InputError, NotFound, Forbidden: as `sweep`.
+        """
+        await self.require(actor, "revoke everything")
+        return await self._stopping.foresee_sweep(subject, before)
+
+    async def sweep(self, actor: Actor, subject: str, before: datetime, *, reason: str) -> Swept:
+        """What the subject has, and was made before then, is revoked.
+
+        Raises:
+            InputError, NotFound: as `Stopping.sweep`.
+            Forbidden: the actor may not.
+        """
+        await self.require(actor, "revoke everything")
+        return await self._stopping.sweep(subject, before, reason=reason, by=actor.name)
 
     async def stop_all(self, actor: Actor, *, reason: str) -> bool:
         """Nothing is forwarded any more; False: it was so before.

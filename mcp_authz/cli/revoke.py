@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from mcp_authz.administration import Administration, at_the_store
 from mcp_authz.cli import elsewhere_commands
 from mcp_authz.cli.invocation import asynchronous, command_line, installation, named_gateway, operator
 from mcp_authz.cli.options import Json, named, the_one
@@ -14,7 +15,7 @@ from mcp_authz.cli.output import next_step, print_json, say
 from mcp_authz.cli.revoke_more import revoke_everything, revoke_server, revoke_tool, running_view, say_stopped
 from mcp_authz.cli.states import shown_subject
 from mcp_authz.installation import Installation
-from mcp_authz.revocation import Revocation, Stopped
+from mcp_authz.revocation import Stopped
 from mcp_authz.rules.display import visible
 from mcp_authz.rules.keys import b64url
 from mcp_authz.running import RunningCall
@@ -109,12 +110,12 @@ async def _revoke(
     if kind == "client":
         name = {client.handle: client.id for client in await here.store.clients()}.get(name, name)
     full = the_one(kind, name, await _names(here.store, kind))
-    revocation = Revocation(here.store, here.clock)
-    running = await revocation.running(kind, full)
+    administration, actor = Administration(here.store, here.clock), at_the_store(operator())
+    running = await administration.running(actor, kind, full)
     if dry_run:
-        stopped = await revocation.foresee(kind, full)
+        stopped = await administration.foresee(actor, kind, full)
     else:
-        stopped = await revocation.revoke(kind, full, reason=reason, by=operator())
+        stopped = await administration.revoke(actor, kind, full, reason=reason)
     owned = await _owned(here.store, full) if kind == "person" else []
     if json:
         print_json({"kind": kind, "name": full, "dry_run": dry_run, **_view(stopped, running)})

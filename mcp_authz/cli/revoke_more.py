@@ -7,6 +7,7 @@ from typing import Any
 
 import typer
 
+from mcp_authz.administration import Administration, at_the_store
 from mcp_authz.cli.audit_options import moment
 from mcp_authz.cli.invocation import command_line, operator
 from mcp_authz.cli.output import next_step, print_json, say
@@ -16,7 +17,6 @@ from mcp_authz.installation import Installation
 from mcp_authz.model import HoldId
 from mcp_authz.rules.log import timestamp
 from mcp_authz.running import RunningCall, running_calls, stands_on
-from mcp_authz.stopping import Stopping
 from mcp_authz.store.switch_port import Swept
 
 
@@ -25,15 +25,15 @@ async def revoke_tool(
 ) -> None:
     """The tool is switched off for everybody until it is accepted."""
     pin = await find_pin(here, name)
-    stopping = Stopping(here.store, here.clock)
+    administration, actor = Administration(here.store, here.clock), at_the_store(operator())
     running = await _running(here, "tool", {name})
     off = await _is_off(here, pin.server, pin.tool)
     holds: tuple[HoldId, ...] | None = None
     if not off:
         holds = await (
-            stopping.would_cancel(pin.server, name)
+            administration.foresee_off(actor, pin.server, name)
             if dry_run
-            else stopping.tool_off(pin, name, reason=reason, by=operator())
+            else administration.tool_off(actor, pin, name, reason=reason)
         )
     _say_off("tool", name, holds, running, dry_run=dry_run, json=json)
     if not json:
@@ -49,13 +49,15 @@ async def revoke_server(
     known = {*here.config.servers, *(pin.server for pin in await here.store.pins())}
     if name not in known:
         raise NotFound(f"there is no server `{name}`; there are: {', '.join(sorted(known)) or 'none'}")
-    stopping = Stopping(here.store, here.clock)
+    administration, actor = Administration(here.store, here.clock), at_the_store(operator())
     running = await _running(here, "server", {name})
     off = await _is_off(here, name, "")
     holds: tuple[HoldId, ...] | None = None
     if not off:
         holds = await (
-            stopping.would_cancel(name) if dry_run else stopping.server_off(name, reason=reason, by=operator())
+            administration.foresee_off(actor, name)
+            if dry_run
+            else administration.server_off(actor, name, reason=reason)
         )
     _say_off("server", name, holds, running, dry_run=dry_run, json=json)
     if not json:
@@ -68,15 +70,15 @@ async def revoke_everything(
 ) -> None:
     """What the subject has, and was made before then, is revoked."""
     at = here.clock() if before == "now" else moment(before, here.clock())
-    stopping = Stopping(here.store, here.clock)
+    administration, actor = Administration(here.store, here.clock), at_the_store(operator())
     if subject.startswith("client:"):
         handles = {f"client:{client.handle}": f"client:{client.id}" for client in await here.store.clients()}
         subject = handles.get(subject, subject)
     running = await running_calls(here.store)
     if dry_run:
-        swept = await stopping.foresee_sweep(subject, at)
+        swept = await administration.foresee_sweep(actor, subject, at)
     else:
-        swept = await stopping.sweep(subject, at, reason=reason, by=operator())
+        swept = await administration.sweep(actor, subject, at, reason=reason)
     ended = [it for it in running if _ends_with(it, swept)]
     if json:
         said = {"kind": "everything", "name": subject, "dry_run": dry_run, "already_revoked": swept.is_nothing}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import typer
 
+from mcp_authz.administration import Administration, at_the_store
 from mcp_authz.cli import elsewhere_commands
 from mcp_authz.cli.invocation import asynchronous, command_line, installation, named_gateway, operator
 from mcp_authz.cli.output import next_step, say
-from mcp_authz.stopping import Stopping
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -20,6 +20,6 @@ async def start_all(ctx: typer.Context) -> None:
         await elsewhere_commands.start_all(there)
         return
     async with installation(ctx) as here:
-        started = await Stopping(here.store, here.clock).start_all(by=operator())
+        started = await Administration(here.store, here.clock).start_all(at_the_store(operator()))
     say("calls are forwarded again" if started else "calls were not stopped; nothing was changed")
     next_step(command_line(ctx, "status"))

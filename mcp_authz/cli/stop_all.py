@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
+from mcp_authz.administration import Administration, at_the_store
 from mcp_authz.cli import elsewhere_commands
 from mcp_authz.cli.invocation import asynchronous, command_line, installation, named_gateway, operator
 from mcp_authz.cli.options import Json
 from mcp_authz.cli.output import next_step, print_json, say
 from mcp_authz.cli.revoke_more import say_stopped
 from mcp_authz.running import running_calls
-from mcp_authz.stopping import Stopping
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -33,11 +33,11 @@ async def stop_all(
         await elsewhere_commands.stop_all(ctx, there, reason=reason, json=json)
         return
     async with installation(ctx) as here:
-        stopping = Stopping(here.store, here.clock)
-        before = await stopping.stopped()
+        administration, actor = Administration(here.store, here.clock), at_the_store(operator())
+        before = await administration.stopped(actor)
         running = () if before is not None else await running_calls(here.store)
         if before is None and not dry_run:
-            await stopping.stop_all(reason=reason, by=operator())
+            await administration.stop_all(actor, reason=reason)
     if json:
         calls = [{"call": it.call, "tool": it.tool, "actor": it.actor} for it in running]
         print_json({"stopped": before is not None or not dry_run, "already": before is not None, "running": calls})
