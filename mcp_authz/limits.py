@@ -232,7 +232,7 @@ WEBHOOK_AT_ONCE: Final = 4  # messages to one receiver
 WEBHOOK_LOOKED_AT: Final = timedelta(seconds=15)  # between two looks at a hold that nothing was heard of
 WEBHOOK_AGE: Final = timedelta(minutes=5)  # of a signed answer, on both sides (Standard Webhooks has no number)
 WEBHOOK_BODY_BYTES: Final = 16 * 1024  # of one answer: its reason is the longest part
-BODY_TIME: Final = timedelta(seconds=10)  # from the end of its headers to the end of its body
+SMALL_BODY_TIME: Final = timedelta(seconds=10)  # for an answer or a command, from its headers to the end of its body
 WEBHOOK_BURST: Final = 50  # answers of one source that may be refused at once, before it is told to slow down
 WEBHOOK_PER_SECOND: Final = 1.0
 

@@ -27,7 +27,7 @@ async def bounded_body(request: Request, *, most: int) -> bytes:
     """
     body = bytearray()
     try:
-        with anyio.fail_after(limits.BODY_TIME.total_seconds()):
+        with anyio.fail_after(limits.SMALL_BODY_TIME.total_seconds()):
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > most:
