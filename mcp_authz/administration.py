@@ -6,6 +6,7 @@ and by what they are to the thing; it is done by the same code whoever asks, and
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
@@ -14,18 +15,19 @@ from mcp_authz import limits
 from mcp_authz.attempts import Attempts
 from mcp_authz.audit_reading import Found, look_back
 from mcp_authz.errors import AuthzError, NotFound
-from mcp_authz.model import HoldId
+from mcp_authz.halting import Halting, Off, SweptAway
+from mcp_authz.naming import client_called
 from mcp_authz.principals import Agent, AgentName, Link, Person, PersonName, Session, SessionId
 from mcp_authz.readable_call import call_as_read
 from mcp_authz.relations import what_is
 from mcp_authz.revocation import Revocation, Stopped
 from mcp_authz.rules.administration import Role, permits, reaches_everything
 from mcp_authz.rules.audit_filter import Filter
-from mcp_authz.running import RunningCall
+from mcp_authz.running import RunningCall, running_calls
 from mcp_authz.stopping import Stopping
 from mcp_authz.store.overview_port import SessionsAsked
-from mcp_authz.store.ports import Clock, Event, Pin, Record, RevocableKind, Store
-from mcp_authz.store.switch_port import Swept, Switch
+from mcp_authz.store.ports import Clock, Event, Record, RevocableKind, Store
+from mcp_authz.store.switch_port import Switch
 from mcp_authz.turns import Turns
 
 _EVERYBODY: Final = frozenset({Role.OWNER, Role.PERSON, Role.APPROVER})
@@ -79,11 +81,13 @@ NOBODY: Final = RolesOfPeople()
 class Administration:
     """Reads and stops, for whoever may."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Store, clock: Clock, *, servers: Iterable[str] = ()) -> None:
+        """`servers`: the names of those in the configuration, of which nothing may be in the store yet."""
         self._store = store
         self._clock = clock
         self._revocation = Revocation(store, clock)
         self._stopping = Stopping(store, clock)
+        self._halting = Halting(store, clock, servers=frozenset(servers))
         self._turns = Turns(most=limits.READERS_WAITING)
         self._foreseeing = Turns(most=limits.READERS_WAITING)  # nobody who wants to stop something waits for reading
         self._attempts = Attempts()
@@ -193,7 +197,7 @@ class Administration:
         """
         await self._may_revoke(actor, kind, name)
         async with self._foreseeing.turn(actor.name):
-            return await self._revocation.foresee(kind, name)
+            return await self._revocation.foresee(kind, await self.full(kind, name))
 
     async def running(self, actor: Actor, kind: RevocableKind, name: str) -> tuple[RunningCall, ...]:
         """The calls that run now and would be cancelled if this thing were revoked.
@@ -202,7 +206,7 @@ class Administration:
             NotFound, Forbidden: as `revoke`.
         """
         await self._may_revoke(actor, kind, name)
-        return await self._revocation.running(kind, name)
+        return await self._revocation.running(kind, await self.full(kind, name))
 
     async def revoke(self, actor: Actor, kind: RevocableKind, name: str, *, reason: str) -> Stopped:
         """The thing is revoked, and what descends from it.
@@ -212,53 +216,69 @@ class Administration:
             Forbidden: nobody in the actor's place may revoke such a thing.
         """
         await self._may_revoke(actor, kind, name)
-        return await self._revocation.revoke(kind, name, reason=reason, by=actor.name)
+        return await self._revocation.revoke(kind, await self.full(kind, name), reason=reason, by=actor.name)
 
-    async def foresee_off(self, actor: Actor, server: str, tool: str | None = None) -> tuple[HoldId, ...]:
-        """The holds that switching off this server would cancel, or this tool of it, as the gateway calls it.
+    async def foresee_tool_off(self, actor: Actor, name: str) -> Off:
+        """What `tool_off` would stop; nothing is changed.
 
         Raises:
-            Forbidden: the actor may not.
+            NotFound, Forbidden: as `tool_off`.
+            SlowDown: too much is being foreseen for the actor already.
         """
-        await self.require(actor, "revoke server" if tool is None else "revoke tool")
-        return await self._stopping.would_cancel(server, tool)
+        await self.require(actor, "revoke tool")
+        async with self._foreseeing.turn(actor.name):
+            return await self._halting.foresee_tool(name)
 
-    async def tool_off(self, actor: Actor, pin: Pin, name: str, *, reason: str) -> tuple[HoldId, ...] | None:
-        """Nobody can call the tool until it is accepted; the holds that were cancelled. None: it was off already.
+    async def tool_off(self, actor: Actor, name: str, *, reason: str) -> Off:
+        """Nobody can call the tool, which the gateway calls so, until it is accepted.
 
         Raises:
+            NotFound: there is no such tool.
             Forbidden: the actor may not.
         """
         await self.require(actor, "revoke tool")
-        return await self._stopping.tool_off(pin, name, reason=reason, by=actor.name)
+        return await self._halting.tool_off(name, reason=reason, by=actor.name)
 
-    async def server_off(self, actor: Actor, server: str, *, reason: str) -> tuple[HoldId, ...] | None:
-        """Nobody can call a tool of the server until it is accepted; otherwise as `tool_off`.
-
-        Raises:
-            Forbidden: the actor may not.
-        """
+    async def foresee_server_off(self, actor: Actor, name: str) -> Off:
+        """What `server_off` would stop; otherwise as `foresee_tool_off`."""
         await self.require(actor, "revoke server")
-        return await self._stopping.server_off(server, reason=reason, by=actor.name)
+        async with self._foreseeing.turn(actor.name):
+            return await self._halting.foresee_server(name)
 
-    async def foresee_sweep(self, actor: Actor, subject: str, before: datetime) -> Swept:
+    async def server_off(self, actor: Actor, name: str, *, reason: str) -> Off:
+        """Nobody can call a tool of the server until it is accepted; otherwise as `tool_off`."""
+        await self.require(actor, "revoke server")
+        return await self._halting.server_off(name, reason=reason, by=actor.name)
+
+    async def foresee_sweep(self, actor: Actor, subject: str, before: datetime) -> SweptAway:
         """What `sweep` would end now; nothing is changed.
 
         Raises:
             InputError, NotFound, Forbidden: as `sweep`.
+            SlowDown: too much is being foreseen for the actor already.
         """
         await self.require(actor, "revoke everything")
-        return await self._stopping.foresee_sweep(subject, before)
+        async with self._foreseeing.turn(actor.name):
+            return await self._halting.foresee_sweep(subject, before)
 
-    async def sweep(self, actor: Actor, subject: str, before: datetime, *, reason: str) -> Swept:
+    async def sweep(self, actor: Actor, subject: str, before: datetime, *, reason: str) -> SweptAway:
         """What the subject has, and was made before then, is revoked.
 
         Raises:
-            InputError, NotFound: as `Stopping.sweep`.
+            InputError, NotFound: as `Halting.sweep`.
             Forbidden: the actor may not.
         """
         await self.require(actor, "revoke everything")
-        return await self._stopping.sweep(subject, before, reason=reason, by=actor.name)
+        return await self._halting.sweep(subject, before, reason=reason, by=actor.name)
+
+    async def running_all(self, actor: Actor) -> tuple[RunningCall, ...]:
+        """The calls that run now and would be cancelled if all were stopped.
+
+        Raises:
+            Forbidden: the actor may not stop them.
+        """
+        await self.require(actor, "stop-all")
+        return await running_calls(self._store) if await self._stopping.stopped() is None else ()
 
     async def stop_all(self, actor: Actor, *, reason: str) -> bool:
         """Nothing is forwarded any more; False: it was so before.
@@ -281,6 +301,10 @@ class Administration:
     async def stopped(self, actor: Actor) -> Switch | None:
         """The switch by which nothing is forwarded; None where calls are, and to those whom it does not concern."""
         return await self._stopping.stopped() if reaches_everything("status", actor.roles) else None
+
+    async def full(self, kind: RevocableKind, name: str) -> str:
+        """The name that the store has for this thing: a client may be named by its handle."""
+        return await client_called(self._store, name) if kind == "client" else name
 
     async def may_revoke(self, actor: Actor, kind: RevocableKind, name: str) -> bool:
         """Whether the actor may revoke this thing; pages show a button for what they may."""

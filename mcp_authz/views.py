@@ -15,6 +15,7 @@ from mcp_authz.rules.constraint import ToolsMap, to_json
 from mcp_authz.rules.keys import b64url
 from mcp_authz.rules.log import timestamp
 from mcp_authz.rules.verdict import word
+from mcp_authz.running import RunningCall
 from mcp_authz.store.ports import Record
 
 
@@ -195,6 +196,10 @@ def record(it: Record) -> dict[str, Any]:
         "previous": it.previous.hex(),
         "hash": it.hash.hex(),
     }
+
+
+def running(of: Iterable[RunningCall]) -> list[dict[str, Any]]:
+    return [{"call": it.call, "tool": it.tool, "actor": it.actor, "since": timestamp(it.since)} for it in of]
 
 
 def _time(at: datetime | None) -> str | None:

@@ -95,6 +95,8 @@ LAYERS = [
         "mcp_authz.deciding",
         "mcp_authz.revocation",
         "mcp_authz.stopping",
+        "mcp_authz.halting",
+        "mcp_authz.naming",
         "mcp_authz.relations",
         "mcp_authz.administration",
         "mcp_authz.readable_call",

@@ -7,12 +7,13 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from mcp_authz import views
 from mcp_authz.administration import Administration, at_the_store
 from mcp_authz.cli import elsewhere_commands
 from mcp_authz.cli.invocation import asynchronous, command_line, installation, named_gateway, operator
 from mcp_authz.cli.options import Json, named, the_one
 from mcp_authz.cli.output import next_step, print_json, say
-from mcp_authz.cli.revoke_more import revoke_everything, revoke_server, revoke_tool, running_view, say_stopped
+from mcp_authz.cli.revoke_more import revoke_everything, revoke_server, revoke_tool, say_stopped
 from mcp_authz.cli.states import shown_subject
 from mcp_authz.installation import Installation
 from mcp_authz.revocation import Stopped
@@ -107,10 +108,8 @@ async def _revoke(
     json: bool,
 ) -> None:
     name = name.removeprefix({"agent": "agent:", "person": "user:"}.get(kind, ""))
-    if kind == "client":
-        name = {client.handle: client.id for client in await here.store.clients()}.get(name, name)
-    full = the_one(kind, name, await _names(here.store, kind))
     administration, actor = Administration(here.store, here.clock), at_the_store(operator())
+    full = the_one(kind, await administration.full(kind, name), await _names(here.store, kind))
     running = await administration.running(actor, kind, full)
     if dry_run:
         stopped = await administration.foresee(actor, kind, full)
@@ -180,5 +179,5 @@ def _view(stopped: Stopped, running: Iterable[RunningCall]) -> dict[str, Any]:
             for session, link in stopped.links
         ],
         "holds": list(stopped.holds),
-        **running_view(running),
+        "running": views.running(running),
     }

@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
+from mcp_authz import views
 from mcp_authz.administration import Administration, at_the_store
 from mcp_authz.cli import elsewhere_commands
 from mcp_authz.cli.invocation import asynchronous, command_line, installation, named_gateway, operator
 from mcp_authz.cli.options import Json
 from mcp_authz.cli.output import next_step, print_json, say
 from mcp_authz.cli.revoke_more import say_stopped
-from mcp_authz.running import running_calls
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -35,12 +35,12 @@ async def stop_all(
     async with installation(ctx) as here:
         administration, actor = Administration(here.store, here.clock), at_the_store(operator())
         before = await administration.stopped(actor)
-        running = () if before is not None else await running_calls(here.store)
+        running = await administration.running_all(actor)
         if before is None and not dry_run:
             await administration.stop_all(actor, reason=reason)
     if json:
-        calls = [{"call": it.call, "tool": it.tool, "actor": it.actor} for it in running]
-        print_json({"stopped": before is not None or not dry_run, "already": before is not None, "running": calls})
+        stopped = before is not None or not dry_run
+        print_json({"stopped": stopped, "already": before is not None, "running": views.running(running)})
         return
     if before is not None:
         say(f"all calls were stopped before, by {before.by}: {before.reason}; nothing was changed")

@@ -17,13 +17,13 @@ from mcp_authz.cli.output import draw, next_step, print_json, say, table
 from mcp_authz.errors import Conflict, NotFound
 from mcp_authz.installation import Installation
 from mcp_authz.model import Tool
+from mcp_authz.naming import pin_called
 from mcp_authz.principals import Proof
-from mcp_authz.rules.classify import tool_name
 from mcp_authz.rules.definition import DEFINITION_MEMBERS
 from mcp_authz.rules.display import visible
 from mcp_authz.rules.suspicion import suspicions
 from mcp_authz.stopping import Stopping
-from mcp_authz.store.ports import Event, Pin
+from mcp_authz.store.ports import Event
 
 app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, add_completion=False)
 
@@ -89,7 +89,7 @@ async def list_(
 async def diff(ctx: typer.Context, tool: ToolText, json: Json = False) -> None:
     """Show what changed in a tool's definition since it was accepted."""
     async with installation(ctx) as here:
-        pin = await find_pin(here, tool)
+        pin = await pin_called(here.store, tool)
         off = [switch for switch in await here.store.switched_off() if not switch.is_everything]
     if json:
         waiting = pin.changed_digest and {"digest": pin.changed_digest.hex(), "definition": pin.changed}
@@ -153,7 +153,7 @@ async def _accept(here: Installation, tool: str, expect: bytes) -> None:
     Raises:
         Conflict: it can be called already, another definition waits, or its whole server is switched off.
     """
-    pin = await find_pin(here, tool)
+    pin = await pin_called(here.store, tool)
     off = any(it.is_for(pin.server, pin.tool) for it in await here.store.switched_off() if not it.is_everything)
     if pin.changed_digest is None and not off:
         raise Conflict(f"tool `{tool}` is not in quarantine; there is nothing to accept")
@@ -195,21 +195,6 @@ def review(
     from mcp_authz.cli.tools_review import review as run  # with all that starts servers: the others go without
 
     run(ctx, server, everything=everything, yes=yes, believe=not yes or trust_annotations, json=json)
-
-
-async def find_pin(here: Installation, name: str) -> Pin:
-    """The pin of the tool that the gateway calls so.
-
-    Raises:
-        NotFound: there is none.
-    """
-    pins = {tool_name(pin.server, pin.tool, pin.digest): pin for pin in await here.store.pins()}
-    for known, pin in pins.items():
-        if known == name:
-            return pin
-    near = difflib.get_close_matches(name, pins, n=1)
-    meant = f"did you mean `{near[0]}`?" if near else "`mcp-authz tools list` has them all"
-    raise NotFound(f"there is no tool `{name}`; {meant}")
 
 
 def _lines(definition: Mapping[str, Any]) -> list[str]:
