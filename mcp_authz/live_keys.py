@@ -32,6 +32,7 @@ class _Known:
     keys: tuple[SigningKey, ...]
     private: Mapping[str, PrivateKey]  # by kid, of the keys that are not over
     replaced_at: Mapping[str, datetime | None]
+    withdrawn: frozenset[str]  # at once: nothing stands that they signed
 
     @classmethod
     def of(cls, keys: tuple[SigningKey, ...]) -> _Known:
@@ -39,6 +40,7 @@ class _Known:
             keys=keys,
             private={key.kid: PrivateKey.from_seed(key.seed) for key in keys if key.seed is not None},
             replaced_at={key.kid: replaced_at(key, keys) for key in keys},
+            withdrawn=frozenset(key.kid for key in keys if key.status == "revoked"),
         )
 
 
@@ -108,6 +110,10 @@ class LiveKeys:
             return None
         ended = known.replaced_at[kid]
         return None if ended is not None and now >= ended + overlap else known.private[kid].public
+
+    def is_withdrawn(self, kid: str) -> bool:
+        """Whether the key was taken back at once, as one that somebody else may have."""
+        return kid in self._known.withdrawn
 
     @property
     def kids(self) -> tuple[str, ...]:

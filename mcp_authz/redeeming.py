@@ -49,7 +49,7 @@ class Chains:
         self._keys = keys
         self._delegations = delegations
         self._agent_keys = agent_keys or self._stored_keys
-        self.signatures = Signatures(store=store, issuer=issuer, keys=keys.roots)
+        self.signatures = Signatures(store=store, issuer=issuer, keys=keys.roots, is_withdrawn=keys.live.is_withdrawn)
 
     async def root(self, leaf: Link, session: Session, chain: Chain, key: Key) -> tuple[str, ...]:
         """Return the signed chain from which the holder of `leaf` delegates with this key.

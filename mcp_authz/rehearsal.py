@@ -109,5 +109,7 @@ async def rehearsal(
     """Return the sessions of this store, which verify signed chains as the gateway does."""
     read = partial(store.signing_keys, "issuer")
     keys = LiveKeys(read, "issuer", clock, await read())
-    signatures = Signatures(store=store, issuer=issuer, keys=keys.counting(limits.ROOT_KEY_OVERLAP))
+    signatures = Signatures(
+        store=store, issuer=issuer, keys=keys.counting(limits.ROOT_KEY_OVERLAP), is_withdrawn=keys.is_withdrawn
+    )
     return Rehearsal(store, clock, signatures, impersonations=impersonations)

@@ -282,8 +282,11 @@ class Sessions:
         `at` only what was revoked counts as ended, and what had run out by then.
 
         Raises:
-            TokenRefused: the agent, its key, the person, the grant or a link is not what the token says, or has ended.
+            TokenRefused: the agent, its key, the person, the grant or a link is not what the token says, or has ended;
+                or the gateway's key that signed the token was withdrawn.
         """
+        if self._signatures is not None:
+            self._signatures.require_signer(token)
         person = PersonName(token.subject.removeprefix("user:")) if token.subject.startswith("user:") else None
         standing = await self._store.standing(agent=token.actor, key=token.key, person=person, link=token.link)
         caller = caller_of(standing, token, proof, self._clock() if at is None else at)

@@ -7,12 +7,12 @@ compared with them each time is the stored link.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mcp_authz import limits
 from mcp_authz.errors import DelegationError, InputError, SignatureRefused, TokenRefused
-from mcp_authz.principals import Link
+from mcp_authz.principals import AccessToken, Link
 from mcp_authz.rules import link_id as ids
 from mcp_authz.rules.keys import PublicKey
 from mcp_authz.rules.signed_link import SignedChain, SignedLink, verify_signatures
@@ -21,11 +21,12 @@ from mcp_authz.store.ports import Registry
 
 @dataclass(slots=True, kw_only=True)
 class Signatures:
-    """Verifies chains that end under this issuer's keys (`kid` -> key)."""
+    """Verifies chains that end under this issuer's keys (`kid` -> key), and knows whose tokens count no more."""
 
     store: Registry
     issuer: str
     keys: Mapping[str, PublicKey]
+    is_withdrawn: Callable[[str], bool]  # whether the issuer key was taken back at once
     _counted: frozenset[str] = frozenset()  # the ids of the keys when what is remembered was verified
     _verified: OrderedDict[bytes, tuple[SignedLink, int]] = field(default_factory=OrderedDict)
     _bytes: int = 0  # of the texts of what is remembered
@@ -54,6 +55,15 @@ class Signatures:
                 _require_same(link, await self._signed(link.statement))
             elif link.holder_key is not None:  # what the gateway makes is its holder's, by whatever key
                 raise TokenRefused(f"link `{link.id}` says that it was signed, and by nothing")
+
+    def require_signer(self, token: AccessToken) -> None:
+        """Return only if the key that the token came signed with was not taken back since.
+
+        Raises:
+            TokenRefused: it was.
+        """
+        if token.signed_by is not None and self.is_withdrawn(token.signed_by):
+            raise TokenRefused("the key that signed the token was withdrawn")
 
     def forget(self) -> None:
         """Nothing is remembered: the next use of each link verifies its signatures again."""

@@ -2,7 +2,8 @@
 
 The rules that let a call in decide whether it still stands: steps 5 and 6 of the road for its caller, and for its
 approval what step 13 asks. What only runs out while a call runs, such as its session's time, ends no call: nobody took
-it away. A stream is a standing permission to hear, and ends with the token that it was asked for with.
+it away. A stream is a standing permission to hear, and ends with the token that it was asked for with. A token whose
+issuer key was withdrawn stands for nothing, whatever it still names.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import anyio.lowlevel
 
 from mcp_authz import limits
 from mcp_authz.errors import StoreError, TokenRefused
+from mcp_authz.live_keys import LiveKeys
 from mcp_authz.model import HeldCall, HoldId, Tool
 from mcp_authz.principals import AccessToken, Caller, Proof
 from mcp_authz.seldom import trouble
@@ -55,8 +57,9 @@ class _Run:
 class Underway:
     """What runs for whom, in this process. Nothing is looked up while nothing is revoked."""
 
-    def __init__(self, store: Store, identify: Identify, stands: Stands, clock: Clock) -> None:
+    def __init__(self, store: Store, issuer: LiveKeys, identify: Identify, stands: Stands, clock: Clock) -> None:
         self._store = store
+        self._issuer = issuer
         self._identify = identify
         self._is_approved = stands
         self._clock = clock
@@ -107,6 +110,8 @@ class Underway:
     def _among_those(self, scope: anyio.CancelScope, run: _Run) -> Iterator[None]:
         self._running[scope] = run
         self._somebody.set()
+        if self._is_withdrawn(run.caller):  # since the token was read, and maybe since everything was looked at
+            scope.cancel()
         try:
             yield
         finally:
@@ -131,6 +136,7 @@ class Underway:
                 changed = await self._store.changed(changed)
                 newest = await self._store.endings()
                 if newest != self._seen:
+                    await self._issuer.refresh()  # one of its keys may be what ended
                     await self._end_what_fell(list(self._running))
                     self._seen = newest
                     self._fell.set()
@@ -168,6 +174,9 @@ class Underway:
                 log.info("what %s had under way has ended: it was revoked, or switched off", run.caller.agent.name)
                 scope.cancel()
             self._unseen.discard(scope)
+
+    def _is_withdrawn(self, caller: Caller) -> bool:
+        return caller.token.signed_by is not None and self._issuer.is_withdrawn(caller.token.signed_by)
 
     async def _stands(self, run: _Run) -> bool:
         try:

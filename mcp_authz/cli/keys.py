@@ -7,19 +7,23 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from mcp_authz import views
 from mcp_authz.cli.invocation import advising, asynchronous, command_line, installation, operator
 from mcp_authz.cli.options import Json
 from mcp_authz.cli.output import local, next_step, print_json, say, table
+from mcp_authz.cli.revoke_more import say_stopped
 from mcp_authz.errors import Conflict
 from mcp_authz.key_rotation import KeyRotation
 from mcp_authz.rules.log import timestamp
+from mcp_authz.running import RunningCall, running_calls
 from mcp_authz.signing_key import OVERLAP, USES, KeyUse, SigningKey, state
 
 app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, add_completion=False)
 
 _AT_ONCE: Final[dict[KeyUse, tuple[str, ...]]] = {
     "issuer": (
-        "access tokens that were issued until now are refused; clients sign in again by themselves",
+        "access tokens that were issued until now are refused, and streams that they opened end; clients sign in again "
+        "by themselves",
         "signed chains, and work that agents were given by them, have ended: whoever delegated delegates again",
         "sessions, grants and agents stay",
     ),
@@ -74,25 +78,51 @@ async def rotate(
         bool, typer.Option("--now", help="The old key is known to somebody: nothing that it signed counts any more.")
     ] = False,
     reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; it goes on record.")] = "",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With --now: say what would stop, and change nothing.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Give the gateway another key to sign with. A gateway that runs follows within a second.
 
     The new key is published at once and signs ten minutes later, when everybody who keeps the published keys has it.
     """
+    if dry_run and not now:
+        raise typer.BadParameter("--dry-run goes with --now: without it nothing stops")
     async with installation(ctx) as here:
         rotation = KeyRotation(here.store, here.clock)
+        # Every token counts by an issuer key, and none of those that there are is left.
+        running = await running_calls(here.store) if now and which == "issuer" else ()
+        if dry_run:
+            _say_foreseen(ctx, which, running, reason=reason, json=json)
+            return
         change = rotation.replace if now else rotation.rotate
         with advising(Conflict, f"where that is too late: {command_line(ctx, 'keys', 'rotate', '--now')}"):
             made = await change(which, by=operator(), reason=reason)
         keys = await rotation.keys(which)
         at = here.clock()
     if json:
-        print_json(_view(made, state(made, keys, at)))
+        print_json({**_view(made, state(made, keys, at)), "running": views.running(running)})
         return
     for line in _told_now(made) if now else _told(made):
         say(line)
+    say_stopped((), running, dry_run=False)
     next_step(command_line(ctx, "keys", "list"))
+
+
+def _say_foreseen(
+    ctx: typer.Context, which: KeyUse, running: Sequence[RunningCall], *, reason: str, json: bool
+) -> None:
+    """Say what `--now` would cost."""
+    if json:
+        print_json({"use": which, "dry_run": True, "running": views.running(running)})
+        return
+    say(f"the {which} key would be replaced at once, and the others be revoked")
+    for line in _AT_ONCE[which]:
+        say(line)
+    say_stopped((), running, dry_run=True)
+    because = ("--reason", reason) if reason else ()
+    next_step(command_line(ctx, "keys", "rotate", "--now", "--which", which, *because))
 
 
 def _told(made: SigningKey) -> Sequence[str]:

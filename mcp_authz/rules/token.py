@@ -63,7 +63,7 @@ def read_access_token(token: str, *, keys: Keys, issuer: str, audience: str, now
         SignatureRefused: it is not: another type, key, issuer or audience, out of time, or a claim is missing.
         InputError: a claim is there and cannot be what it stands for.
     """
-    claims = _read(token, typ=ACCESS_TOKEN, keys=keys, issuer=issuer)
+    claims, kid = _read(token, typ=ACCESS_TOKEN, keys=keys, issuer=issuer)
     if claims.get("aud") != audience:  # RFC 9068 section 4; ours have one audience, so a list is not one of ours
         raise SignatureRefused("the token is for another audience")
     issued_at, expires_at = jose.require_times(
@@ -83,19 +83,21 @@ def read_access_token(token: str, *, keys: Keys, issuer: str, audience: str, now
         expires_at=expires_at,
         confirmation=_confirmation(claims),
         mode=_mode(claims),
+        signed_by=kid,
     )
 
 
-def _read(token: str, *, typ: str, keys: Keys, issuer: str) -> dict[str, Any]:
-    """The claims, once signed by one of these keys as an object of this type for this issuer."""
+def _read(token: str, *, typ: str, keys: Keys, issuer: str) -> tuple[dict[str, Any], str]:
+    """The claims, once signed by one of these keys as an object of this type for this issuer; and by which one."""
     unverified = jose.read(token)
-    key = keys.get(unverified.kid or "")
+    kid = unverified.kid or ""
+    key = keys.get(kid)
     if key is None:
         raise SignatureRefused("the token's `kid` is not one of our keys")
     claims = unverified.verify(key, typ=typ)
     if claims.get("iss") != issuer:
         raise SignatureRefused("the token is from another issuer")
-    return claims
+    return claims, kid
 
 
 def _act(chain: tuple[AgentName, ...], issuer: str) -> dict[str, Any]:

@@ -196,7 +196,7 @@ class Forest:
 async def under_way(forest: Forest) -> AsyncIterator[tuple[set[str], set[str]]]:
     """Every call runs, and every stream is open; the calls, and the streams, that were cancelled."""
     h, calls, streams = forest.h, set[str](), set[str]()
-    underway = Underway(h.store, h.sessions.identify, forest.approvals.stands, h.clock)
+    underway = Underway(h.store, h.keys.live, h.sessions.identify, forest.approvals.stands, h.clock)
 
     async def run(node: Node) -> None:
         with underway.while_standing(node.caller, None, node.approved):
@@ -294,7 +294,7 @@ async def test_a_call_by_a_childs_replaced_key_ends_whatever_the_record_of_it_is
     async with house(tmp_path) as h, anyio.create_task_group() as group:
         planner, *_ = await h.family()
         root, ended = await h.root(planner), list[str]()
-        underway = Underway(h.store, h.sessions.identify, Forest(h).approvals.stands, h.clock)
+        underway = Underway(h.store, h.keys.live, h.sessions.identify, Forest(h).approvals.stands, h.clock)
 
         async def told() -> None:
             pass

@@ -136,7 +136,8 @@ async def nothing_is_approved(held: HeldCall, *, at: datetime | None = None) -> 
 @asynccontextmanager
 async def running(tree: Tree) -> AsyncIterator[Callable[[set[LinkId]], Awaitable[None]]]:
     """Something runs on every link; what is yielded returns once exactly these were cancelled."""
-    underway, gone = Underway(tree.h.store, tree.h.sessions.identify, nothing_is_approved, tree.h.clock), set[LinkId]()
+    h, gone = tree.h, set[LinkId]()
+    underway = Underway(h.store, h.keys.live, h.sessions.identify, nothing_is_approved, h.clock)
 
     async def run(caller: Caller, link: LinkId) -> None:
         with underway.while_standing(caller):
