@@ -12,6 +12,7 @@ from pathlib import Path
 from mcp_authz.checkpoint_tail import newest_marks
 from mcp_authz.config import Config
 from mcp_authz.errors import ConfigError, StoreError
+from mcp_authz.new_file import write_new
 from mcp_authz.rules.keys import Sealer, random_bytes
 from mcp_authz.store.ports import Clock, Store
 from mcp_authz.store.sqlite import SqliteStore
@@ -83,15 +84,10 @@ def master_key(directory: Path) -> bytes:
 def _make_key(path: Path) -> None:
     # Written under another name and linked, so that two processes that start at once agree on one whole key.
     fresh = path.with_name(f".master.{os.getpid()}.tmp")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    write_new(fresh, random_bytes(32))
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(random_bytes(32))
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            path.hardlink_to(fresh)
-        except FileExistsError:
-            return
+        path.hardlink_to(fresh)
+    except FileExistsError:
+        return
     finally:
         fresh.unlink()

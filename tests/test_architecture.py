@@ -33,6 +33,7 @@ LAYERS = [
     {"mcp_authz.rules.*", "mcp_authz.policy.engine", "mcp_authz.policy.document"},
     {
         "mcp_authz.locking",
+        "mcp_authz.new_file",
         "mcp_authz.unix_socket",
         "mcp_authz.downstream",
         "mcp_authz.seldom",
@@ -96,6 +97,7 @@ LAYERS = [
         "mcp_authz.revocation",
         "mcp_authz.stopping",
         "mcp_authz.halting",
+        "mcp_authz.overview",
         "mcp_authz.naming",
         "mcp_authz.relations",
         "mcp_authz.administration",

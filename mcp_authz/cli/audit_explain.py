@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json as json_text
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,12 +13,13 @@ from mcp_authz.audit_bundles import bundle_of
 from mcp_authz.audit_excerpts import records_of
 from mcp_authz.audit_story import story
 from mcp_authz.checkpoints import checkpoint_keys
-from mcp_authz.cli import elsewhere_commands
+from mcp_authz.cli import elsewhere_log
 from mcp_authz.cli.invocation import asynchronous, command_line, installation, named_gateway
 from mcp_authz.cli.options import Json
 from mcp_authz.cli.output import local, next_step, print_json, say
 from mcp_authz.cli.taking import record_taking
 from mcp_authz.errors import ConfigError
+from mcp_authz.new_file import write_new
 from mcp_authz.rules.display import visible
 from mcp_authz.rules.sentence import sentence
 from mcp_authz.shredding import what_is_gone
@@ -47,7 +47,7 @@ async def explain(
             "--with-arguments goes with --bundle FILE; `mcp-authz holds show` shows those of a hold"
         )
     if (there := named_gateway(ctx)) is not None and bundle is None:
-        await elsewhere_commands.story(there, call, json=json)
+        await elsewhere_log.story(there, call, json=json)
         return
     async with installation(ctx) as here:
         records = await records_of(here.store, call)
@@ -90,11 +90,8 @@ async def keys(ctx: typer.Context) -> None:
 def _write(path: Path, document: dict[str, Any]) -> None:
     """The file is there whole; it has what the records have, so it is for its owner alone."""
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        write_new(path, json_text.dumps(document, indent=1) + "\n")
     except FileExistsError:
         raise ConfigError(f"`{path}` is there already; name another file") from None
     except OSError as error:
         raise ConfigError(f"`{path}` cannot be written: {error.strerror}") from None
-    with os.fdopen(descriptor, "w") as file:
-        json_text.dump(document, file, indent=1)
-        file.write("\n")

@@ -17,7 +17,8 @@ from mcp_authz.cli.options import Json
 from mcp_authz.cli.output import next_step, print_json, say
 from mcp_authz.cli.verification import verify
 from mcp_authz.errors import InputError, NotFound, StoreError
-from mcp_authz.store.copying import copy, flush, inspect
+from mcp_authz.new_file import flush
+from mcp_authz.store.copying import copy, inspect
 from mcp_authz.store.ports import Event
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)

@@ -18,6 +18,7 @@ from mcp_authz.cli.output import next_step, say
 from mcp_authz.config import Config, load_config, user_config_dir
 from mcp_authz.errors import ConfigError
 from mcp_authz.installation import Installation, open_installation
+from mcp_authz.new_file import write_new
 from mcp_authz.principals import Person, PersonName
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -146,9 +147,7 @@ def _write(path: Path) -> bool:
     """Whether the file was made, for this user only; one that is there is left as it is."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(STARTER.replace("user:YOU", f"user:{name_of(login_name())}"))
+        write_new(path, STARTER.replace("user:YOU", f"user:{name_of(login_name())}"))
     except FileExistsError:
         return False
     except OSError as error:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mcp_authz.errors import AuthzError, ConfigError, Conflict, KeyRefused
+from mcp_authz.new_file import write_new
 from mcp_authz.rules.keys import PrivateKey, PublicKey, open_private
 
 KEYS = "agents"  # the folder in the data directory
@@ -27,16 +28,12 @@ def written(path: Path, text: str) -> Iterator[None]:
     try:
         if path.parent.name == KEYS and not path.parent.exists():
             path.parent.mkdir(mode=0o700)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        write_new(path, text)
     except FileExistsError:
         raise Conflict(f"`{path}` exists already and is not overwritten; name another file") from None
     except OSError as error:
         raise ConfigError(f"`{path}` cannot be written: {error.strerror}; name another file") from None
     try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
         yield
     except BaseException:
         path.unlink(missing_ok=True)

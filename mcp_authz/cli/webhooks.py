@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -15,6 +14,7 @@ from mcp_authz.cli.output import next_step, print_json, say, table
 from mcp_authz.errors import ConfigError, FetchRefused, NotFound
 from mcp_authz.ids import new_id
 from mcp_authz.installation import utc_now
+from mcp_authz.new_file import write_new
 from mcp_authz.rules import webhook_message
 from mcp_authz.rules.keys import random_bytes
 from mcp_authz.rules.webhook_signature import make_secret
@@ -89,11 +89,11 @@ def secret(
 ) -> None:
     """Write a new secret into a file, for `secret_file` or `callback_secret_file`."""
     try:
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        write_new(file, make_secret(random_bytes(SECRET)) + "\n")
     except FileExistsError:
         raise ConfigError(f"`{file}` is there already; name another file, or remove it first") from None
-    with os.fdopen(descriptor, "w", encoding="ascii") as out:
-        out.write(make_secret(random_bytes(SECRET)) + "\n")
+    except OSError as error:
+        raise ConfigError(f"`{file}` cannot be written: {error.strerror}; name another file") from None
     say(f"{file} has a new secret, for this user's eyes only; the receiver needs what is in it")
     next_step(command_line(ctx, "webhooks", "list"))
 

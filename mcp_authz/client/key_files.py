@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from mcp_authz.errors import ConfigError, Conflict, KeyRefused
+from mcp_authz.new_file import flush, write_new
 from mcp_authz.rules.keys import PrivateKey, open_private, seal_private
 
 _LARGEST: Final = 64 * 1024  # bytes of a key file; anything larger is something else
@@ -53,12 +54,12 @@ def save_key(path: Path, key: PrivateKey, passphrase: str | None = None, *, repl
     draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         try:
-            _write(draft, text)
+            write_new(draft, text)
             if replace:
                 draft.replace(path)
             else:
                 os.link(draft, path)  # unlike a rename it does not take the place of what is there
-            _flush(path.parent)
+            flush(path.parent)
         finally:
             draft.unlink(missing_ok=True)
     except FileExistsError:
@@ -77,19 +78,3 @@ def _read(path: Path) -> str:
     if stat.S_ISREG(mode) and mode & 0o077:
         raise KeyRefused(f"key file `{path}` can be read by others; run: chmod 600 {path}")
     return text
-
-
-def _write(path: Path, text: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _flush(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -16,6 +16,7 @@ import anyio
 
 from mcp_authz.client.signed_in import SignedIn
 from mcp_authz.errors import ConfigError, Conflict, InputError
+from mcp_authz.new_file import write_new
 
 _LARGEST: Final = 256 * 1024  # bytes; a larger file is none of ours
 _PATIENCE: Final = 30.0  # seconds that another process may take to renew it
@@ -62,7 +63,7 @@ class FileTokens:
                 return
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             try:
-                _write(draft, json.dumps(signed_in.to_json()))
+                write_new(draft, json.dumps(signed_in.to_json()))
                 draft.replace(self.path)
             finally:
                 draft.unlink(missing_ok=True)
@@ -90,11 +91,3 @@ class FileTokens:
                         raise ConfigError(f"another process has `{self.path}` and does not let go") from None
                 await anyio.sleep(0.05)
             yield
-
-
-def _write(path: Path, text: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from mcp_authz.errors import StoreError
+from mcp_authz.new_file import flush
 from mcp_authz.store.faults import store_error
 from mcp_authz.store.schema import APPLICATION_ID, MIGRATIONS
 from mcp_authz.store.witness import Mark, mark_of
@@ -100,15 +101,6 @@ def read_only(path: Path) -> sqlite3.Connection:
         db.close()
         raise
     return db
-
-
-def flush(path: Path) -> None:
-    """File or directory are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def put_in_place(new: Path, path: Path, aside: Path | None) -> None:

@@ -16,10 +16,11 @@ from typing import Any, Final
 from mcp_authz import limits
 from mcp_authz.errors import Conflict, NotFound, StoreError
 from mcp_authz.locking import is_locked
+from mcp_authz.new_file import flush
 from mcp_authz.rules.keys import Sealer
 from mcp_authz.rules.log import timestamp
 from mcp_authz.store import epoch
-from mcp_authz.store.copying import Told, copy, flush, inspect, put_in_place, read_only
+from mcp_authz.store.copying import Told, copy, inspect, put_in_place, read_only
 from mcp_authz.store.epoch_since import Carried, carry_losses, carry_over, end_all_ways_in, without_a_key
 from mcp_authz.store.faults import store_error
 from mcp_authz.store.files import WriteLock

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from mcp_authz.errors import StoreError
+from mcp_authz.new_file import flush
 from mcp_authz.store.connections import FilePen, Transactions
 from mcp_authz.store.epoch import begin_first, epoch_of
 from mcp_authz.store.files import WriteLock
@@ -78,11 +79,7 @@ class Witness:
         self._write(mark)
         if self._file is not None:
             os.fsync(self._file)
-        directory = os.open(self.path.parent, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        flush(self.path.parent)
 
     def say(self, mark: Mark) -> None:
         """The file says this, unless it cannot be written: then it is behind, which proves nothing."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -12,6 +11,7 @@ from mcp_authz import limits
 from mcp_authz.agents import Agents, People, agent_name, current_keys, person_name
 from mcp_authz.errors import ConfigError, KeyRefused
 from mcp_authz.installation import Installation
+from mcp_authz.new_file import write_new
 from mcp_authz.principals import Agent, AgentName, Grant
 from mcp_authz.revocation import Revocation
 from mcp_authz.rules.keys import PrivateKey
@@ -109,19 +109,15 @@ async def _grant(here: Installation, wanted: Wanted, *, by: str) -> Grant:
 
 def _key(path: Path) -> PrivateKey:
     """The key in this file, made now if there is none; only this user can read it."""
+    key = PrivateKey.generate()
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            write_new(path, key.to_pem())
         except FileExistsError:
             if path.stat().st_mode & 0o077:
                 raise ConfigError(f"`{path}` can be read by others; run: chmod 600 {path}") from None
             return PrivateKey.from_pem(path.read_text(encoding="utf-8"))
-        key = PrivateKey.generate()
-        with os.fdopen(descriptor, "w") as file:
-            file.write(key.to_pem())
-            file.flush()
-            os.fsync(file.fileno())
     except OSError as error:
         raise ConfigError(f"key file `{path}` cannot be written: {error.strerror}") from None
     except KeyRefused as error:

@@ -32,7 +32,7 @@ def test_importing_the_library_loads_nothing_of_the_server() -> None:
     assert "mcp_authz.client.auth" in loaded
     assert not {name.split(".")[0] for name in loaded} & SERVER
     own = {name.split(".")[1] for name in loaded if name.startswith("mcp_authz.")}
-    assert own == {"client", "errors", "ids", "limits", "model", "principals", "rules"}
+    assert own == {"client", "errors", "ids", "limits", "model", "new_file", "principals", "rules"}
 
 
 def test_naming_the_package_loads_none_of_its_parts() -> None:
