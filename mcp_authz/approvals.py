@@ -150,7 +150,7 @@ class Approvals:
         held = await self._hold(hold)
         if (why := await in_the_chain(self._store, held, caller)) is not None:
             raise Conflict(why)
-        return await self._hear_answered(held, hearing.by_other_client(held, caller, answer))
+        return await self._hear_answered(held, hearing.by_other_client(caller, answer))
 
     async def hear_webhook(self, answer: WebhookAnswer) -> HeldCall:
         """The answer that a webhook brings is heard; signed by the gateway, with the webhook that it came through.

@@ -125,7 +125,7 @@ def by_own_prompt(held: HeldCall, *, approve: bool, terms: Mapping[str, Any] | N
     return Answered(person=held.subject, approve=approve, assurance=Assurance.CLIENT, terms=terms or {})
 
 
-def by_other_client(held: HeldCall, caller: Caller, answer: ClientAnswer) -> Answered:
+def by_other_client(caller: Caller, answer: ClientAnswer) -> Answered:
     """What a person answered in a client of theirs that is none of those that ask, and which client that is.
 
     Raises:

@@ -53,7 +53,7 @@ class DirectCalls:
         body = strict_json.dump({"jsonrpc": "2.0", "id": number, "method": method, "params": params})
         try:
             async with self._client.post(self._url, data=body, headers=headers, allow_redirects=False) as response:
-                return _result(await _message(response, number, heard), number)
+                return _result(await _message(response, heard), number)
         except _NOT_SENT as error:
             raise Broken(f"it cannot be reached ({type(error).__name__})", sent=False) from None
         except (aiohttp.ClientError, OSError) as error:
@@ -78,7 +78,7 @@ async def direct_calls(url: str, headers: Mapping[str, str], tls: SSLContext) ->
         yield DirectCalls(url, client)
 
 
-async def _message(response: aiohttp.ClientResponse, number: str, heard: Heard) -> Any:
+async def _message(response: aiohttp.ClientResponse, heard: Heard) -> Any:
     """Return the message that answers the request, not yet known to be one."""
     kind = response.headers.get("content-type", "").lower()
     if response.headers.get("content-encoding", "identity") != "identity":

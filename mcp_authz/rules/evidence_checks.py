@@ -23,7 +23,6 @@ from mcp_authz.rules.statement_checks import PasskeyCheck, challenge_of, read_pr
 from mcp_authz.rules.verdict_checks import Finding, Trust, verify_bundle
 
 MEMBERS: Final = ("keys", "passkeys", "links", "calls", "verdicts", "shown")
-NOTHING: Final[Mapping[str, Any]] = {name: {} if name == "passkeys" else [] for name in MEMBERS}
 
 
 @dataclass(slots=True, kw_only=True)

@@ -33,16 +33,6 @@ CLOSED_TABLE: Final = frozenset(
 )
 """Every request method there is; a method that is not in it is refused, whatever a tool server may offer."""
 
-NOTIFICATIONS: Final = frozenset(
-    {
-        "notifications/initialized",
-        "notifications/cancelled",
-        "notifications/progress",
-        "notifications/roots/list_changed",
-    }
-)
-"""Every notification a client may send; they end at the gateway."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
