@@ -118,14 +118,23 @@ async def _read(http: httpx2.AsyncClient, url: str, address: str, port: int) -> 
     answer = await http.send(request, stream=True)
     try:
         _require_document(answer, url)
-        body = bytearray()
-        async for part in answer.aiter_raw():  # as it was sent: nothing is unpacked
-            body += part
-            if len(body) > limits.METADATA_BYTES:
-                raise FetchRefused(f"`{url}` is longer than {limits.METADATA_BYTES} bytes")
-        return bytes(body)
+        return await bounded_body(answer, url)
     finally:
         await answer.aclose()
+
+
+async def bounded_body(answer: httpx2.Response, url: str) -> bytes:
+    """The body as it was sent: nothing is unpacked, so that the bound on bytes is one on memory.
+
+    Raises:
+        FetchRefused: it is longer than a document may be.
+    """
+    body = bytearray()
+    async for part in answer.aiter_raw():
+        body += part
+        if len(body) > limits.METADATA_BYTES:
+            raise FetchRefused(f"`{url}` is longer than {limits.METADATA_BYTES} bytes")
+    return bytes(body)
 
 
 def _require_document(answer: httpx2.Response, url: str) -> None:

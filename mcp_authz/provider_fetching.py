@@ -15,7 +15,7 @@ import httpx2
 
 from mcp_authz import limits
 from mcp_authz.errors import FetchRefused, InputError
-from mcp_authz.fetching import system_trust
+from mcp_authz.fetching import bounded_body, system_trust
 from mcp_authz.rules import strict_json
 
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -68,11 +68,6 @@ async def _get(url: str) -> bytes:
         ):
             if answer.status_code != 200:
                 raise FetchRefused(f"`{url}` answers with HTTP {answer.status_code}")
-            body = bytearray()
-            async for part in answer.aiter_raw():  # as it was sent: nothing is unpacked
-                body += part
-                if len(body) > limits.METADATA_BYTES:
-                    raise FetchRefused(f"`{url}` is longer than {limits.METADATA_BYTES} bytes")
-            return bytes(body)
+            return await bounded_body(answer, url)
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         raise FetchRefused(f"`{url}` cannot be fetched: {type(error).__name__}") from None

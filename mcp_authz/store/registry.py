@@ -205,13 +205,22 @@ def links(tx: Transaction, of_session: SessionId) -> tuple[Link, ...]:
 
 
 def add_link(tx: Transaction, new: Link, event: Event) -> None:
+    insert_below(tx, new)
+    append(tx, event)
+
+
+def insert_below(tx: Transaction, new: Link) -> None:
+    """The link is there, under a link of its session that is open.
+
+    Raises:
+        Conflict: there is no such link above it, or no room for this one.
+    """
     above = None if new.parent is None else lineage(tx, new.parent, tx.now)
     if above is None or above.session != new.session:
         raise Conflict(f"link `{new.id}` does not stand under a link of its session")
     if above.ended is not None:
         raise Conflict("the parent link, or what it descends from, is not active any more")
     insert_link(tx, new)
-    append(tx, event)
 
 
 def insert_link(tx: Transaction, new: Link) -> None:

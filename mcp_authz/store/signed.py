@@ -9,7 +9,6 @@ from mcp_authz import limits
 from mcp_authz.errors import Conflict
 from mcp_authz.principals import Agent, Key, Link
 from mcp_authz.store import registry, rows
-from mcp_authz.store.lineage import lineage
 from mcp_authz.store.ports import Event, Registration, Statement
 from mcp_authz.store.records import append
 from mcp_authz.store.rows import AGENT, KEY, Row, insert, micros
@@ -54,12 +53,7 @@ def _add(tx: Transaction, link: Link) -> bool:
         if known.status != link.status:
             raise Conflict(f"link `{link.id}` is {known.status}")
         return False
-    above = None if link.parent is None else lineage(tx, link.parent, tx.now)
-    if above is None or above.session != link.session:
-        raise Conflict(f"link `{link.id}` does not stand under a link of its session")
-    if above.ended is not None:
-        raise Conflict("the parent link, or what it descends from, is not active any more")
-    registry.insert_link(tx, link)
+    registry.insert_below(tx, link)
     return True
 
 
