@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -40,7 +41,10 @@ COLUMNS: Final = (
     "sentence",
     "hash",
 )
-_RUNS: Final = ("=", "+", "-", "@", "\t", "\r", "\n")  # what a spreadsheet may take for the beginning of a formula
+_BLANK: Final = ("\t", "\r", "\n")
+# Where a spreadsheet may take a formula to begin: also behind what it splits lines at (a `;`, in half of Europe),
+# where it pays no heed to quotation marks inside of what it takes for a cell.
+_RUNS: Final = re.compile(r"""(^|[;,|\t\r\n])([ "]*)(?=[=+\-@\uff1d\uff0b\uff0d\uff20])""")
 
 
 def header() -> str:
@@ -70,7 +74,8 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     text = " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-    return f"'{text}" if text.startswith(_RUNS) else text
+    text = _RUNS.sub(r"\1\2'", text)
+    return f"'{text}" if text.startswith(_BLANK) else text
 
 
 def _line(cells: Iterable[str]) -> str:
