@@ -23,6 +23,7 @@ _UNSAID: Final = frozenset(
     {
         *("resource", "arguments", "argument_values", "purpose", "claimed_intent", "claimed_client", "tool"),
         *("reason", "detail", "summary", "label", "scope", "ceiling", "missing", "sent_back_for", "because"),
+        "policy_revision",
     }
 )
 """Members whose words somebody chooses, a caller for one, who is not whoever they name there."""
@@ -176,8 +177,21 @@ def _tools(fields: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _named(fields: Mapping[str, Any]) -> set[str]:
-    """Whoever a record names."""
-    return {value for name, member in fields.items() if name not in _UNSAID for value in _values(member)}
+    """Whoever a record names, however deep, but not in words that somebody chose."""
+    return set(_names(fields))
+
+
+def _names(value: object) -> Iterator[str]:
+    match value:
+        case str():
+            yield value
+        case Mapping():
+            for name, member in value.items():
+                if name not in _UNSAID:
+                    yield from _names(member)
+        case list() | tuple():
+            for one in value:
+                yield from _names(one)
 
 
 def _values(value: object) -> Iterator[str]:
