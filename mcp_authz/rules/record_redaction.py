@@ -137,7 +137,7 @@ class RecordRedaction:
         if isinstance(value, list | tuple):
             inside = [self._own(item) for item in value]
             return inside if any(new is not old for new, old in zip(inside, value, strict=True)) else value
-        return value
+        return self._redacted(value) if self._is_suspect(value) else value
 
     def _is_suspect(self, value: Any) -> bool:
         texts: list[str] = []
