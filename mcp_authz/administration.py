@@ -7,13 +7,14 @@ and by what they are to the thing; it is done by the same code whoever asks, and
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
 from mcp_authz import limits
 from mcp_authz.attempts import Attempts
-from mcp_authz.audit_reading import Found, look_back
+from mcp_authz.audit_reading import Ahead, Found, look_ahead, look_back
 from mcp_authz.errors import AuthzError, NotFound
 from mcp_authz.halting import Halting, Off, SweptAway
 from mcp_authz.naming import client_called
@@ -142,6 +143,17 @@ class Administration:
             raise NotFound(f"there is no session `{id_}`")
         return found, await self._store.links(id_)
 
+    async def person(self, actor: Actor, name: PersonName) -> Person:
+        """One person; everybody sees themselves.
+
+        Raises:
+            NotFound: there is none, or they are not for the actor to see.
+        """
+        found = await self._store.person(name)
+        if found is None or not await self._may(actor, "user show", "person", name):
+            raise NotFound(f"there is no person `{name}`")
+        return found
+
     async def records(
         self,
         actor: Actor,
@@ -161,8 +173,29 @@ class Administration:
             SlowDown: too much of theirs is being looked for already.
         """
         wanted = await self.reading(actor, "audit list", wanted)
-        async with self._turns.turn(actor.name):
+        async with self.turn(actor):
             return await look_back(self._store, wanted, limit, before=before, after=after, at_most=at_most)
+
+    async def export(
+        self, actor: Actor, wanted: Filter, *, limit: int, after: int, before: int | None, at_most: int
+    ) -> Ahead:
+        """The oldest records behind `after` that are wanted, as `records` has the newest; whole, or not at all.
+
+        Raises:
+            Forbidden: they may not write the log for another program.
+            SlowDown: too much of theirs is being looked for already.
+        """
+        await self.require(actor, "audit export")
+        async with self.turn(actor):
+            return await look_ahead(self._store, wanted, limit, after=after, before=before, at_most=at_most)
+
+    def turn(self, actor: Actor) -> AbstractAsyncContextManager[None]:
+        """The actor reads inside, and nothing else of theirs is read meanwhile.
+
+        Raises:
+            SlowDown: too much of theirs waits to be read.
+        """
+        return self._turns.turn(actor.name)
 
     async def story(self, actor: Actor, call: str) -> tuple[Record, ...]:
         """What is on record about a call or hold, oldest first, if the actor may read some of it.
@@ -173,7 +206,7 @@ class Administration:
             SlowDown: too much of theirs is being looked for already.
         """
         readable = await self.reading(actor, "audit explain", Filter())
-        async with self._turns.turn(actor.name):
+        async with self.turn(actor):
             return await call_as_read(self._store, call, readable)
 
     async def reading(self, actor: Actor, command: str, wanted: Filter) -> Filter:

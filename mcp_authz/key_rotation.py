@@ -9,7 +9,7 @@ from mcp_authz import limits
 from mcp_authz.live_keys import new_seed
 from mcp_authz.principals import Thumbprint
 from mcp_authz.rules.keys import PrivateKey
-from mcp_authz.signing_key import OVERLAP, KeyUse, SigningKey
+from mcp_authz.signing_key import OVERLAP, USES, KeyUse, SigningKey, state
 from mcp_authz.store.ports import Clock, Event, Store
 
 
@@ -50,6 +50,14 @@ class KeyRotation:
         summary = f"{by} replaced the {use} key at once: what it signed does not count any more"
         await self._store.replace_signing_keys(new, _event_for(new, summary, by, reason, now))
         return new
+
+
+async def signing_keys(store: Store, clock: Clock) -> tuple[tuple[SigningKey, str], ...]:
+    """Each key that the gateway has for signing, and how it stands."""
+    rotation = KeyRotation(store, clock)
+    known = [await rotation.keys(use) for use in USES]
+    now = clock()
+    return tuple((key, state(key, keys, now)) for keys in known for key in keys)
 
 
 def _made(use: KeyUse, at: datetime, *, signs_from: datetime) -> SigningKey:

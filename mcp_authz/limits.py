@@ -203,6 +203,8 @@ LATEST_LOOKED_AT: Final = 200  # calls that were asked for last, among which tho
 DECIDED_SHOWN: Final = 20  # calls that were decided lately, in the list
 SESSIONS_SHOWN: Final = 50  # on one page, of those that are open and of those that were
 AGENTS_SHOWN: Final = 50  # on one page
+TOOLS_SHOWN: Final = 100  # on one page
+PEOPLE_SHOWN: Final = 50  # on one page; clients as well
 TREE_SHOWN: Final = 200  # links of one session, in its tree and in its picture
 HELD_SHOWN: Final = 50  # links of one agent that its page shows
 ENDINGS_READ: Final = 1_000  # revocations since a session began that are read to say who ended what
@@ -210,6 +212,7 @@ REPLACEMENT_SHOWN: Final = timedelta(days=7)  # how long the page says that some
 
 # Administration: what one person costs everybody else.
 RECORDS_LOOKED_AT: Final = 200_000  # records that one request looks through: some tenths of a second
+EXPORTED_BYTES: Final = 4 * 1024 * 1024  # of records in one answer to an export
 READERS_WAITING: Final = 8  # requests of one person that read the log or wait for that; one reads at a time
 ATTEMPTS_BURST: Final = 20  # attempts of one person without the role that have a record each; the rest is a number
 ATTEMPTS_PER_SECOND: Final = 0.1

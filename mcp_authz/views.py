@@ -8,7 +8,7 @@ from typing import Any
 
 from mcp_authz.approvals import Context
 from mcp_authz.authorization import Identity, RegisteredClient
-from mcp_authz.model import HeldCall
+from mcp_authz.model import HeldCall, Tool
 from mcp_authz.passkey import Passkey
 from mcp_authz.principals import Agent, Grant, Key, Link, Person, Session
 from mcp_authz.rules.constraint import ToolsMap, to_json
@@ -16,7 +16,9 @@ from mcp_authz.rules.keys import b64url
 from mcp_authz.rules.log import timestamp
 from mcp_authz.rules.verdict import word
 from mcp_authz.running import RunningCall
+from mcp_authz.signing_key import SigningKey
 from mcp_authz.store.ports import Record
+from mcp_authz.store.switch_port import Swept
 
 
 def agent(it: Agent) -> dict[str, Any]:
@@ -95,6 +97,15 @@ def grant(it: Grant) -> dict[str, Any]:
         "expires_at": timestamp(it.expires_at),
         "status": it.status,
     }
+
+
+def grant_now(it: Grant, at: datetime) -> dict[str, Any]:
+    return {**grant(it), "state": grant_state(it, at)}
+
+
+def grant_state(it: Grant, at: datetime) -> str:
+    """`active`, `revoked` or `expired`."""
+    return "expired" if it.status == "active" and at >= it.expires_at else it.status
 
 
 def session(it: Session) -> dict[str, Any]:
@@ -200,6 +211,42 @@ def record(it: Record) -> dict[str, Any]:
 
 def running(of: Iterable[RunningCall]) -> list[dict[str, Any]]:
     return [{"call": it.call, "tool": it.tool, "actor": it.actor, "since": timestamp(it.since)} for it in of]
+
+
+def swept(it: Swept) -> dict[str, Any]:
+    ids = {kind: list(ended) for kind, ended in it.ids.items()}
+    return {"ids": ids, "sign_ins": it.sign_ins, "codes": it.codes, "holds": list(it.holds)}
+
+
+def tool(it: Tool, warnings: Iterable[str]) -> dict[str, Any]:
+    return {
+        "name": it.name,
+        "server": it.server,
+        "tool": it.tool,
+        "environment": it.environment,
+        "hazard": it.classification.hazard.value,
+        "action": it.classification.action,
+        "scopes": [str(scope) for scope in it.classification.scopes],
+        "classified_by": it.classification.by,
+        "approval": it.classification.approval,
+        "proof": it.classification.proof.name.lower(),
+        "quarantined": it.quarantined,
+        "off": it.off,
+        "observed": it.observed,
+        "digest": it.digest.hex(),
+        "warnings": list(warnings),
+    }
+
+
+def signing_key(it: SigningKey, state: str) -> dict[str, Any]:
+    return {
+        "use": it.use,
+        "key": it.kid,
+        "state": state,
+        "made_at": timestamp(it.made_at),
+        "signs_from": timestamp(it.signs_from),
+        "retires_at": _time(it.retires_at),
+    }
 
 
 def _time(at: datetime | None) -> str | None:

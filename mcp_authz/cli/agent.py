@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import nullcontext
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -52,6 +53,9 @@ NewKeyFile = Annotated[
         metavar="FILE", readable=False, help="Make a key, write its private half to FILE (PEM, only you can read it)."
     ),
 ]
+
+
+_WHERE_FROM: Final = {"metadata_url": "hosted at", "client": "is a client", "parent": "child of", "ends_at": "ends"}
 
 
 @app.callback()
@@ -134,27 +138,33 @@ async def add(
 async def list_(ctx: typer.Context, json: Json = False) -> None:
     """List every agent."""
     if (there := named_gateway(ctx)) is not None:
-        await elsewhere_commands.agents(there, json=json)
+        none = "no agents are there that you may look at"
+        await elsewhere_commands.listed(there, "agents", partial(_say_agents, json=json, empty=none))
         return
     async with installation(ctx) as here:
-        agents = await here.store.agents()
+        agents = [views.agent(agent) for agent in await here.store.agents()]
+    none = f"no agents yet; {command_line(ctx, 'agent', 'add', 'NAME', '--owner', 'PERSON')} enrols one"
+    _say_agents(agents, json=json, empty=none)
+
+
+def _say_agents(agents: list[dict[str, Any]], *, json: bool, empty: str) -> None:
     if json:
-        print_json([views.agent(agent) for agent in agents])
+        print_json(agents)
         return
     table(
         ("NAME", "OWNER", "STATUS", "CEILING", "DEPTH", "DELEGATES TO"),
         (
             (
-                agent.name,
-                agent.owner,
-                agent.status,
-                shown_words(agent.ceiling),
-                str(agent.depth),
-                shown_words(agent.delegates_to),
+                it["name"],
+                it["owner"],
+                it["status"],
+                shown_words(it["ceiling"]),
+                str(it["depth"]),
+                shown_words(it["delegates_to"]),
             )
-            for agent in agents
+            for it in agents
         ),
-        empty=f"no agents yet; {command_line(ctx, 'agent', 'add', 'NAME', '--owner', 'PERSON')} enrols one",
+        empty=empty,
     )
 
 
@@ -164,6 +174,9 @@ async def show(
     ctx: typer.Context, name: Annotated[str, typer.Argument(metavar="NAME", help="Its name.")], json: Json = False
 ) -> None:
     """Show one agent with its keys."""
+    if (there := named_gateway(ctx)) is not None:
+        await elsewhere_commands.one(there, "agents", name, partial(_say_elsewhere, json=json))
+        return
     async with installation(ctx) as here:
         enrolled = await _enrolled(ctx, here, name)
         now = here.clock()
@@ -187,6 +200,28 @@ async def show(
             *([] if agent.parent is None else [("child of", agent.parent)]),
             *([] if agent.ends_at is None else [("ends", local(agent.ends_at))]),
             *((f"key {number}", key_line(key, now)) for number, key in enumerate(enrolled.keys, 1)),
+        ]
+    )
+
+
+def _say_elsewhere(agent: dict[str, Any], *, json: bool) -> None:
+    """What the gateway elsewhere tells of one agent; its configuration, and so what its roles give now, is not here."""
+    if json:
+        print_json(agent)
+        return
+    facts(
+        [
+            ("agent", agent["name"]),
+            ("status", agent["status"]),
+            ("owner", agent["owner"]),
+            ("ceiling", shown_words(agent["ceiling"], "nothing")),
+            ("roles", shown_words(agent["roles"], "none")),
+            ("labels", " ".join(f"{key}={value}" for key, value in sorted(agent["labels"].items())) or "none"),
+            ("delegates to", shown_words(agent["delegates_to"], "nobody")),
+            ("depth", str(agent["depth"])),
+            ("interactive", "yes" if agent["interactive"] else "no"),
+            *((told, agent[it]) for it, told in _WHERE_FROM.items() if agent[it] is not None),
+            *((f"key {number}", f"{it['thumbprint']}, {it['status']}") for number, it in enumerate(agent["keys"], 1)),
         ]
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -14,24 +13,11 @@ from rich.progress import Progress
 
 from mcp_authz import views
 from mcp_authz.audit_reading import newest
-from mcp_authz.cli import elsewhere_commands
+from mcp_authz.cli import elsewhere_log
 from mcp_authz.cli.audit_evidence import excerpted, read_keys
 from mcp_authz.cli.audit_explain import explain, keys
 from mcp_authz.cli.audit_export import export
-from mcp_authz.cli.audit_options import (
-    AgentName,
-    Call,
-    Decision,
-    Kind,
-    Observed,
-    PersonName,
-    SessionId,
-    Since,
-    Text,
-    ToolName,
-    Until,
-    chosen,
-)
+from mcp_authz.cli.audit_options import with_filter
 from mcp_authz.cli.audit_prune import prune
 from mcp_authz.cli.audit_shown import say_shown
 from mcp_authz.cli.audit_shred import shred
@@ -60,40 +46,17 @@ def group() -> None:
 
 @app.command("list")
 @asynchronous
+@with_filter
 async def list_(
     ctx: typer.Context,
     *,
     limit: Annotated[int, typer.Option(metavar="N", min=1, help="How many records, the newest ones.")] = 50,
-    agent: AgentName = None,
-    person: PersonName = None,
-    session: SessionId = None,
-    tool: ToolName = None,
-    decision: Decision = None,
-    kind: Kind = None,
-    call: Call = None,
-    since: Since = None,
-    until: Until = None,
-    text: Text = None,
-    observed: Observed = False,
+    wanted: Filter,
     json: Json = False,
 ) -> None:
     """List the newest records as sentences, oldest first."""
-    wanted = chosen(
-        datetime.now(UTC),
-        agent=agent,
-        person=person,
-        session=session,
-        tool=tool,
-        decision=decision,
-        kind=kind,
-        call=call,
-        since=since,
-        until=until,
-        text=text,
-        observed=observed,
-    )
     if (there := named_gateway(ctx)) is not None:
-        await elsewhere_commands.records(there, wanted, limit, json=json)
+        await elsewhere_log.records(there, wanted, limit, json=json)
         return
     async with installation(ctx) as here:
         records = await newest(here.store, wanted, limit)
@@ -113,40 +76,17 @@ async def list_(
 @app.command()
 @until_interrupted
 @asynchronous
+@with_filter
 async def tail(
     ctx: typer.Context,
     *,
     limit: Annotated[int, typer.Option(metavar="N", min=0, help="How many records to begin with.")] = 10,
-    agent: AgentName = None,
-    person: PersonName = None,
-    session: SessionId = None,
-    tool: ToolName = None,
-    decision: Decision = None,
-    kind: Kind = None,
-    call: Call = None,
-    since: Since = None,
-    until: Until = None,
-    text: Text = None,
-    observed: Observed = False,
+    wanted: Filter,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document on each line.")] = False,
 ) -> None:
     """Follow the log: the newest ten records, then each new one, until Ctrl-C."""
-    wanted = chosen(
-        datetime.now(UTC),
-        agent=agent,
-        person=person,
-        session=session,
-        tool=tool,
-        decision=decision,
-        kind=kind,
-        call=call,
-        since=since,
-        until=until,
-        text=text,
-        observed=observed,
-    )
     if (there := named_gateway(ctx)) is not None:
-        await elsewhere_commands.tail(there, wanted, limit, json=json)
+        await elsewhere_log.tail(there, wanted, limit, json=json)
         return
     async with installation(ctx) as here:
         after, _ = await here.store.head()

@@ -17,27 +17,14 @@ from rich.console import Console
 from rich.progress import Progress
 
 from mcp_authz import views
-from mcp_authz.cli.audit_options import (
-    AgentName,
-    Call,
-    Decision,
-    Kind,
-    Observed,
-    PersonName,
-    SessionId,
-    Since,
-    Text,
-    ToolName,
-    Until,
-    chosen,
-)
-from mcp_authz.cli.invocation import config_of
+from mcp_authz.cli.audit_options import with_filter
+from mcp_authz.cli.elsewhere_log import LogElsewhere, log_elsewhere
+from mcp_authz.cli.invocation import asynchronous, config_of, named_gateway
 from mcp_authz.cli.output import note
 from mcp_authz.errors import InputError, NotFound, StoreError
-from mcp_authz.installation import utc_now
 from mcp_authz.rules import ocsf, record_csv
 from mcp_authz.rules.audit_filter import Filter
-from mcp_authz.rules.log import Stored
+from mcp_authz.rules.log import Stored, record_bytes, record_hash
 from mcp_authz.store.offline import LogFile, log_file
 from mcp_authz.store.ports import Record
 from mcp_authz.store.records import record
@@ -47,7 +34,9 @@ LONG: Final = 5000  # records; writing fewer is over before a progress bar could
 _VERSION: Final = version("mcp-authz")
 
 
-def export(
+@asynchronous
+@with_filter
+async def export(
     ctx: typer.Context,
     *,
     format_: Annotated[
@@ -60,45 +49,43 @@ def export(
         Path | None,
         typer.Option(metavar="FILE", readable=False, help="The store to read, also a copy. Else the one in use."),
     ] = None,
-    agent: AgentName = None,
-    person: PersonName = None,
-    session: SessionId = None,
-    tool: ToolName = None,
-    decision: Decision = None,
-    kind: Kind = None,
-    call: Call = None,
-    since: Since = None,
-    until: Until = None,
-    text: Text = None,
-    observed: Observed = False,
+    wanted: Filter,
 ) -> None:
     """Write the log for another program: what it has when the command begins, oldest first."""
-    wanted = chosen(
-        utc_now(),
-        agent=agent,
-        person=person,
-        session=session,
-        tool=tool,
-        decision=decision,
-        kind=kind,
-        call=call,
-        since=since,
-        until=until,
-        text=text,
-        observed=observed,
-    )
     if format_ == "chain" and wanted != Filter():
         raise InputError(
             "a chain hangs together with every record only; leave the filters out, or write another format"
         )
-    path = store if store is not None else config_of(ctx).data / "store.db"
-    if not path.exists():
-        raise NotFound(f"there is no store at `{path}`; name one with --store FILE")
-    with log_file(path) as log, _progress() as told, _destination(out) as file:
-        head, hash_ = log.head()
-        written = _write(file, log, head, format_=format_, wanted=wanted, told=told)
+    if (there := named_gateway(ctx)) is not None:
+        if store is not None:
+            raise typer.BadParameter("name a store with --store, or a gateway with --at, not both")
+        way = _chained if format_ == "chain" else _WAYS[format_]
+        async with log_elsewhere(there, wanted) as log:
+            with _progress() as told, _destination(out) as file:
+                written = await _fetch(file, log, _begun(format_), way, told)
+        head, hash_ = log.head, log.hash
+    else:
+        path = store if store is not None else config_of(ctx).data / "store.db"
+        if not path.exists():
+            raise NotFound(f"there is no store at `{path}`; name one with --store FILE")
+        with log_file(path) as kept, _progress() as told, _destination(out) as file:
+            head, hash_ = kept.head()
+            written = _write(file, kept, head, format_=format_, wanted=wanted, told=told)
     where = "" if out is None else f" to {out}"
     note(f"{written} record{'s'[: written != 1]} written{where}, of a log up to record {head}, hash {hash_.hex()}")
+
+
+async def _fetch(
+    file: BinaryIO, log: LogElsewhere, begun: str, way: Callable[[Record], str], told: Callable[[int, int], None]
+) -> int:
+    """How many records of the log elsewhere were written."""
+    written = 0
+    file.write(begun.encode())
+    async for looked_at, records in log.pages():
+        file.writelines(way(it).encode() for it in records)
+        written += len(records)
+        told(looked_at, log.head)
+    return written
 
 
 def _write(
@@ -106,14 +93,17 @@ def _write(
 ) -> int:
     """How many records were written."""
     written = 0
-    if format_ == "csv":
-        file.write(record_csv.header().encode())
+    file.write(_begun(format_).encode())
     for looked_at, rows in log.pages(after=0, until=head, wanted=wanted):
         lines = list(_chain(rows) if format_ == "chain" else _lines(rows, format_, wanted))
         file.writelines(lines)
         written += len(lines)
         told(looked_at, head)
     return written
+
+
+def _begun(format_: Format) -> str:
+    return record_csv.header() if format_ == "csv" else ""
 
 
 def _chain(rows: list[Stored]) -> Iterator[bytes]:
@@ -128,6 +118,22 @@ def _lines(rows: list[Stored], format_: Format, wanted: Filter) -> Iterator[byte
         it = record(row.sequence, row.body, row.hash)
         if wanted.has(it.event):
             yield _WAYS[format_](it).encode()
+
+
+def _chained(it: Record) -> str:
+    """The bytes that are hashed; of a record elsewhere they are made anew, and are the same where its hash fits."""
+    event = it.event
+    body = record_bytes(
+        sequence=it.sequence,
+        previous=it.previous,
+        kind=event.kind,
+        at=event.at,
+        call=event.call,
+        fields=event.fields,
+    )
+    if record_hash(body) != it.hash:
+        raise StoreError(f"record {it.sequence} of the log there was altered; have `mcp-authz audit verify` run there")
+    return body.decode() + "\n"
 
 
 def _jsonl(it: Record) -> str:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Annotated, Literal, get_args
+from functools import wraps
+from inspect import Signature, signature
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import typer
 
 from mcp_authz.errors import InputError
+from mcp_authz.installation import utc_now
 from mcp_authz.rules.audit_filter import Filter
 from mcp_authz.rules.duration import parse_duration
 from mcp_authz.store.ports import EventKind
 
+R = TypeVar("R")
 DecisionName = Literal["permit", "hold", "deny", "replay"]
 
 AgentName = Annotated[str | None, typer.Option("--agent", metavar="AGENT", help="Only what this agent had a part in.")]
@@ -52,22 +57,37 @@ Observed = Annotated[
 ]
 
 
+def with_filter(command: Callable[..., R]) -> Callable[..., R]:
+    """Return a command that has these options where `command` takes `wanted`, and gives it what they ask for."""
+    own, options = (signature(each, eval_str=True).parameters for each in (command, chosen))
+
+    @wraps(command)
+    def run(*args: Any, **given: Any) -> R:
+        asked = {name: given.pop(name) for name in options}
+        return command(*args, **given, wanted=chosen(**asked))
+
+    placed = [each for name, mine in own.items() for each in (options.values() if name == "wanted" else (mine,))]
+    run.__signature__ = Signature(placed)  # type: ignore[attr-defined]  # what typer reads options from
+    run.__annotations__ = {each.name: each.annotation for each in placed}
+    return run
+
+
 def chosen(
-    now: datetime,
     *,
-    agent: str | None,
-    person: str | None,
-    session: str | None,
-    tool: str | None,
-    decision: str | None,
-    kind: str | None,
-    call: str | None,
-    since: str | None,
-    until: str | None,
-    text: str | None,
-    observed: bool,
+    agent: AgentName = None,
+    person: PersonName = None,
+    session: SessionId = None,
+    tool: ToolName = None,
+    decision: Decision = None,
+    kind: Kind = None,
+    call: Call = None,
+    since: Since = None,
+    until: Until = None,
+    text: Text = None,
+    observed: Observed = False,
 ) -> Filter:
     """What the options ask for."""
+    now = utc_now()
     return Filter(
         agent=None if agent is None else agent.removeprefix("agent:"),
         person=None if person is None else person.removeprefix("user:"),

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from mcp_authz import limits, views
-from mcp_authz.authorization import RegisteredClient
-from mcp_authz.cli import keyfile
-from mcp_authz.cli.invocation import asynchronous, command_line, installation, operator
+from mcp_authz.cli import elsewhere_commands, keyfile
+from mcp_authz.cli.invocation import asynchronous, command_line, installation, named_gateway, operator
 from mcp_authz.cli.options import Json, the_one
 from mcp_authz.cli.output import facts, local, next_step, print_json, say, table
 from mcp_authz.clients import Clients
@@ -84,14 +84,21 @@ async def add(
 @asynchronous
 async def list_(ctx: typer.Context, json: Json = False) -> None:
     """List every client: those you registered, and those that somebody agreed to."""
+    if (there := named_gateway(ctx)) is not None:
+        await elsewhere_commands.listed(there, "clients", partial(_say_clients, ctx, json=json))
+        return
     async with installation(ctx) as here:
-        clients = await here.store.clients()
+        clients = [views.client(client) for client in await here.store.clients()]
+    _say_clients(ctx, clients, json=json)
+
+
+def _say_clients(ctx: typer.Context, clients: list[dict[str, Any]], *, json: bool) -> None:
     if json:
-        print_json([views.client(client) for client in clients])
+        print_json(clients)
         return
     table(
         ("HANDLE", "NAME", "STATUS", "ANSWERS GO TO", "ID"),
-        ((client.handle, client.name, client.status, _places(client), client.id) for client in clients),
+        ((it["handle"], it["name"], it["status"], _places(it["redirect_uris"]), it["id"]) for it in clients),
         empty=f"no clients yet; people add theirs by connecting, or you by "
         f"{command_line(ctx, 'client', 'add', 'NAME', '--redirect', 'URI')}",
     )
@@ -151,5 +158,5 @@ def _jwks(text: str) -> Mapping[str, Any]:
     return {"keys": [keyfile.public_key(text).jwk]}
 
 
-def _places(client: RegisteredClient) -> str:
-    return ", ".join(dict.fromkeys(place(uri).host for uri in client.redirect_uris))
+def _places(redirect_uris: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(place(uri).host for uri in redirect_uris))

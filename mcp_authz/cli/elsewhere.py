@@ -32,7 +32,7 @@ async def elsewhere(url: str, *, stops: bool = False) -> AsyncIterator[Elsewhere
     async with administering(endpoint(url).removesuffix("/mcp"), auth) as there:
         try:
             yield there
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError):
             raise Refused(f"what {url} answered cannot be read; is it a gateway of this version?") from None
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import Annotated
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Annotated, Any
 
 import typer
 
 from mcp_authz import limits, views
-from mcp_authz.cli.invocation import advising, asynchronous, command_line, installation, operator
+from mcp_authz.cli import elsewhere_commands
+from mcp_authz.cli.invocation import advising, asynchronous, command_line, installation, named_gateway, operator
 from mcp_authz.cli.options import Json, duration, the_one
 from mcp_authz.cli.output import facts, local, next_step, print_json, say, shortener, table
-from mcp_authz.cli.states import grant_state, shown_subject, shown_words
+from mcp_authz.cli.states import shown_subject, shown_words
 from mcp_authz.cli.tools_typed import Tools, Where, shown_tools, typed_tools
 from mcp_authz.errors import DelegationError, NotFound
 from mcp_authz.principals import Grant, GrantId
@@ -74,25 +76,33 @@ async def add(
 @asynchronous
 async def list_(ctx: typer.Context, json: Json = False) -> None:
     """List every grant."""
-    async with installation(ctx) as here:
-        grants, now = await here.store.grants(), here.clock()
-    if json:
-        print_json([{**views.grant(grant), "state": grant_state(grant, now)} for grant in grants])
+    if (there := named_gateway(ctx)) is not None:
+        await elsewhere_commands.listed(there, "grants", partial(_say_grants, json=json))
         return
-    short = shortener(grant.id for grant in grants)
+    async with installation(ctx) as here:
+        now = here.clock()
+        grants = [views.grant_now(grant, now) for grant in await here.store.grants()]
+    _say_grants(grants, json=json)
+
+
+def _say_grants(grants: list[dict[str, Any]], *, json: bool) -> None:
+    if json:
+        print_json(grants)
+        return
+    short = shortener(it["id"] for it in grants)
     table(
         ("GRANT", "SUBJECT", "AGENT", "STATE", "UNTIL", "SCOPE", "TOOLS"),
         (
             (
-                short(grant.id),
-                shown_subject(grant.subject),
-                grant.agent,
-                grant_state(grant, now),
-                local(grant.expires_at),
-                shown_words(grant.scope),
-                "all that the scopes permit" if grant.tools is None else shown_words(grant.tools),
+                short(it["id"]),
+                shown_subject(it["subject"]),
+                it["agent"],
+                it["state"],
+                local(datetime.fromisoformat(it["expires_at"])),
+                shown_words(it["scope"]),
+                "all that the scopes permit" if it["tools"] is None else shown_words(it["tools"]),
             )
-            for grant in grants
+            for it in grants
         ),
         empty="no grants yet; `mcp-authz grant add` makes one",
     )
@@ -109,12 +119,12 @@ async def show(
     async with installation(ctx) as here:
         found, now = await find_grant(here.store, grant), here.clock()
     if json:
-        print_json({**views.grant(found), "state": grant_state(found, now)})
+        print_json(views.grant_now(found, now))
         return
     facts(
         [
             ("grant", found.id),
-            ("state", grant_state(found, now)),
+            ("state", views.grant_state(found, now)),
             ("subject", shown_subject(found.subject)),
             ("agent", found.agent),
             ("scope", shown_words(found.scope)),

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
+from functools import partial
 from typing import Annotated, Any, Final
 
 import typer
 
 from mcp_authz import views
-from mcp_authz.cli.invocation import advising, asynchronous, command_line, installation, operator
+from mcp_authz.cli import elsewhere_commands
+from mcp_authz.cli.invocation import advising, asynchronous, command_line, installation, named_gateway, operator
 from mcp_authz.cli.options import Json
 from mcp_authz.cli.output import local, next_step, print_json, say, table
 from mcp_authz.cli.revoke_more import say_stopped
 from mcp_authz.errors import Conflict
-from mcp_authz.key_rotation import KeyRotation
-from mcp_authz.rules.log import timestamp
+from mcp_authz.key_rotation import KeyRotation, signing_keys
 from mcp_authz.running import RunningCall, running_calls
-from mcp_authz.signing_key import OVERLAP, USES, KeyUse, SigningKey, state
+from mcp_authz.signing_key import OVERLAP, KeyUse, SigningKey, state
 
 app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, add_completion=False)
 
@@ -47,17 +49,21 @@ def _group() -> None:
 @asynchronous
 async def list_(ctx: typer.Context, *, json: Json = False) -> None:
     """List the keys that the gateway signs with, and those that it signed with before."""
+    if (there := named_gateway(ctx)) is not None:
+        await elsewhere_commands.listed(there, "keys", partial(_say_keys, json=json))
+        return
     async with installation(ctx) as here:
-        rotation = KeyRotation(here.store, here.clock)
-        known = {use: await rotation.keys(use) for use in USES}
-        now = here.clock()
-    found = [(key, state(key, keys, now)) for keys in known.values() for key in keys]
+        keys = [views.signing_key(key, how) for key, how in await signing_keys(here.store, here.clock)]
+    _say_keys(keys, json=json)
+
+
+def _say_keys(keys: list[dict[str, Any]], *, json: bool) -> None:
     if json:
-        print_json([_view(key, how) for key, how in found])
+        print_json(keys)
         return
     table(
         ("use", "key", "state", "signs from", "counts until"),
-        ((key.use, key.kid, how, local(key.signs_from), _until(key)) for key, how in found),
+        ((it["use"], it["key"], it["state"], _local(it["signs_from"]), _until(it)) for it in keys),
         empty="",
     )
 
@@ -102,7 +108,7 @@ async def rotate(
         keys = await rotation.keys(which)
         at = here.clock()
     if json:
-        print_json({**_view(made, state(made, keys, at)), "running": views.running(running)})
+        print_json({**views.signing_key(made, state(made, keys, at)), "running": views.running(running)})
         return
     for line in _told_now(made) if now else _told(made):
         say(line)
@@ -137,18 +143,11 @@ def _told_now(made: SigningKey) -> Sequence[str]:
     return (f"{made.use} key {made.kid} signs from now on; the others are revoked", *_AT_ONCE[made.use])
 
 
-def _until(key: SigningKey) -> str:
-    if key.status == "revoked":
+def _until(key: dict[str, Any]) -> str:
+    if key["state"] == "revoked":
         return "-"
-    return "" if key.retires_at is None else local(key.retires_at)
+    return "" if key["retires_at"] is None else _local(key["retires_at"])
 
 
-def _view(key: SigningKey, how: str) -> dict[str, Any]:
-    return {
-        "use": key.use,
-        "key": key.kid,
-        "state": how,
-        "made_at": timestamp(key.made_at),
-        "signs_from": timestamp(key.signs_from),
-        "retires_at": None if key.retires_at is None else timestamp(key.retires_at),
-    }
+def _local(at: str) -> str:
+    return local(datetime.fromisoformat(at))

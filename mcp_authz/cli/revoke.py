@@ -9,7 +9,7 @@ import typer
 
 from mcp_authz import views
 from mcp_authz.administration import Administration, at_the_store
-from mcp_authz.cli import elsewhere_commands
+from mcp_authz.cli import elsewhere_revoke
 from mcp_authz.cli.invocation import asynchronous, command_line, installation, named_gateway, operator
 from mcp_authz.cli.options import Json, named, the_one
 from mcp_authz.cli.output import next_step, print_json, say
@@ -39,8 +39,6 @@ Kind = Literal[
     "server",
     "everything",
 ]
-
-_HERE_ALONE = frozenset({"tool", "server", "everything"})  # what is switched off is looked up in the configuration
 
 _EFFECT = {
     "link": "who holds it, and whoever they delegated to, cannot use it any more",
@@ -75,26 +73,28 @@ async def revoke(
     json: Json = False,
 ) -> None:
     """Stop something, and all that descends from it, at once: the next call of it, and those that run."""
-    if (there := named_gateway(ctx)) is not None:
-        if kind in _HERE_ALONE or name is None or of is not None or before is not None:
-            raise typer.BadParameter(f"there name one thing, and none of: {', '.join(sorted(_HERE_ALONE))}")
-        await elsewhere_commands.revoke(ctx, there, kind, name, reason=reason, dry_run=dry_run, json=json)
+    there = named_gateway(ctx)
+    if kind == "everything":
+        if of is None or before is None or name is not None:
+            raise typer.BadParameter("name whose with --of, and until when with --before")
+        if there is not None:
+            await elsewhere_revoke.sweep(ctx, there, of, before, reason=reason, dry_run=dry_run, json=json)
+            return
+        async with installation(ctx) as here:
+            await revoke_everything(ctx, here, of, before, reason=reason, dry_run=dry_run, json=json)
+        return
+    if name is None or of is not None or before is not None:
+        raise typer.BadParameter(f"name the {kind}; --of and --before go with `everything`")
+    if there is not None:
+        await elsewhere_revoke.revoke(ctx, there, kind, name, reason=reason, dry_run=dry_run, json=json)
         return
     async with installation(ctx) as here:
-        if kind == "everything":
-            if of is None or before is None or name is not None:
-                raise typer.BadParameter("name whose with --of, and until when with --before")
-            await revoke_everything(ctx, here, of, before, reason=reason, dry_run=dry_run, json=json)
-            return
-        if name is None or of is not None or before is not None:
-            raise typer.BadParameter(f"name the {kind}; --of and --before go with `everything`")
         if kind == "tool":
             await revoke_tool(ctx, here, name, reason=reason, dry_run=dry_run, json=json)
-            return
-        if kind == "server":
+        elif kind == "server":
             await revoke_server(ctx, here, name, reason=reason, dry_run=dry_run, json=json)
-            return
-        await _revoke(ctx, here, kind, name, reason=reason, dry_run=dry_run, json=json)
+        else:
+            await _revoke(ctx, here, kind, name, reason=reason, dry_run=dry_run, json=json)
 
 
 async def _revoke(

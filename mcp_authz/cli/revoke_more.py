@@ -11,6 +11,7 @@ from mcp_authz.administration import Administration, at_the_store
 from mcp_authz.cli.audit_options import moment
 from mcp_authz.cli.invocation import command_line, operator
 from mcp_authz.cli.output import next_step, print_json, say
+from mcp_authz.cli.said_stopped import say_ended, say_off, say_swept
 from mcp_authz.halting import Off
 from mcp_authz.installation import Installation
 from mcp_authz.model import HoldId
@@ -62,29 +63,12 @@ async def revoke_everything(
     subject, swept, ended = away.subject, away.swept, away.running
     if json:
         said = {"kind": "everything", "name": subject, "dry_run": dry_run, "already_revoked": swept.is_nothing}
-        counts = {"sign_ins": swept.sign_ins, "codes": swept.codes, "holds": list(swept.holds)}
-        print_json(
-            {
-                **said,
-                "ids": {kind: list(ids) for kind, ids in swept.ids.items()},
-                **counts,
-                "running": views.running(ended),
-            }
-        )
+        print_json({**said, **views.swept(swept), "running": views.running(ended)})
         return
     if swept.is_nothing:
         say(f"{subject} has nothing from before then that is still active; nothing was changed")
         return
-    say(f"everything of {subject} from before then {'would be' if dry_run else 'is'} revoked")
-    would = "would stop" if dry_run else "stopped"
-    for kind, ids in swept.ids.items():
-        if ids:
-            say(f"{would}: {len(ids)} {kind}{'s'[: len(ids) != 1]}: {' '.join(ids)}")
-    code = "invitation" if subject.startswith("user:") else "enrolment code"
-    for count, what in ((swept.sign_ins, "sign-in"), (swept.codes, code)):
-        if count:
-            say(f"{would}: {count} {what}{'s'[: count != 1]}")
-    say_stopped(swept.holds, ended, dry_run=dry_run)
+    say_swept(subject, {**views.swept(swept), "running": views.running(ended)}, dry_run=dry_run)
     if dry_run:
         again = ("revoke", "everything", "--of", subject, "--before", before, "--reason", reason)
         next_step(command_line(ctx, *again))
@@ -94,20 +78,12 @@ async def revoke_everything(
 
 def say_stopped(holds: Iterable[HoldId], running: Iterable[RunningCall], *, dry_run: bool) -> None:
     """Say which held and running calls it is about."""
-    would = "would stop" if dry_run else "stopped"
-    for hold in holds:
-        say(f"{would}: held call {hold}")
-    for call in running:
-        say(f"{would}: running call {call.call} of {call.tool} by {call.actor}")
+    say_ended(holds, views.running(running), dry_run=dry_run)
 
 
 def _say_off(kind: str, name: str, off: Off, *, dry_run: bool, json: bool) -> None:
+    told = {"links": [], "holds": list(off.holds), "running": views.running(off.running)}
     if json:
-        said = {"kind": kind, "name": name, "dry_run": dry_run, "already_revoked": off.already}
-        print_json({**said, "links": [], "holds": list(off.holds), "running": views.running(off.running)})
-        return
-    if off.already:
-        say(f"{kind} {name} is switched off already; nothing was changed")
-        return
-    say(f"{kind} {name} {'would be' if dry_run else 'is'} switched off: nobody can call it until it is accepted again")
-    say_stopped(off.holds, off.running, dry_run=dry_run)
+        print_json({"kind": kind, "name": name, "dry_run": dry_run, "already_revoked": off.already, **told})
+    else:
+        say_off(kind, name, {"already": off.already, **told}, dry_run=dry_run)

@@ -27,6 +27,7 @@ from mcp_authz.installation import utc_now
 from mcp_authz.live_keys import follow
 from mcp_authz.oauth.server import OAuthServer, oauth_routes
 from mcp_authz.observing import keep_telling, loud_line, observed_servers
+from mcp_authz.overview import Overview
 from mcp_authz.process_records import Leaving
 from mcp_authz.protocol.administration import AdministrationApi
 from mcp_authz.protocol.app import App
@@ -91,6 +92,7 @@ async def open_app(config: Config, *, clock: Clock = utc_now) -> AsyncIterator[t
             clock=clock,
             ways_in=ways_in(config),
             roles=roles_of_people(config),
+            catalog=running.catalog,
         )
         verdicts = Verdicts(
             running.webhooks.all, store=store, approvals=running.approvals, clock=clock, refusals=refusals
@@ -109,8 +111,10 @@ async def open_app(config: Config, *, clock: Clock = utc_now) -> AsyncIterator[t
             clock=clock,
             nonces=nonces,
         )
+        administering = Administration(store, clock, servers=config.servers)
         administration = AdministrationApi(
-            administration=Administration(store, clock),
+            administration=administering,
+            overview=Overview(administering, store, clock, running.catalog),
             roles=roles_of_people(config),
             identifier=identifier,
             remember=store.remember,

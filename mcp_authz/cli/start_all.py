@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from mcp_authz.administration import Administration, at_the_store
-from mcp_authz.cli import elsewhere_commands
+from mcp_authz.cli import elsewhere_revoke
 from mcp_authz.cli.invocation import asynchronous, command_line, installation, named_gateway, operator
 from mcp_authz.cli.output import next_step, say
 
@@ -17,7 +17,7 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 async def start_all(ctx: typer.Context) -> None:
     """Forward calls again after `stop-all`; nothing that was cancelled runs by itself."""
     if (there := named_gateway(ctx)) is not None:
-        await elsewhere_commands.start_all(there)
+        await elsewhere_revoke.start_all(there)
         return
     async with installation(ctx) as here:
         started = await Administration(here.store, here.clock).start_all(at_the_store(operator()))

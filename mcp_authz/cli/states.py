@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from mcp_authz import limits
-from mcp_authz.principals import Grant, Link, LinkId, PersonName, Session, SessionId
+from mcp_authz.principals import Link, LinkId, PersonName, Session, SessionId
 from mcp_authz.store.ports import Store
 
 
@@ -28,11 +28,6 @@ async def what_is_open(store: Store, at: datetime) -> Open:
         links=frozenset(link.id for _, link in found),
         sessions=frozenset(session.id for session, _ in found),
     )
-
-
-def grant_state(grant: Grant, at: datetime) -> str:
-    """`active`, `revoked` or `expired`."""
-    return "expired" if grant.status == "active" and at >= grant.expires_at else grant.status
 
 
 def session_state(session: Session, is_open: Open) -> str:

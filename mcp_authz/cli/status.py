@@ -8,14 +8,14 @@ from typing import Any, Final
 
 import typer
 
-from mcp_authz import unix_socket
+from mcp_authz import unix_socket, views
 from mcp_authz.audit import sentence
 from mcp_authz.audit_reading import newest
 from mcp_authz.catalog import warnings
 from mcp_authz.cli.invocation import asynchronous, command_line, installation
 from mcp_authz.cli.options import Json
 from mcp_authz.cli.output import facts, local, next_step, print_json, say, table
-from mcp_authz.cli.states import grant_state, what_is_open
+from mcp_authz.cli.states import what_is_open
 from mcp_authz.config import Config
 from mcp_authz.installation import Installation
 from mcp_authz.locking import is_locked, note_of
@@ -118,7 +118,7 @@ async def _known(here: Installation) -> dict[str, Any]:
         "counts": {
             "people": len(await store.people()),
             "agents": sum(agent.status == "active" for agent in await store.agents()),
-            "grants": sum(grant_state(grant, now) == "active" for grant in await store.grants()),
+            "grants": sum(views.grant_state(grant, now) == "active" for grant in await store.grants()),
             "sessions": len((await what_is_open(store, now)).sessions),
             "holds": len(await store.holds(states=[HoldState.PENDING])),
         },

@@ -8,7 +8,7 @@ import typer
 
 from mcp_authz import views
 from mcp_authz.administration import Administration, at_the_store
-from mcp_authz.cli import elsewhere_commands
+from mcp_authz.cli import elsewhere_revoke
 from mcp_authz.cli.invocation import asynchronous, command_line, installation, named_gateway, operator
 from mcp_authz.cli.options import Json
 from mcp_authz.cli.output import next_step, print_json, say
@@ -28,9 +28,7 @@ async def stop_all(
 ) -> None:
     """Forward no calls any more, and cancel those that run, until `start-all`."""
     if (there := named_gateway(ctx)) is not None:
-        if dry_run:
-            raise typer.BadParameter("--dry-run looks at the calls that run, which only the gateway's machine can")
-        await elsewhere_commands.stop_all(ctx, there, reason=reason, json=json)
+        await elsewhere_revoke.stop_all(ctx, there, reason=reason, dry_run=dry_run, json=json)
         return
     async with installation(ctx) as here:
         administration, actor = Administration(here.store, here.clock), at_the_store(operator())

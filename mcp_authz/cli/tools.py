@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 import difflib
-import json as json_format
-from collections.abc import Mapping
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated, Any, Final
 
 import typer
 from rich.text import Text
 
+from mcp_authz import views
 from mcp_authz.catalog import Catalog
-from mcp_authz.cli.invocation import asynchronous, command_line, installation, operator
+from mcp_authz.cli import elsewhere_commands
+from mcp_authz.cli.invocation import asynchronous, command_line, installation, named_gateway, operator
 from mcp_authz.cli.options import Json
 from mcp_authz.cli.output import draw, next_step, print_json, say, table
 from mcp_authz.errors import Conflict, NotFound
 from mcp_authz.installation import Installation
-from mcp_authz.model import Tool
 from mcp_authz.naming import pin_called
+from mcp_authz.overview import warned
 from mcp_authz.principals import Proof
-from mcp_authz.rules.definition import DEFINITION_MEMBERS
+from mcp_authz.rules.definition import definition_lines
 from mcp_authz.rules.display import visible
-from mcp_authz.rules.suspicion import suspicions
 from mcp_authz.stopping import Stopping
 from mcp_authz.store.ports import Event
 
 app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, add_completion=False)
 
 ToolText = Annotated[str, typer.Argument(metavar="TOOL", help="Such as files__read_file.")]
+
+_NO_PROOF: Final = Proof.BEARER.name.lower()
 
 
 @app.callback()
@@ -48,37 +50,43 @@ async def list_(
         server_rules,
     )  # with everything that a gateway needs: the other commands go without
 
+    if (there := named_gateway(ctx)) is not None:
+        await elsewhere_commands.listed(there, "tools", partial(_say_tools, server=server, json=json))
+        return
     async with installation(ctx) as here:
         least = least_proof(here.config)
         rules = {name: server_rules(name, configured, least) for name, configured in here.config.servers.items()}
         catalog = Catalog(store=here.store, rules=rules, clock=here.clock)
         await catalog.load_pins()
+        found = await warned(catalog)
     if server is not None and server not in rules:
         raise NotFound(f"there is no server `{server}`; there are: {', '.join(sorted(rules)) or 'none'}")
-    tools = [tool for tool in catalog.tools if server in {None, tool.server}]
-    others = [f"{tool.server}__{tool.tool}" for tool in catalog.tools]
-    warnings = {tool.name: _warnings(tool, others) for tool in tools}
+    _say_tools([views.tool(it.tool, it.warnings) for it in found], server=server, json=json)
+
+
+def _say_tools(every: list[dict[str, Any]], *, server: str | None, json: bool) -> None:
+    tools = [it for it in every if server in {None, it["server"]}]
     if json:
-        print_json([{**_view(tool), "warnings": warnings[tool.name]} for tool in tools])
+        print_json(tools)
         return
-    warned = any(warnings.values())
-    proved = any(tool.classification.proof is not Proof.BEARER for tool in tools)
-    more = (*(("PROOF",) if proved else ()), *(("WARNING",) if warned else ()))
+    is_warned = any(it["warnings"] for it in tools)
+    proved = any(it["proof"] != _NO_PROOF for it in tools)
+    more = (*(("PROOF",) if proved else ()), *(("WARNING",) if is_warned else ()))
     table(
         ("TOOL", "SERVER", "HAZARD", "ACTION", "SCOPES", "CLASSIFIED BY", "STATE", *more),
         (
             (
-                tool.name,
-                tool.server,
-                tool.classification.hazard.value,
-                tool.classification.action,
-                " ".join(str(scope) for scope in tool.classification.scopes),
-                tool.classification.by,
-                _state(tool),
-                *((tool.classification.proof.name.lower(),) if proved else ()),
-                *(("; ".join(warnings[tool.name]),) if warned else ()),
+                it["name"],
+                it["server"],
+                it["hazard"],
+                it["action"],
+                " ".join(it["scopes"]),
+                it["classified_by"],
+                _state(it),
+                *((it["proof"],) if proved else ()),
+                *(("; ".join(it["warnings"]),) if is_warned else ()),
             )
-            for tool in tools
+            for it in tools
         ),
         empty="no tools yet: the gateway learns them from its servers when it runs (`mcp-authz serve`)",
     )
@@ -102,7 +110,7 @@ async def diff(ctx: typer.Context, tool: ToolText, json: Json = False) -> None:
             say("it is switched off: nobody can call it until it is accepted again")
             next_step(command_line(ctx, "tools", "accept", tool, "--expect", pin.digest.hex()))
         return
-    before, after = (_lines(definition) for definition in (pin.definition, pin.changed))
+    before, after = (definition_lines(definition) for definition in (pin.definition, pin.changed))
     for line in difflib.unified_diff(before, after, "accepted", "listed now", n=3, lineterm=""):
         draw(Text(visible(line), style={"+": "green", "-": "red", "@": "cyan"}.get(line[:1], "")))
     say()
@@ -197,43 +205,7 @@ def review(
     run(ctx, server, everything=everything, yes=yes, believe=not yes or trust_annotations, json=json)
 
 
-def _lines(definition: Mapping[str, Any]) -> list[str]:
-    """A definition as lines that can be compared: the text as text, the rest as JSON with its members in order."""
-    lines = []
-    for member in DEFINITION_MEMBERS:
-        if member not in definition:
-            continue
-        value = definition[member]
-        if not isinstance(value, str):
-            value = json_format.dumps(value, indent=2, ensure_ascii=False, sort_keys=True)
-        lines += [f"{member}:", *(f"  {line}" for line in value.splitlines())]
-    return lines
-
-
-def _warnings(tool: Tool, others: list[str]) -> list[str]:
-    return [found.text for found in suspicions(tool.definition, server=tool.server, others=others)]
-
-
-def _state(tool: Tool) -> str:
-    if tool.quarantined:
-        return "switched off" if tool.off else "quarantined"
-    return "observed" if tool.observed else "pinned"
-
-
-def _view(tool: Tool) -> dict[str, Any]:
-    return {
-        "name": tool.name,
-        "server": tool.server,
-        "tool": tool.tool,
-        "environment": tool.environment,
-        "hazard": tool.classification.hazard.value,
-        "action": tool.classification.action,
-        "scopes": [str(scope) for scope in tool.classification.scopes],
-        "classified_by": tool.classification.by,
-        "approval": tool.classification.approval,
-        "proof": tool.classification.proof.name.lower(),
-        "quarantined": tool.quarantined,
-        "off": tool.off,
-        "observed": tool.observed,
-        "digest": tool.digest.hex(),
-    }
+def _state(tool: dict[str, Any]) -> str:
+    if tool["quarantined"]:
+        return "switched off" if tool["off"] else "quarantined"
+    return "observed" if tool["observed"] else "pinned"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,9 +12,9 @@ from mcp_authz import views
 from mcp_authz.accounts import Accounts, invitation_link
 from mcp_authz.agents import Approver, People
 from mcp_authz.authorization import Identity
-from mcp_authz.cli import keyfile, terminal
+from mcp_authz.cli import elsewhere_commands, keyfile, terminal
 from mcp_authz.cli.agent import key_line
-from mcp_authz.cli.invocation import advising, asynchronous, command_line, installation, operator
+from mcp_authz.cli.invocation import advising, asynchronous, command_line, installation, named_gateway, operator
 from mcp_authz.cli.options import Json
 from mcp_authz.cli.output import facts, local, next_step, print_json, say, table
 from mcp_authz.cli.states import shown_words
@@ -53,14 +54,21 @@ async def add(
 @asynchronous
 async def list_(ctx: typer.Context, json: Json = False) -> None:
     """List every person."""
+    if (there := named_gateway(ctx)) is not None:
+        await elsewhere_commands.listed(there, "users", partial(_say_people, ctx, json=json))
+        return
     async with installation(ctx) as here:
-        people = await here.store.people()
+        people = [views.person(person) for person in await here.store.people()]
+    _say_people(ctx, people, json=json)
+
+
+def _say_people(ctx: typer.Context, people: list[dict[str, Any]], *, json: bool) -> None:
     if json:
-        print_json([views.person(person) for person in people])
+        print_json(people)
         return
     table(
         ("NAME", "GROUPS", "STATUS"),
-        ((person.name, shown_words(person.groups), person.status) for person in people),
+        ((it["name"], shown_words(it["groups"]), it["status"]) for it in people),
         empty=f"no people yet; {command_line(ctx, 'user', 'add', 'NAME')} registers one",
     )
 

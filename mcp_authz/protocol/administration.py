@@ -10,37 +10,32 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
-from typing import Any, Final, cast, get_args
+from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from mcp_authz import limits, views
-from mcp_authz.administration import Actor, Administration, Forbidden, RolesOfPeople
-from mcp_authz.audit_story import story
+from mcp_authz import limits
+from mcp_authz.administration import Administration, Forbidden, RolesOfPeople
 from mcp_authz.errors import AuthzError, Conflict, InputError, NotFound, StoreError
 from mcp_authz.identity import Identifier, Unidentified
-from mcp_authz.principals import Caller, Once, SessionId
+from mcp_authz.overview import Overview
+from mcp_authz.principals import Caller, Once
+from mcp_authz.protocol.administration_asked import Answer
+from mcp_authz.protocol.administration_reading import Reading
+from mcp_authz.protocol.administration_stopping import Stopping
 from mcp_authz.protocol.answers import dpop_challenge, unauthorized_challenge
 from mcp_authz.protocol.endpoint import allowed_hosts
-from mcp_authz.protocol.json_body import bounded_body, require_json
 from mcp_authz.protocol.throttle import Refusals, Throttle, source
-from mcp_authz.rules import strict_json
-from mcp_authz.rules.audit_query import asked_for, number
 from mcp_authz.rules.deciding import was_given
 from mcp_authz.rules.scope import READ, STOP, Scope
-from mcp_authz.store.ports import Clock, EventKind, RevocableKind
+from mcp_authz.store.ports import Clock
 from mcp_authz.turns import SlowDown
 
 log = logging.getLogger(__name__)
 
 PATH: Final = "/administration"
-_MOST: Final = 500  # records, agents or sessions in one answer
-_FEW: Final = 50  # of them, where the request does not say
-_BODY: Final = 16 * 1024  # bytes
-_KINDS: Final = get_args(RevocableKind)
-_EVENTS: Final = get_args(EventKind)
 _STATUS: Final[tuple[tuple[type[AuthzError], int], ...]] = (
     (InputError, 400),
     (Forbidden, 403),
@@ -50,8 +45,6 @@ _STATUS: Final[tuple[tuple[type[AuthzError], int], ...]] = (
     (StoreError, 503),
 )
 
-Answer = Callable[[Request, Actor], Awaitable[Mapping[str, Any]]]
-
 
 class AdministrationApi:
     """Identifies who asks, and hands what they ask to `Administration`, which decides."""
@@ -60,6 +53,7 @@ class AdministrationApi:
         self,
         *,
         administration: Administration,
+        overview: Overview,
         roles: RolesOfPeople,
         identifier: Identifier,
         remember: Callable[[Once], Awaitable[bool]],
@@ -67,7 +61,8 @@ class AdministrationApi:
         refusals: Refusals,
         clock: Clock,
     ) -> None:
-        self._administration = administration
+        self._reading = Reading(administration, overview)
+        self._stopping = Stopping(administration, clock)
         self._roles = roles
         self._identifier = identifier
         self._remember = remember
@@ -82,14 +77,10 @@ class AdministrationApi:
     def routes(self) -> list[Route]:
         """Where the requests come in."""
         return [
-            self._route("/records", READ, self._records),
-            self._route("/calls/{call}", READ, self._call),
-            self._route("/agents", READ, self._agents),
-            self._route("/sessions", READ, self._sessions),
-            self._route("/sessions/{session}", READ, self._session),
-            self._route("/revoke", STOP, self._revoke, "POST"),
-            self._route("/stop-all", STOP, self._stop_all, "POST"),
-            self._route("/start-all", STOP, self._start_all, "POST", within=limits.APPROVAL_SIGN_IN),
+            *(self._route(path, READ, answer) for path, answer in self._reading.answers.items()),
+            self._route("/revoke", STOP, self._stopping.revoke, "POST"),
+            self._route("/stop-all", STOP, self._stopping.stop_all, "POST"),
+            self._route("/start-all", STOP, self._stopping.start_all, "POST", within=limits.APPROVAL_SIGN_IN),
         ]
 
     def _route(
@@ -182,105 +173,6 @@ class AdministrationApi:
         """The challenge that says which scope was missing (RFC 6750 section 3.1)."""
         more = f'scope="{needs}", resource_metadata="{self._metadata}"'
         return f'Bearer error="insufficient_scope", error_description="{text}", {more}'
-
-    async def _records(self, request: Request, actor: Actor) -> Mapping[str, Any]:
-        """The newest records that are asked for and may be read, oldest first; `reached` is how far it was looked.
-
-        `head` is the number of the newest record.
-        """
-        asked, limit = _asked(request)
-        before, after = (number(name, asked.pop(name, None)) for name in ("before", "after"))
-        found = await self._administration.records(
-            actor,
-            asked_for(asked, _EVENTS),
-            limit=limit,
-            before=before,
-            after=after or 0,
-            at_most=limits.RECORDS_LOOKED_AT,
-        )
-        records = [views.record(record) for record in found.records]
-        return {"records": records, "reached": found.reached, "head": found.head}
-
-    async def _call(self, request: Request, actor: Actor) -> Mapping[str, Any]:
-        found = await self._administration.story(actor, request.path_params["call"])
-        told = story([record.event for record in found])
-        return {"story": told, "records": [views.record(record) for record in found]}
-
-    async def _agents(self, request: Request, actor: Actor) -> Mapping[str, Any]:
-        """By name, those behind `after`; `next` is what to ask for behind it, where there are more."""
-        asked, limit = _asked(request, "after")
-        found = await self._administration.some_agents(actor, after=asked.get("after", ""), limit=limit + 1)
-        more = found[limit - 1].name if len(found) > limit else None
-        return {"agents": [views.agent(agent) for agent in found[:limit]], "next": more}
-
-    async def _sessions(self, request: Request, actor: Actor) -> Mapping[str, Any]:
-        """The newest first, those that are open or those that are `over`; `next` as for agents."""
-        asked, limit = _asked(request, "before", "state")
-        state, before = asked.get("state", "open"), asked.get("before")
-        if state not in ("open", "over"):
-            raise InputError("`state` is open or over")
-        found = await self._administration.some_sessions(
-            actor, are_open=state == "open", before=None if before is None else SessionId(before), limit=limit + 1
-        )
-        more = found[limit - 1].id if len(found) > limit else None
-        return {"sessions": [views.session(session) for session in found[:limit]], "next": more}
-
-    async def _session(self, request: Request, actor: Actor) -> Mapping[str, Any]:
-        session, links = await self._administration.session(actor, SessionId(request.path_params["session"]))
-        return {**views.session(session), "links": [views.link(link) for link in links]}
-
-    async def _revoke(self, request: Request, actor: Actor) -> Mapping[str, Any]:
-        said = await _members(request, "kind", "name", "reason", maybe=("dry_run",))
-        kind, dry_run = said["kind"], said.get("dry_run", False)
-        if kind not in _KINDS or not isinstance(dry_run, bool):
-            raise InputError(f"`kind` is one of {', '.join(_KINDS)}, and `dry_run` true or false")
-        name, reason = _text(said, "name"), _text(said, "reason")
-        if dry_run:
-            stopped = await self._administration.foresee(actor, cast(RevocableKind, kind), name)
-        else:
-            stopped = await self._administration.revoke(actor, cast(RevocableKind, kind), name, reason=reason)
-        links = [{**views.link(link), "session": session.id} for session, link in stopped.links]
-        return {"already": stopped.already, "dry_run": dry_run, "links": links, "holds": list(stopped.holds)}
-
-    async def _stop_all(self, request: Request, actor: Actor) -> Mapping[str, Any]:
-        said = await _members(request, "reason")
-        return {"stopped": await self._administration.stop_all(actor, reason=_text(said, "reason"))}
-
-    async def _start_all(self, request: Request, actor: Actor) -> Mapping[str, Any]:
-        await _members(request)
-        return {"started": await self._administration.start_all(actor)}
-
-
-def _asked(request: Request, *known: str) -> tuple[dict[str, str], int]:
-    """What the query asks for, and how many; `known` are all that there may be, where some are given.
-
-    Raises:
-        InputError: a parameter comes twice, or is unknown.
-    """
-    given = request.query_params.multi_items()
-    asked = {name: value for name, value in given if value}
-    if len({name for name, _ in given}) < len(given):
-        raise InputError("give each parameter once")
-    limit = number("limit", asked.pop("limit", None))
-    if known and asked.keys() - {*known}:
-        raise InputError(f"the parameters here are limit, {', '.join(known)}")
-    return asked, min(limit or _FEW, _MOST)
-
-
-async def _members(request: Request, *needed: str, maybe: tuple[str, ...] = ()) -> Mapping[str, Any]:
-    """The JSON object that a request has as its body."""
-    require_json(request)
-    said = strict_json.parse_object(await bounded_body(request, most=_BODY), max_bytes=_BODY)
-    if not said.keys() >= {*needed} or said.keys() - {*needed, *maybe}:
-        raise InputError(f"give exactly {', '.join(needed) or 'an empty object'}")
-    return said
-
-
-def _text(said: Mapping[str, Any], name: str) -> str:
-    value = said[name]
-    if not isinstance(value, str) or not 0 < len(value) <= limits.REASON:
-        raise InputError(f"`{name}` is 1 to {limits.REASON} characters")
-    return value
 
 
 def _trouble(error: AuthzError) -> Response:

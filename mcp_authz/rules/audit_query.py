@@ -36,8 +36,8 @@ def asked_for(query: Mapping[str, str], kinds: tuple[str, ...]) -> Filter:
         call=asked.get("call"),
         decision=_one_of("decision", asked.get("decision"), DECISIONS),
         kind=_one_of("kind", asked.get("kind"), kinds),
-        since=_moment(asked.get("since")),
-        until=_moment(asked.get("until"), days=1),
+        since=moment(asked.get("since")),
+        until=moment(asked.get("until"), days=1),
         observed=_one_of("observed", asked.get("observed"), ("true",)) is not None,
     )
 
@@ -65,7 +65,7 @@ def _one_of(name: str, value: str | None, values: tuple[str, ...]) -> str | None
     return value
 
 
-def _moment(text: str | None, *, days: int = 0) -> datetime | None:
+def moment(text: str | None, *, days: int = 0) -> datetime | None:
     """The moment; a day is its beginning, so many days later."""
     if text is None:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -26,3 +27,16 @@ def definition_digest(definition: Mapping[str, Any]) -> bytes:
     if not isinstance(definition.get("inputSchema"), Mapping):
         raise InputError("tool definition without an object as `inputSchema`")
     return digest({member: definition[member] for member in DEFINITION_MEMBERS if member in definition})
+
+
+def definition_lines(definition: Mapping[str, Any]) -> list[str]:
+    """Return a definition as lines that can be compared: text as text, the rest as JSON with its members in order."""
+    lines = []
+    for member in DEFINITION_MEMBERS:
+        if member not in definition:
+            continue
+        value = definition[member]
+        if not isinstance(value, str):
+            value = json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True)
+        lines += [f"{member}:", *(f"  {line}" for line in value.splitlines())]
+    return lines

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import httpx2
 import pytest
 import typer
 
-from mcp_authz.cli import elsewhere_commands
+from mcp_authz.cli import agent, client, elsewhere_commands, elsewhere_log, grant, keys, tools, user
+from mcp_authz.cli import elsewhere_revoke as stops
 from mcp_authz.cli.main import app
 from mcp_authz.client import administering
 from mcp_authz.client.administering import Elsewhere, segment
@@ -32,7 +34,23 @@ SESSION = {
     "expires_at": "2026-01-31T12:00:00Z",
     "links": [{"id": EVIL, "holder": EVIL, "scope": [EVIL], "status": EVIL, "depth": 10**9}],
 }
+THING = {
+    **dict.fromkeys(
+        ("name", "owner", "status", "depth", "interactive", "id", "handle", "metadata_url", "ends_at"), EVIL
+    ),
+    **dict.fromkeys(("subject", "agent", "state", "server", "hazard", "action", "classified_by", "proof"), EVIL),
+    **dict.fromkeys(("client", "parent", "use", "key", "tool", "call", "actor"), EVIL),
+    **{key: [EVIL] for key in ("ceiling", "roles", "delegates_to", "groups", "scope", "scopes", "warnings")},
+    **dict.fromkeys(("signs_from", "retires_at", "expires_at"), "2026-01-31T12:00:00Z"),
+    **{"labels": {EVIL: EVIL}, "tools": {EVIL: None}, "redirect_uris": ["https://evil.example/"], "off": True},
+    **{"keys": [{"thumbprint": EVIL, "status": EVIL}], "quarantined": True, "observed": True},
+}
+LISTS = {**{key: [THING] for key in ("users", "clients", "grants", "tools", "agents")}, "next": None}
+SWEPT = {"ids": {EVIL: [EVIL]}, "sign_ins": EVIL, "codes": EVIL, "running": [THING], "digest": "00", "name": EVIL}
 ANSWERS: list[Any] = [
+    {**LISTS, "keys": [{**THING, "thumbprint": EVIL}]},
+    {**THING, "name": "x"},
+    {**SWEPT, "already": False, "links": [], "holds": [EVIL], "stopped": True, "dry_run": False},
     {"records": [RECORD], "reached": 1, "head": 1, "story": EVIL, "agents": [AGENT], "sessions": [SESSION], **SESSION}
     | {"next": None, "already": False, "holds": [EVIL], "stopped": True, "started": True},
     {"records": [RECORD] * 9, "reached": 10**9, "head": EVIL, "agents": [AGENT], "sessions": [SESSION], "next": "x"},
@@ -64,15 +82,23 @@ async def commands(url: str) -> list[Any]:
     done = []
     for json_ in (False, True):
         done += [
-            lambda j=json_: every.records(url, Filter(), 5, json=j),
-            lambda j=json_: every.story(url, "c_1", json=j),
-            lambda j=json_: every.agents(url, json=j),
+            lambda j=json_: elsewhere_log.records(url, Filter(), 5, json=j),
+            lambda j=json_: elsewhere_log.story(url, "c_1", json=j),
+            lambda j=json_: every.listed(url, "agents", partial(agent._say_agents, json=j, empty="none")),
+            lambda j=json_: every.one(url, "agents", "x", partial(agent._say_elsewhere, json=j)),
+            lambda j=json_: every.listed(url, "users", partial(user._say_people, ctx, json=j)),
+            lambda j=json_: every.listed(url, "clients", partial(client._say_clients, ctx, json=j)),
+            lambda j=json_: every.listed(url, "grants", partial(grant._say_grants, json=j)),
+            lambda j=json_: every.listed(url, "tools", partial(tools._say_tools, server=None, json=j)),
+            lambda j=json_: every.listed(url, "keys", partial(keys._say_keys, json=j)),
             lambda j=json_: every.sessions(url, json=j),
             lambda j=json_: every.session(url, "s_1", json=j),
-            lambda j=json_: every.revoke(ctx, url, "link", "l_1", reason="x", dry_run=False, json=j),
-            lambda j=json_: every.stop_all(ctx, url, reason="x", json=j),
+            lambda j=json_: stops.revoke(ctx, url, "link", "l_1", reason="x", dry_run=False, json=j),
+            lambda j=json_: stops.revoke(ctx, url, "tool", "t", reason="x", dry_run=False, json=j),
+            lambda j=json_: stops.sweep(ctx, url, "user:x", "now", reason="x", dry_run=True, json=j),
+            lambda j=json_: stops.stop_all(ctx, url, reason="x", dry_run=False, json=j),
         ]
-    return [*done, lambda: every.start_all(url)]
+    return [*done, lambda: stops.start_all(url)]
 
 
 def lying(monkeypatch: pytest.MonkeyPatch, status: int, body: bytes, **headers: str) -> _Lies:
@@ -110,7 +136,7 @@ async def test_what_is_no_answer_is_said_in_a_sentence(monkeypatch: pytest.Monke
         for body in (*bodies, json.dumps({"error": EVIL, "error_description": EVIL}).encode()):
             lies = lying(monkeypatch, status, body, location="https://evil.example/", **{"content-type": "x/y"})
             with pytest.raises(AuthzError) as refused:
-                await elsewhere_commands.agents("https://gateway.example", json=True)
+                await elsewhere_commands.listed("https://gateway.example", "agents", print)
             assert "\x1b" not in str(refused.value)
             assert {request.url.host for request in lies.asked} == {"gateway.example"}
 
@@ -141,16 +167,16 @@ async def test_the_log_elsewhere_is_read_past_one_answer_and_followed(
             return re.findall(r"number \d\d", capsys.readouterr().out)
 
         monkeypatch.setattr("mcp_authz.cli.elsewhere.administering", there)
-        monkeypatch.setattr(elsewhere_commands, "_PAGE", 3)
-        monkeypatch.setattr(elsewhere_commands, "_FRESH", 0.01)
+        monkeypatch.setattr(elsewhere_log, "_PAGE", 3)
+        monkeypatch.setattr(elsewhere_log, "_FRESH", 0.01)
         for number in range(10):
             await append(number)
         wanted = Filter(text="number")
-        await elsewhere_commands.records(w.url, wanted, 8, json=False)
+        await elsewhere_log.records(w.url, wanted, 8, json=False)
         assert told() == [f"number {number:02}" for number in range(2, 10)]
         seen: list[str] = []
         async with anyio.create_task_group() as group:
-            group.start_soon(lambda: elsewhere_commands.tail(w.url, wanted, 2, json=False))
+            group.start_soon(lambda: elsewhere_log.tail(w.url, wanted, 2, json=False))
             with anyio.fail_after(20):
                 while len(seen) < 2:
                     await anyio.sleep(0.01)
@@ -162,7 +188,7 @@ async def test_the_log_elsewhere_is_read_past_one_answer_and_followed(
                     seen += told()
             group.cancel_scope.cancel()
         assert seen == [f"number {number:02}" for number in range(8, 17)]
-        await elsewhere_commands.agents(w.url, json=False)
+        await elsewhere_commands.listed(w.url, "agents", partial(agent._say_agents, json=False, empty="none"))
         await elsewhere_commands.sessions(w.url, json=False)
         out = capsys.readouterr().out
         assert "cli@ada" in out and cli.session in out and "open" in out
