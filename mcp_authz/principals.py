@@ -195,7 +195,7 @@ class AccessToken:
     confirmation: Thumbprint | None = None  # `cnf.jkt`: the key whose proof each use needs (RFC 9449 section 6)
     mode: Mode | None = None  # of its session
     authentication: Authentication | None = None  # of the subject; told to the resource, and never read back from there
-    signed_by: str | None = None  # the issuer key that it came signed with; None: it did not come
+    signed_by: str | None = field(default=None, compare=False)  # the issuer key, where it came signed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
