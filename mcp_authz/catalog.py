@@ -46,6 +46,11 @@ class Catalog:
         return tuple(tool for tool in self._by_name.values() if tool.method == "tools/call")
 
     @property
+    def servers(self) -> tuple[str, ...]:
+        """The servers of the configuration, in its order, also those that were never listed."""
+        return tuple(self._rules)
+
+    @property
     def everything(self) -> tuple[Tool, ...]:
         """Every tool, and for each server the methods that stand for themselves."""
         return tuple(self._by_name.values())

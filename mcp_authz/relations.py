@@ -42,6 +42,8 @@ async def what_is(store: Store, person: Person, kind: RevocableKind, name: str) 
             roles = await _to_hold(store, person, HoldId(name))
         case "approval":
             roles = await _to_approval(store, person, StandingId(name))
+        case "person":
+            roles = _if(name == person.name, Role.PERSON)
         case _:
             pass
     return roles

@@ -44,7 +44,7 @@ COMMANDS: Final[Mapping[str, frozenset[Role]]] = {
     "status": _READ,
     "doctor": _READ,
     "user list": _READ,
-    "user show": _READ,
+    "user show": _READ | {Role.PERSON},
     "client list": _READ,
     "client show": _READ,
     "grant list": _READ,

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mcp_authz.administration import NOBODY, RolesOfPeople
 from mcp_authz.approvals import Approvals
+from mcp_authz.catalog import Catalog
 from mcp_authz.consent import Consents
 from mcp_authz.standing_approvals import StandingApprovals
 from mcp_authz.store.ports import Clock, Store
@@ -19,7 +20,7 @@ from mcp_authz.web.ways_in import PASSKEYS_ALONE, WaysIn
 
 _FIRST_PARTS: Final = frozenset(
     {"", "holds", "standing", "welcome", "sign-in", "sign-out", "passkeys", "access", "authorize", "events", "static"}
-    | {"sessions", "agents", "agent", "audit", "stop"}
+    | {"sessions", "agents", "agent", "audit", "stop", "tools", "tool", "people", "person"}
 )
 
 
@@ -37,6 +38,7 @@ class PageRoute(BaseRoute):
         clock: Clock,
         ways_in: WaysIn = PASSKEYS_ALONE,
         roles: RolesOfPeople = NOBODY,
+        catalog: Catalog,
     ) -> None:
         self._parts = {
             "store": store,
@@ -47,6 +49,7 @@ class PageRoute(BaseRoute):
             "clock": clock,
             "ways_in": ways_in,
             "roles": roles,
+            "catalog": catalog,
         }
         self._site: ASGIApp | None = None
         self._loading = anyio.Lock()

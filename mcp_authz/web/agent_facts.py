@@ -11,7 +11,7 @@ from mcp_authz import limits
 from mcp_authz.administration import Actor, Administration
 from mcp_authz.model import HoldState
 from mcp_authz.principals import Agent, Key, Link, LinkId, Session
-from mcp_authz.rules.administration import reaches_everything
+from mcp_authz.rules.administration import permits, reaches_everything
 from mcp_authz.rules.display import visible
 from mcp_authz.rules.forest import Node, laid_out, wrapped
 from mcp_authz.rules.session_tree import LinkState
@@ -95,11 +95,14 @@ async def shown_agent(
         "delegates_to": sorted(map(visible, agent.delegates_to)),
         "ends_at": agent.ends_at,
         "children": await _children(store, actor, agent),
-        "keys": [await _key(administration, actor, key, now) for key in await store.keys_of(f"agent:{agent.name}")],
+        "keys": [
+            await shown_key(administration, actor, key, now) for key in await store.keys_of(f"agent:{agent.name}")
+        ],
         "held": [await _held(administration, actor, one) for one in held],
         "gave": [(visible(link.holder), link.id) for link in below],
         "waiting": await _waiting(store, actor, agent),
         "may_revoke": may_revoke,
+        "may_sweep": permits("revoke everything", actor.roles),
         "forest": forest,
         "told": _told(agent, held, below),
     }
@@ -113,7 +116,8 @@ async def _children(store: Store, actor: Actor, agent: Agent) -> list[str]:
     return [one.name for one in found if one.parent == agent.name]
 
 
-async def _key(administration: Administration, actor: Actor, key: Key, now: datetime) -> dict[str, Any]:
+async def shown_key(administration: Administration, actor: Actor, key: Key, now: datetime) -> dict[str, Any]:
+    """Return what pages say of a key, of an agent's or of a person's."""
     ended = key.retires_at is not None and key.retires_at <= now
     return {
         "thumbprint": key.thumbprint,

@@ -7,27 +7,18 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from mcp_authz import limits
-from mcp_authz.administration import Actor, Administration, RolesOfPeople
 from mcp_authz.principals import AgentName
 from mcp_authz.rules.administration import reaches_everything
-from mcp_authz.store.ports import Clock, Store
 from mcp_authz.web.agent_facts import row, shown_agent
-from mcp_authz.web.pages import page
+from mcp_authz.web.desk import Desk
 from mcp_authz.web.picture import INLINE, drawn
-from mcp_authz.web.visitor import Cookies
 
 
 class AgentPages:
     """Shows agents to those who may see them; what is stopped is stopped by `web.stopping`."""
 
-    def __init__(
-        self, administration: Administration, roles: RolesOfPeople, store: Store, cookies: Cookies, clock: Clock
-    ) -> None:
-        self._administration = administration
-        self._roles = roles
-        self._store = store
-        self._cookies = cookies
-        self._clock = clock
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
 
     @property
     def routes(self) -> list[Route]:
@@ -36,35 +27,28 @@ class AgentPages:
 
     async def list(self, request: Request) -> Response:
         """The agents by name, no more than a page has room for."""
-        actor = await self._actor(request)
+        actor = await self._desk.actor(request)
         after, most = request.query_params.get("after", ""), limits.AGENTS_SHOWN
-        found = await self._administration.some_agents(actor, after=after, limit=most + 1)
-        now = self._clock()
-        return page(
+        found = await self._desk.administration.some_agents(actor, after=after, limit=most + 1)
+        now = self._desk.clock()
+        return await self._desk.page(
             "agents",
-            now=now,
-            person=actor.whose,
+            actor,
             everything=reaches_everything("agent list", actor.roles),
-            stopped=await self._administration.stopped(actor),
-            agents=[await row(self._store, actor, agent, now) for agent in found[:most]],
+            agents=[await row(self._desk.store, actor, agent, now) for agent in found[:most]],
             more=found[most - 1].name if len(found) > most else None,
         )
 
     async def agent(self, request: Request) -> Response:
         """One agent."""
-        actor = await self._actor(request)
-        found = await self._administration.agent(actor, AgentName(request.path_params["agent"]))
-        now = self._clock()
-        shown = await shown_agent(self._administration, self._store, actor, found, now)
+        actor = await self._desk.actor(request)
+        found = await self._desk.administration.agent(actor, AgentName(request.path_params["agent"]))
+        now = self._desk.clock()
+        shown = await shown_agent(self._desk.administration, self._desk.store, actor, found, now)
         title = f"Whom {shown['shown']} has power from, and whom it gave some to"
-        return page(
+        return await self._desk.page(
             "agent",
-            now=now,
-            person=actor.whose,
-            stopped=await self._administration.stopped(actor),
+            actor,
             one=shown,
             picture=drawn(shown["forest"], INLINE, title=title, told=shown["told"]),
         )
-
-    async def _actor(self, request: Request) -> Actor:
-        return self._roles.actor((await self._cookies.visitor(request)).person)

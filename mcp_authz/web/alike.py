@@ -13,7 +13,6 @@ from starlette.routing import Route
 
 from mcp_authz import limits
 from mcp_authz.accounts import Accounts
-from mcp_authz.administration import Administration, RolesOfPeople
 from mcp_authz.errors import Conflict, InputError, NotFound
 from mcp_authz.model import HeldCall, HoldId, StandingId
 from mcp_authz.rules.hold import wants_reason
@@ -21,12 +20,12 @@ from mcp_authz.rules.keys import b64url, unb64url
 from mcp_authz.rules.standing_approval import StandingTerms, read_freed, sentence, standing_challenge
 from mcp_authz.rules.verdict import SignInProof
 from mcp_authz.standing_approvals import StandingApprovals, Wish
-from mcp_authz.store.ports import Clock, Store
 from mcp_authz.web import facts
 from mcp_authz.web.challenges import Challenges
+from mcp_authz.web.desk import Desk
 from mcp_authz.web.door import object_of, read_body, text_of
 from mcp_authz.web.passkeys import RelyingParty, credential_of, proof_of
-from mcp_authz.web.visitor import Cookies, Visitor
+from mcp_authz.web.visitor import Visitor
 
 _NONCE = 64  # characters of base64url; 32 bytes take 43
 _SAYS = 32 * 1024
@@ -43,27 +42,12 @@ class Giving:
 class Alike:
     """Drafts standing approvals from what people choose, and hands them to `StandingApprovals`, which decides."""
 
-    def __init__(
-        self,
-        *,
-        administration: Administration,
-        roles: RolesOfPeople,
-        store: Store,
-        accounts: Accounts,
-        standing: StandingApprovals,
-        cookies: Cookies,
-        party: RelyingParty,
-        clock: Clock,
-    ) -> None:
-        self._administration = administration
-        self._roles = roles
-        self._store = store
+    def __init__(self, desk: Desk, *, accounts: Accounts, standing: StandingApprovals, party: RelyingParty) -> None:
+        self._desk = desk
         self._accounts = accounts
         self._standing = standing
-        self._cookies = cookies
         self._party = party
-        self._clock = clock
-        self._giving: Challenges[Giving] = Challenges(clock)
+        self._giving: Challenges[Giving] = Challenges(desk.clock)
 
     @property
     def routes(self) -> list[Route]:
@@ -78,13 +62,13 @@ class Alike:
 
     async def says(self, request: Request) -> Response:
         """The sentence that the person would sign, and the end that it names."""
-        visitor, body = await self._cookies.visitor(request), await read_body(request)
+        visitor, body = await self._desk.cookies.visitor(request), await read_body(request)
         terms = await self._draft(await self._theirs(request, visitor), visitor, body)
         return JSONResponse({"says": sentence(terms), "until": terms.expires_at.isoformat()})
 
     async def question(self, request: Request) -> Response:
         """What to show a passkey with in order to approve this call and exactly what the sentence says."""
-        visitor, body = await self._cookies.visitor(request), await read_body(request)
+        visitor, body = await self._desk.cookies.visitor(request), await read_body(request)
         held = await self._theirs(request, visitor)
         terms = await self._draft_as_read(held, visitor, body)
         nonce = self._giving.put(Giving(sign_in=visitor.sign_in.digest, terms=terms))
@@ -94,7 +78,7 @@ class Alike:
 
     async def approve(self, request: Request) -> Response:
         """The person has approved exactly what their passkey signed."""
-        visitor, body = await self._cookies.visitor(request), await read_body(request)
+        visitor, body = await self._desk.cookies.visitor(request), await read_body(request)
         held = await self._theirs(request, visitor)
         nonce, answer = unb64url(text_of(body, "nonce", most=_NONCE)), object_of(body, "answer")
         asked = self._giving.take(nonce)
@@ -110,7 +94,7 @@ class Alike:
 
     async def approve_signed_in(self, request: Request) -> Response:
         """The person has approved, with a sign-in of just now: they have no passkey, and their rules ask for none."""
-        visitor, body = await self._cookies.visitor(request), await read_body(request)
+        visitor, body = await self._desk.cookies.visitor(request), await read_body(request)
         held = await self._theirs(request, visitor)
         terms = await self._draft_as_read(held, visitor, body)
         known = await self._accounts.passkeys_of(visitor.person.name)
@@ -118,19 +102,19 @@ class Alike:
         way = facts.way_to_approve(held, visitor.person, visitor.sign_in, passkeys=known)
         if way != "sign-in" or said.issuer is None:
             raise Conflict("this call takes a passkey of yours")
-        self._cookies.require_fresh(visitor, limits.APPROVAL_SIGN_IN)
-        await self._cookies.require_half(visitor, text_of(body, "half", most=_NONCE))
+        self._desk.cookies.require_fresh(visitor, limits.APPROVAL_SIGN_IN)
+        await self._desk.cookies.require_half(visitor, text_of(body, "half", most=_NONCE))
         proof = SignInProof(issuer=said.issuer, amr=said.amr, at=said.at)
         return _heard(await self._standing.give_page(terms, proof))
 
     async def end(self, request: Request) -> Response:
         """The standing approval has ended; by who gave it, that they are signed in is enough."""
-        who = (await self._cookies.visitor(request)).person
+        visitor = await self._desk.cookies.visitor(request)
         id_ = StandingId(request.path_params["standing"])
-        standing = await self._store.standing_approval(id_)
-        if standing is None or standing.terms.person != who.name:
-            raise NotFound(f"there is no standing approval of {who.name} here")
-        await self._administration.revoke(self._roles.actor(who), "approval", id_, reason="ended on the page")
+        standing = await self._desk.store.standing_approval(id_)
+        if standing is None or standing.terms.person != visitor.person.name:
+            raise NotFound(f"there is no standing approval of {visitor.person.name} here")
+        await self._desk.administration.revoke(visitor.actor, "approval", id_, reason="ended on the page")
         return JSONResponse({"next": "/holds"})
 
     async def _draft(self, held: HeldCall, visitor: Visitor, body: Mapping[str, Any]) -> StandingTerms:
@@ -148,7 +132,7 @@ class Alike:
 
     def _wish(self, body: Mapping[str, Any]) -> Wish:
         calls, minutes = _whole(body, "calls"), _whole(body, "minutes")
-        until = self._clock() + timedelta(minutes=minutes)
+        until = self._desk.clock() + timedelta(minutes=minutes)
         if "until" in body:
             until = _time(text_of(body, "until", most=40))
         freed = {name: read_freed(one) for name, one in object_of(body, "freed").items()}
@@ -156,7 +140,7 @@ class Alike:
 
     async def _theirs(self, request: Request, visitor: Visitor) -> HeldCall:
         """The hold, if a rule of it names the person; to anybody else it is as if there were none."""
-        held = await self._store.hold(HoldId(request.path_params["hold"]))
+        held = await self._desk.store.hold(HoldId(request.path_params["hold"]))
         if held is None or not facts.may_answer(held, visitor.person):
             raise NotFound(f"there is no call here that {visitor.person.name} could answer")
         return held

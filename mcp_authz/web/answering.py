@@ -88,13 +88,14 @@ class Answering:
 
     async def waiting(self, request: Request) -> Response:
         """The calls that wait for this person, newest first, and what was decided lately."""
-        who = (await self._cookies.visitor(request)).person
+        visitor = await self._cookies.visitor(request)
+        who = visitor.person
         waits, lately = await self.waiting_for(who), await self._store.latest_holds(limits.LATEST_LOOKED_AT)
         decided = [held for held in lately if held.state is not HoldState.PENDING and facts.may_answer(held, who)]
         return page(
             "holds",
             now=self._clock(),
-            person=who.name,
+            who=visitor.actor,
             waiting=[facts.summary(held) for held in waits],
             decided=[facts.summary(held) for held in decided[: limits.DECIDED_SHOWN]],
             ahead=[facts.ahead(standing) for standing in await self._standing.given_by(who.name)],
@@ -115,7 +116,7 @@ class Answering:
         return page(
             "hold",
             now=self._clock(),
-            person=visitor.person.name,
+            who=visitor.actor,
             waiting_count=len(await self.waiting_for(visitor.person)),
             hold=facts.full(held, await self._approvals.context(held), visitor.person, people),
             way=await self._way(held, visitor),

@@ -157,21 +157,20 @@ class Consenting:
             raise NotSignedIn("sign in first")
         if request.headers.get("sec-fetch-site") != "cross-site":
             return self._error(asking, "login_required")
-        return page("silent", now=self._clock(), person=None, url=self._error_url(asking, "login_required"))
+        return page("silent", now=self._clock(), who=None, url=self._error_url(asking, "login_required"))
 
     def _sent_back(self, sent: SentBack, visitor: Visitor | None) -> Response:
         """The way back with an error: at once for a client that an operator vouches for, else by the person's click."""
         if sent.client.kind == "registered":
             return RedirectResponse(sent.url, 303)
-        person = None if visitor is None else visitor.person.name
-        shown = facts.sent_back(sent)
-        return page("sent_back", 400, now=self._clock(), person=person, **shown)
+        who = None if visitor is None else visitor.actor
+        return page("sent_back", 400, now=self._clock(), who=who, **facts.sent_back(sent))
 
     def _unreadable(self, error: InputError | NotFound, visitor: Visitor | None) -> Response:
         """What is wrong, for the person alone: nobody knows where else that could be said."""
         status = 404 if isinstance(error, NotFound) else 400
-        person = None if visitor is None else visitor.person.name
-        return page("unreadable", status, now=self._clock(), person=person, says=visible(str(error)))
+        who = None if visitor is None else visitor.actor
+        return page("unreadable", status, now=self._clock(), who=who, says=visible(str(error)))
 
     def _error(self, asking: Asking, error: str) -> Response:
         return RedirectResponse(self._error_url(asking, error), 303)
@@ -186,7 +185,7 @@ class Consenting:
         return page(
             "consent",
             now=self._clock(),
-            person=name,
+            who=visitor.actor,
             replaced_at=await self._accounts.replaced_lately(name),
             has_passkey=bool(await self._accounts.passkeys_of(name)),
             ask=facts.shown(question, owner=None if agent is None else agent.owner),

@@ -118,6 +118,18 @@ def text_of(body: Mapping[str, Any], name: str, *, most: int) -> str:
     return value
 
 
+async def read_reason(request: Request) -> str:
+    """Why the person stops something.
+
+    Raises:
+        InputError: they do not say.
+    """
+    reason = text_of(await read_body(request), "reason", most=limits.REASON).strip()
+    if not reason:
+        raise InputError("say why: write a reason, which stays on record")
+    return reason
+
+
 def object_of(body: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """The object member of a body.
 

@@ -122,7 +122,7 @@ class Elsewhere:
         person = await self._people.person(vouched)
         token = await self._accounts.sign_in_elsewhere(person.name, vouched.authentication)
         half = await self._accounts.other_half(token)
-        response = page("arrived", now=self._clock(), person=None, name=person.name, next=way.next, half=half)
+        response = page("arrived", now=self._clock(), who=None, name=person.name, next=way.next, half=half)
         self._cookies.take_way(response)
         self._cookies.give(response, token)
         return response

@@ -70,8 +70,8 @@ class Entering:
         try:
             invitation = await self._invited_by(request)
         except (NotFound, Conflict) as error:
-            return page("welcome", 404, now=now, person=None, invited=None, trouble=str(error))
-        return page("welcome", now=now, person=None, invited=invitation.person, trouble="")
+            return page("welcome", 404, now=now, who=None, invited=None, trouble=str(error))
+        return page("welcome", now=now, who=None, invited=invitation.person, trouble="")
 
     async def welcome_question(self, request: Request) -> Response:
         """What to make the first passkey with."""
@@ -139,7 +139,7 @@ class Entering:
         return page(
             "passkeys",
             now=self._clock(),
-            person=name,
+            who=visitor.actor,
             passkeys=await self._accounts.passkeys_of(name),
             this=visitor.sign_in.credential,
             sign_ins=await self._accounts.sign_ins_of(name),

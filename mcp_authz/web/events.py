@@ -13,12 +13,11 @@ from starlette.routing import Route
 
 from mcp_authz import limits
 from mcp_authz.accounts import Accounts
-from mcp_authz.administration import Administration, RolesOfPeople
 from mcp_authz.model import HeldCall, HoldState
 from mcp_authz.principals import Person, SessionId
-from mcp_authz.store.ports import Store
 from mcp_authz.web import facts
-from mcp_authz.web.visitor import Cookies, Visitor
+from mcp_authz.web.desk import Desk
+from mcp_authz.web.visitor import Visitor
 
 _PAUSE: Final = limits.STREAM_PAUSE.total_seconds()
 _KEPT_ALIVE: Final = limits.STREAM_KEPT_ALIVE.total_seconds()
@@ -29,20 +28,9 @@ Seen = tuple[tuple[str, str, int], ...]
 class Events:
     """One stream for each open page, a few for each sign-in; it ends with the sign-in."""
 
-    def __init__(
-        self,
-        *,
-        administration: Administration,
-        roles: RolesOfPeople,
-        store: Store,
-        accounts: Accounts,
-        cookies: Cookies,
-    ) -> None:
-        self._administration = administration
-        self._roles = roles
-        self._store = store
+    def __init__(self, desk: Desk, accounts: Accounts) -> None:
+        self._desk = desk
         self._accounts = accounts
-        self._cookies = cookies
         self._open: Counter[bytes] = Counter()
 
     @property
@@ -54,7 +42,7 @@ class Events:
         """A stream that says when to look again."""
         if request.headers.get("sec-fetch-site", "same-origin") != "same-origin":
             return PlainTextResponse("This request does not come from this page.", 403)
-        visitor = await self._cookies.visitor(request)
+        visitor = await self._desk.cookies.visitor(request)
         watched = await self._watched(request, visitor)
         digest = visitor.sign_in.digest
         if self._open[digest] >= limits.STREAMS_PER_SIGN_IN:
@@ -68,7 +56,7 @@ class Events:
             del self._open[digest]
 
     async def _events(self, visitor: Visitor, watched: SessionId | None) -> AsyncIterator[str]:
-        number = await self._store.changed(0)
+        number = await self._desk.store.changed(0)
         seen = await self._seen(visitor.person, watched)
         yield "retry: 1000\n\n"
         while await self._accounts.is_signed_in(visitor.sign_in):
@@ -84,7 +72,7 @@ class Events:
     async def _next(self, number: int) -> tuple[int, bool]:
         """The number of the next change, and whether there was one in time."""
         with anyio.move_on_after(_KEPT_ALIVE):
-            return await self._store.changed(number), True
+            return await self._desk.store.changed(number), True
         return number, False
 
     async def _watched(self, request: Request, visitor: Visitor) -> SessionId | None:
@@ -92,15 +80,15 @@ class Events:
         name = request.query_params.get("session")
         if name is None:
             return None
-        session, _ = await self._administration.session(self._roles.actor(visitor.person), SessionId(name))
+        session, _ = await self._desk.administration.session(visitor.actor, SessionId(name))
         return session.id
 
     async def _seen(self, person: Person, watched: SessionId | None) -> Seen:
         """All by which pages of this person differ; the page of one session differs by its links."""
         if watched is not None:
-            return tuple((watched, "links", number) for number in await self._store.session_mark(watched))
-        pending = await self._store.holds(states=(HoldState.PENDING,))
-        lately = await self._store.latest_holds(limits.DECIDED_SHOWN)
+            return tuple((watched, "links", number) for number in await self._desk.store.session_mark(watched))
+        pending = await self._desk.store.holds(states=(HoldState.PENDING,))
+        lately = await self._desk.store.latest_holds(limits.DECIDED_SHOWN)
         shown = {held.id: held for held in (*pending, *lately) if facts.may_answer(held, person)}
         return tuple(sorted(_state(held) for held in shown.values()))
 

@@ -111,11 +111,11 @@ def _shown_difference(one: Difference) -> ShownDifference:
         and before.kind == now.kind
         and max(len(before.lines), len(now.lines)) > 1
     ):
-        lines = tuple(_changed_lines(before.lines, now.lines))
+        lines = tuple(changed_lines(before.lines, now.lines))
     return ShownDifference(name=shown_name(one.name), before=before, now=now, lines=lines)
 
 
-def _changed_lines(before: Sequence[str], now: Sequence[str]) -> Iterator[tuple[str, str]]:
+def changed_lines(before: Sequence[str], now: Sequence[str]) -> Iterator[tuple[str, str]]:
     """The lines that are gone and those that are new, in their place, each with the lines beside it."""
     groups = SequenceMatcher(None, before, now, autojunk=False).get_grouped_opcodes(1)
     for number, group in enumerate(groups):

@@ -9,7 +9,10 @@ from mcp_authz import limits
 from mcp_authz.errors import InputError
 
 HOME: Final = "/holds"
-_PAGES: Final = ("holds", "passkeys", "access", "authorize", "sessions", "agents", "agent", "audit", "stop")
+_PAGES: Final = (
+    *("holds", "passkeys", "access", "authorize", "sessions", "agents", "agent", "audit", "stop"),
+    *("tools", "tool", "people", "person"),
+)
 
 # One spelling each: browsers take a backslash for a slash, drop line breaks, and read `//` as another host.
 _QUERY: Final = "[!-~]*"  # printable ASCII without blanks

@@ -10,6 +10,8 @@ from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse
 
 from mcp_authz import limits
+from mcp_authz.administration import Actor
+from mcp_authz.rules.administration import reaches_everything
 from mcp_authz.rules.display import visible
 
 _TEMPLATES: Final = Environment(
@@ -27,7 +29,12 @@ _TEMPLATES.filters["iso"] = lambda at: at.astimezone(UTC).strftime("%Y-%m-%dT%H:
 _TEMPLATES.filters["utc"] = lambda at: at.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def page(template: str, status: int = 200, /, *, now: datetime, person: str | None, **facts: Any) -> HTMLResponse:
-    """The page that a template makes of the facts; `person` is who is signed in."""
-    text = _TEMPLATES.get_template(f"{template}.html").render(now=now, person=person, **facts)
+def page(template: str, status: int = 200, /, *, now: datetime, who: Actor | None, **facts: Any) -> HTMLResponse:
+    """The page that a template makes of the facts; `who` is signed in, and sees links to what is for them."""
+
+    def reaches(command: str) -> bool:
+        return who is not None and reaches_everything(command, who.roles)
+
+    person = None if who is None else who.whose
+    text = _TEMPLATES.get_template(f"{template}.html").render(now=now, person=person, reaches=reaches, **facts)
     return HTMLResponse(text, status)

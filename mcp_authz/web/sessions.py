@@ -7,29 +7,21 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from mcp_authz import limits
-from mcp_authz.administration import Actor, Administration, RolesOfPeople
+from mcp_authz.administration import Actor
 from mcp_authz.principals import Session, SessionId
 from mcp_authz.rules.administration import permits, reaches_everything
 from mcp_authz.rules.display import visible
-from mcp_authz.store.ports import Clock, Store
 from mcp_authz.web import door
-from mcp_authz.web.pages import page
+from mcp_authz.web.desk import Desk
 from mcp_authz.web.picture import ALONE, INLINE, drawn
 from mcp_authz.web.session_facts import ShownSession, calls, shown_session, whom
-from mcp_authz.web.visitor import Cookies
 
 
 class Sessions:
     """Shows sessions to those who may see them; what is stopped is stopped by `web.stopping`."""
 
-    def __init__(
-        self, administration: Administration, roles: RolesOfPeople, store: Store, cookies: Cookies, clock: Clock
-    ) -> None:
-        self._administration = administration
-        self._roles = roles
-        self._store = store
-        self._cookies = cookies
-        self._clock = clock
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
 
     @property
     def routes(self) -> list[Route]:
@@ -42,27 +34,23 @@ class Sessions:
 
     async def list(self, request: Request) -> Response:
         """The sessions that are open, and those that were; of either no more than a page has room for."""
-        actor = await self._actor(request)
-        return page(
+        actor = await self._desk.actor(request)
+        return await self._desk.page(
             "sessions",
-            now=self._clock(),
-            person=actor.whose,
+            actor,
             everything=reaches_everything("session list", actor.roles),
             may_stop_all=permits("stop-all", actor.roles),
-            stopped=await self._administration.stopped(actor),
             **await self._some(actor, request, "open"),
             **await self._some(actor, request, "over"),
         )
 
     async def session(self, request: Request) -> Response:
         """One session as a tree, with its picture above."""
-        actor = await self._actor(request)
+        actor = await self._desk.actor(request)
         shown = await self._shown(actor, request)
-        return page(
+        return await self._desk.page(
             "session",
-            now=self._clock(),
-            person=actor.whose,
-            stopped=await self._administration.stopped(actor),
+            actor,
             one=shown,
             purpose=visible(shown.session.purpose),
             calls=calls(shown.session),
@@ -71,23 +59,20 @@ class Sessions:
 
     async def picture(self, request: Request) -> Response:
         """The picture alone; nothing that is in it could run, wherever it is opened."""
-        actor = await self._actor(request)
+        actor = await self._desk.actor(request)
         shown = await self._shown(actor, request)
         text = drawn(shown.picture, ALONE, title=_title(shown), told=shown.told)
         headers = {"Content-Security-Policy": door.ALONE}
         return Response(f'<?xml version="1.0" encoding="UTF-8"?>\n{text}\n', 200, headers, "image/svg+xml")
 
-    async def _actor(self, request: Request) -> Actor:
-        return self._roles.actor((await self._cookies.visitor(request)).person)
-
     async def _shown(self, actor: Actor, request: Request) -> ShownSession:
-        found = await self._administration.session(actor, SessionId(request.path_params["session"]))
-        return await shown_session(self._administration, self._store, actor, found, self._clock())
+        found = await self._desk.administration.session(actor, SessionId(request.path_params["session"]))
+        return await shown_session(self._desk.administration, self._desk.store, actor, found, self._desk.clock())
 
     async def _some(self, actor: Actor, request: Request, which: str) -> dict[str, object]:
         """A page of the open ones, or of the others, and where the next page begins."""
         before = request.query_params.get(f"{which}_before")
-        found = await self._administration.some_sessions(
+        found = await self._desk.administration.some_sessions(
             actor,
             are_open=which == "open",
             before=None if before is None else SessionId(before),

@@ -14,8 +14,9 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from mcp_authz.accounts import Accounts
-from mcp_authz.administration import NOBODY, Administration, Forbidden, RolesOfPeople
+from mcp_authz.administration import NOBODY, Actor, Administration, Forbidden, RolesOfPeople
 from mcp_authz.approvals import Approvals
+from mcp_authz.catalog import Catalog
 from mcp_authz.consent import Consents
 from mcp_authz.errors import AuthzError, Conflict, InputError, NotFound, SignatureRefused, StoreError
 from mcp_authz.people_elsewhere import NotAdmitted
@@ -27,6 +28,7 @@ from mcp_authz.web.agents import AgentPages
 from mcp_authz.web.alike import Alike
 from mcp_authz.web.answering import Answering
 from mcp_authz.web.consenting import Consenting
+from mcp_authz.web.desk import Desk
 from mcp_authz.web.door import Door
 from mcp_authz.web.elsewhere import Elsewhere
 from mcp_authz.web.entering import Entering
@@ -34,10 +36,15 @@ from mcp_authz.web.events import Events
 from mcp_authz.web.pace import TooManyTries
 from mcp_authz.web.pages import page
 from mcp_authz.web.passkeys import RelyingParty
+from mcp_authz.web.people import PeoplePages
 from mcp_authz.web.provider import ProviderTrouble
 from mcp_authz.web.sessions import Sessions
 from mcp_authz.web.stopping import StoppingPages
+from mcp_authz.web.stopping_all import AllCallsPages
+from mcp_authz.web.sweeping import SweepingPages
+from mcp_authz.web.switching import SwitchingPages
 from mcp_authz.web.timeline import Timeline
+from mcp_authz.web.tools import ToolPages
 from mcp_authz.web.visitor import Cookies, NotSignedIn, SignInAgain
 from mcp_authz.web.ways_in import PASSKEYS_ALONE, WaysIn
 
@@ -66,26 +73,19 @@ def make_site(
     clock: Clock,
     ways_in: WaysIn = PASSKEYS_ALONE,
     roles: RolesOfPeople = NOBODY,
+    catalog: Catalog,
 ) -> ASGIApp:
     """The application behind its door."""
     accounts = Accounts(store, clock)
-    cookies, party = Cookies(accounts, store, public_url), RelyingParty(public_url)
+    cookies, party = Cookies(accounts, store, public_url, roles), RelyingParty(public_url)
+    desk = Desk(
+        administration=Administration(store, clock, servers=catalog.servers), store=store, cookies=cookies, clock=clock
+    )
     entering = Entering(accounts, cookies, party, clock, ways_in)
     answering = Answering(
         store=store,
         accounts=accounts,
         approvals=approvals,
-        standing=standing,
-        cookies=cookies,
-        party=party,
-        clock=clock,
-    )
-    administration = Administration(store, clock)
-    alike = Alike(
-        administration=administration,
-        roles=roles,
-        store=store,
-        accounts=accounts,
         standing=standing,
         cookies=cookies,
         party=party,
@@ -100,20 +100,23 @@ def make_site(
         public_url=public_url,
         clock=clock,
     )
-    timeline = Timeline(administration, roles, cookies, clock)
-    access = Access(
-        administration=administration,
-        roles=roles,
-        consents=consents,
-        store=store,
-        accounts=accounts,
-        cookies=cookies,
-        clock=clock,
+    parts = (
+        entering,
+        answering,
+        Alike(desk, accounts=accounts, standing=standing, party=party),
+        consenting,
+        Access(desk, consents=consents, accounts=accounts),
+        Timeline(desk),
+        Sessions(desk),
+        AgentPages(desk),
+        ToolPages(desk, catalog),
+        PeoplePages(desk),
+        AllCallsPages(desk),
+        SwitchingPages(desk),
+        SweepingPages(desk),
+        StoppingPages(desk),
+        Events(desk, accounts),
     )
-    sessions = Sessions(administration, roles, store, cookies, clock)
-    agents = AgentPages(administration, roles, store, cookies, clock)
-    stopping = StoppingPages(administration, roles, store, cookies, clock)
-    events = Events(administration=administration, roles=roles, store=store, accounts=accounts, cookies=cookies)
 
     elsewhere: list[Route] = []
     if ways_in.provider is not None:
@@ -132,17 +135,8 @@ def make_site(
     static = Mount("/static", StaticFiles(directory=Path(__file__).parent / "static"))
     app = Starlette(
         routes=[
-            *entering.routes,
             *elsewhere,
-            *answering.routes,
-            *alike.routes,
-            *consenting.routes,
-            *access.routes,
-            *timeline.routes,
-            *sessions.routes,
-            *agents.routes,
-            *stopping.routes,
-            *events.routes,
+            *(route for part in parts for route in part.routes),
             static,
         ],
         exception_handlers={AuthzError: trouble, HTTPException: trouble},
@@ -159,15 +153,15 @@ async def _trouble(request: Request, error: Exception, cookies: Cookies, clock: 
         return JSONResponse({"error": says, **again}, status)
     if isinstance(error, NotSignedIn):
         response: Response = page(
-            "sign_in", status, now=clock(), person=None, ways_in=ways_in, again=isinstance(error, SignInAgain)
+            "sign_in", status, now=clock(), who=None, ways_in=ways_in, again=isinstance(error, SignInAgain)
         )
         response.headers["WWW-Authenticate"] = "passkey"
         return response
     try:
-        person: str | None = (await cookies.visitor(request)).person.name
+        who: Actor | None = (await cookies.visitor(request)).actor
     except AuthzError:
-        person = None
-    return page("trouble", status, now=clock(), person=person, status=status, says=says)
+        who = None
+    return page("trouble", status, now=clock(), who=who, status=status, says=says)
 
 
 def _status(error: Exception) -> int:

@@ -14,15 +14,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from mcp_authz.administration import Administration, RolesOfPeople
 from mcp_authz.audit_story import story
 from mcp_authz.rules.administration import reaches_everything
 from mcp_authz.rules.audit_query import DECISIONS, asked_for, number
 from mcp_authz.rules.display import visible
 from mcp_authz.rules.sentence import sentence
-from mcp_authz.store.ports import Clock, EventKind, Record
-from mcp_authz.web.pages import page
-from mcp_authz.web.visitor import Cookies
+from mcp_authz.store.ports import EventKind, Record
+from mcp_authz.web.desk import Desk
 
 SHOWN: Final = 50  # records on a page
 LOOKED_AT: Final = 200_000  # records that one page looks through: some tenths of a second
@@ -57,11 +55,8 @@ class ShownRecord:
 class Timeline:
     """Shows records to those who may read them."""
 
-    def __init__(self, administration: Administration, roles: RolesOfPeople, cookies: Cookies, clock: Clock) -> None:
-        self._administration = administration
-        self._roles = roles
-        self._cookies = cookies
-        self._clock = clock
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
 
     @property
     def routes(self) -> list[Route]:
@@ -70,22 +65,19 @@ class Timeline:
 
     async def timeline(self, request: Request) -> Response:
         """The newest records that the person may read and asks for, newest first."""
-        person = (await self._cookies.visitor(request)).person
-        actor = self._roles.actor(person)
+        actor = await self._desk.actor(request)
         asked = {name: value for name, value in request.query_params.items() if value}
         kept = {name: value for name, value in asked.items() if name != "before"}
-        found = await self._administration.records(
+        found = await self._desk.administration.records(
             actor,
             asked_for(kept, _KINDS),
             limit=SHOWN,
             before=number("before", asked.get("before")),
             at_most=LOOKED_AT,
         )
-        return page(
+        return await self._desk.page(
             "timeline",
-            now=self._clock(),
-            person=person.name,
-            stopped=await self._administration.stopped(actor),
+            actor,
             everything=reaches_everything("audit list", actor.roles),
             days=list(_days(reversed(found.records))),
             asked=asked,
@@ -99,12 +91,11 @@ class Timeline:
 
     async def call(self, request: Request) -> Response:
         """One call, from what was asked to what came of it."""
-        person = (await self._cookies.visitor(request)).person
-        found = await self._administration.story(self._roles.actor(person), request.path_params["call"])
-        return page(
+        actor = await self._desk.actor(request)
+        found = await self._desk.administration.story(actor, request.path_params["call"])
+        return await self._desk.page(
             "call",
-            now=self._clock(),
-            person=person.name,
+            actor,
             call=request.path_params["call"],
             story=story([record.event for record in found]),
             records=[shown(record) for record in found],

@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from mcp_authz import limits
 from mcp_authz.accounts import Accounts
+from mcp_authz.administration import NOBODY, Actor, RolesOfPeople
 from mcp_authz.errors import AuthzError, Conflict
 from mcp_authz.passkey import SignIn
 from mcp_authz.principals import Person
@@ -38,15 +39,17 @@ class Visitor:
 
     person: Person
     sign_in: SignIn
+    actor: Actor  # the person with their roles, as they are now
 
 
 class Cookies:
     """Gives, reads and takes back the sign-in cookie of one public URL."""
 
-    def __init__(self, accounts: Accounts, store: Store, public_url: str) -> None:
+    def __init__(self, accounts: Accounts, store: Store, public_url: str, roles: RolesOfPeople = NOBODY) -> None:
         parts = urlsplit(public_url)
         self._accounts = accounts
         self._store = store
+        self._roles = roles
         self._secure = parts.scheme == "https"
         # Cookies of localhost are of all its ports: each gateway has a name of its own, or one would sign out another.
         self.name: Final = "__Host-mcp-authz" if self._secure else f"mcp-authz-{parts.port or 80}"
@@ -113,7 +116,7 @@ class Cookies:
             raise NotSignedIn("sign in first")
         if _is_somebodys_doing(request):
             await self._accounts.note_use(sign_in)
-        return Visitor(person=person, sign_in=sign_in)
+        return Visitor(person=person, sign_in=sign_in, actor=self._roles.actor(person))
 
 
 def _is_somebodys_doing(request: Request) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,8 @@ def ticked(page: str) -> dict[str, bool]:
 
 def words(page: str) -> str:
     """What a person reads."""
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", "", page.split("<main")[1].split("</main>", maxsplit=1)[0]))
+    inside = page.split("<main")[1].split("</main>", maxsplit=1)[0]
+    return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]*>", "", inside)))
 
 
 async def signed_in_elsewhere(w: World, them: Visit, name: str) -> str:

@@ -13,6 +13,7 @@ from tests.web.team import handed_on
 from tests.world import World, world
 
 DEPLOY = {"owner": "acme", "repo": "api", "environment": "production", "version": "1.4.0"}
+ADMIN = {"admins": ["user:alice"]}
 LONG = {**DEPLOY, "version": "v" * 300 + "\n" + "word " * 100}
 
 # Contrast of every text with the first painted surface behind it (WCAG 2.2 success criterion 1.4.3).
@@ -58,7 +59,8 @@ async def settle(w: World) -> list[str]:
     (root,) = await w.store.links((await w.store.sessions())[0].id)
     made = await handed_on(w, root, "tester")
     stops = [f"/stop/link/{made.id}", f"/sessions/{made.session}", "/sessions", "/agents", "/agent/coder"]
-    more = ["/access", f"/authorize?{asks(await client(w))}", *stops]
+    more = ["/access", f"/authorize?{asks(await client(w))}", *stops, "/tools", "/tool/acme__deploy", "/person/alice"]
+    more += ["/people", "/stop/tool/acme__deploy", "/stop/everything/user:alice", "/stop/calls"]
     return ["/holds", *(f"/holds/{call.hold}" for call in (denied, done, waits)), "/passkeys", "/holds/h_none", *more]
 
 
@@ -74,7 +76,7 @@ async def overflow(page: Any) -> int:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_every_page_fits_a_small_screen_and_can_be_read(tmp_path: Path, scheme: str) -> None:
-    async with world(tmp_path) as w, browsers() as browser:
+    async with world(tmp_path, administration=ADMIN) as w, browsers() as browser:
         paths = await settle(w)
         await w.person("bob")
         small: Any = {"viewport": {"width": 360, "height": 640}, "color_scheme": scheme, "reduced_motion": "reduce"}
@@ -113,7 +115,7 @@ async def test_a_call_is_found_and_approved_by_keyboard_alone(tmp_path: Path) ->
         passed = await alice.tab_to("Approve with passkey")
         assert passed == [
             "Skip to the content", "mcp-authz", "Held calls", "Sessions", "Agents", "Audit", "Access", "Passkeys",
-            "Sign out", "All held calls", "reason", "Approve with passkey",
+            "alice", "Sign out", "All held calls", "reason", "Approve with passkey",
         ]  # fmt: skip
         await alice.press("Tab")
         assert await alice.focused() == "Deny"
@@ -124,13 +126,13 @@ async def test_a_call_is_found_and_approved_by_keyboard_alone(tmp_path: Path) ->
 
 
 async def test_the_focus_can_be_seen_wherever_it_is_and_leaves_the_page_again(tmp_path: Path) -> None:
-    async with world(tmp_path) as w, browsers() as browser:
+    async with world(tmp_path, administration=ADMIN) as w, browsers() as browser:
         paths = await settle(w)
         alice = await signed_in(browser, w, "alice")
         for path in paths:
             await alice.page.goto(f"{w.config.public_url}{path}")
             await alice.page.locator("h1").wait_for()
-            for _ in range(40):
+            for _ in range(80):
                 await alice.press("Tab")
                 if await alice.page.evaluate("document.activeElement === document.body"):
                     break
@@ -144,7 +146,7 @@ async def test_the_focus_can_be_seen_wherever_it_is_and_leaves_the_page_again(tm
 
 
 async def test_everything_that_is_pressed_has_a_name_and_headings_come_in_order(tmp_path: Path) -> None:
-    async with world(tmp_path) as w, browsers() as browser:
+    async with world(tmp_path, administration=ADMIN) as w, browsers() as browser:
         paths = await settle(w)
         alice = await signed_in(browser, w, "alice")
         for path in paths:

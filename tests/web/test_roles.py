@@ -100,7 +100,7 @@ async def test_who_may_not_stop_a_thing_stops_nothing_and_learns_nothing(tmp_pat
                 missing = await visits[name].post(f"/stop/{kind}/none", WHY)
                 assert refused.status_code == missing.status_code == 404, (name, thing)
                 assert refused.text.replace(id_, "none") == missing.text, (name, thing)
-        for path in ("/stop/person/alice", "/stop/everything/x", "/stop/tool/acme__deploy", "/stop/client/x"):
+        for path in ("/stop/hold/h_x", "/stop/approval/x", "/stop/nothing/x"):
             assert (await visits["ada"].post(path, WHY)).status_code == 404, "pages stop no more than they show"
         assert await w.records("revocation") == ()
 
