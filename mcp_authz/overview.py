@@ -92,8 +92,8 @@ class Overview:
 
 
 async def warned(catalog: Catalog) -> tuple[Warned, ...]:
-    """The tools that a catalogue has, looked at one by one, so that others are served meanwhile."""
-    tools = catalog.tools
+    """The tools that a catalogue has, by name; looked at one by one, so that others are served meanwhile."""
+    tools = sorted(catalog.tools, key=lambda tool: tool.name)
     known = [f"{tool.server}__{tool.tool}" for tool in tools]
     found = []
     for tool in tools:
