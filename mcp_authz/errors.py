@@ -80,6 +80,15 @@ class StoreError(AuthzError):
     code = "store_unavailable"
 
 
+class StoreUpgraded(StoreError):
+    """A newer version has changed the tables since this process opened them; its message may be shown to callers."""
+
+    code = "store_upgraded"
+
+    def __init__(self) -> None:
+        super().__init__("the database was upgraded by a newer mcp-authz; restart this process")
+
+
 class NotFound(AuthzError):
     """The named thing does not exist, or is not the caller's to see."""
 

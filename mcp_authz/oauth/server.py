@@ -20,7 +20,7 @@ from mcp_authz.authorization import RegisteredClient
 from mcp_authz.clients import Clients
 from mcp_authz.delegating import Delegations
 from mcp_authz.enterprise import Enterprise
-from mcp_authz.errors import ConfigError, NotFound, StoreError
+from mcp_authz.errors import ConfigError, NotFound, StoreError, StoreUpgraded
 from mcp_authz.hosted import HostedAgents
 from mcp_authz.issuer_keys import IssuerKeys
 from mcp_authz.oauth.agents import AgentPages, peer_of
@@ -189,8 +189,9 @@ class OAuthServer:
             self._count_refusal(error, peer)
             status, body, headers = error()
             answered = Answered(status=status, body=body, headers=tuple(headers), is_strangers=True)
-        except StoreError:
-            return _json({"error": "temporarily_unavailable"}, status=503)
+        except StoreError as error:
+            told = {"error_description": str(error)} if isinstance(error, StoreUpgraded) else {}
+            return _json({"error": "temporarily_unavailable", **told}, status=503)
         if answered.is_strangers:
             self._throttle.charge(peer, time.monotonic())
             if is_crowded:

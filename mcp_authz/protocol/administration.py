@@ -18,7 +18,7 @@ from starlette.routing import Route
 
 from mcp_authz import limits
 from mcp_authz.administration import Administration, Forbidden, RolesOfPeople
-from mcp_authz.errors import AuthzError, Conflict, InputError, NotFound, StoreError
+from mcp_authz.errors import AuthzError, Conflict, InputError, NotFound, StoreError, StoreUpgraded
 from mcp_authz.identity import Identifier, Unidentified
 from mcp_authz.overview import Overview
 from mcp_authz.principals import Caller, Once
@@ -179,7 +179,8 @@ def _trouble(error: AuthzError) -> Response:
     status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
     if status >= 500:  # what is wrong with the store is its operator's to know
         log.error("a request to administer was not served: %s", error)
-        return _refusal(status, error.code, "the gateway cannot do this now, and nothing was changed; try again")
+        again = "the gateway cannot do this now, and nothing was changed; try again"
+        return _refusal(status, error.code, str(error) if isinstance(error, StoreUpgraded) else again)
     return _refusal(status, error.code, str(error))
 
 

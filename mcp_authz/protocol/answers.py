@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from mcp_authz.errors import StoreError, StoreUpgraded
 from mcp_authz.model import Deny, HeldCall, HoldState, ProofNeeded
 from mcp_authz.outcome import (
     Acknowledged,
@@ -189,6 +190,12 @@ UNAVAILABLE: Final = Error(
     code=INTERNAL_ERROR, message="the gateway cannot record this now, nothing was done; try again", status=503
 )
 """The store failed before anything was forwarded."""
+
+
+def unavailable(error: StoreError) -> Error:
+    """What a caller reads of it: nothing of the disk, and that another one has to see to it where waiting is no use."""
+    return replace(UNAVAILABLE, message=str(error)) if isinstance(error, StoreUpgraded) else UNAVAILABLE
+
 
 BROKEN: Final = Error(code=INTERNAL_ERROR, message="internal error of the gateway; its log says more", status=500)
 """Something of ours went wrong; nothing of it is shown."""

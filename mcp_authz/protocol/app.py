@@ -19,7 +19,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from mcp_authz import limits
-from mcp_authz.errors import StoreError
+from mcp_authz.errors import StoreError, StoreUpgraded
 from mcp_authz.gateway import Gateway
 from mcp_authz.identity import Identifier
 from mcp_authz.ids import new_id
@@ -33,6 +33,7 @@ from mcp_authz.seldom import trouble
 from mcp_authz.store.ports import Clock, Event, Store
 
 FLUSH_SECONDS = 60.0
+_NOT_READY = "the store cannot be read and written"
 READY_SECONDS = 2.0  # for which an answer stands: whoever asks more often does not keep the disk busy
 READY_PATIENCE = 5.0  # seconds that a ready store may take
 
@@ -85,7 +86,8 @@ class App:
         )
         self.front = FrontServer(gateway, version=version("mcp-authz"), places=places, clock=clock)
         self._store, self._clock, self._refusals = store, clock, refusals
-        self._is_ready, self._looked_at, self._looking = False, -READY_SECONDS, anyio.Lock()
+        self._looked_at, self._looking = -READY_SECONDS, anyio.Lock()
+        self._why_not: str | None = _NOT_READY
         self._manager = StreamableHTTPSessionManager(
             self.front,
             # Host and Origin are checked at the endpoint, for every request alike.
@@ -151,19 +153,22 @@ class App:
         """Whether a call could be recorded now; the policy was loaded before anything listened, and stays loaded."""
         async with self._looking:
             if time.monotonic() >= self._looked_at + READY_SECONDS:
-                self._is_ready = await _is_writable(self._store, self._clock())
+                self._why_not = await _why_not_writable(self._store, self._clock())
                 self._looked_at = time.monotonic()
-        if self._is_ready:
+        if self._why_not is None:
             return JSONResponse({"status": "ready"})
-        return JSONResponse({"status": "not ready", "why": "the store cannot be read and written"}, status_code=503)
+        return JSONResponse({"status": "not ready", "why": self._why_not}, status_code=503)
 
 
-async def _is_writable(store: Store, at: datetime) -> bool:
-    """Whether the store can be written and read; what is written is forgotten soon."""
+async def _why_not_writable(store: Store, at: datetime) -> str | None:
+    """None if the store can be written and read; what is written is forgotten soon."""
     with anyio.move_on_after(READY_PATIENCE):
         try:
             once = Once(kind="ready", id=new_id("o"), expires_at=at + timedelta(seconds=READY_SECONDS))
-            return await store.remember(once) and (await store.head())[0] >= 0
+            if await store.remember(once) and (await store.head())[0] >= 0:
+                return None
+        except StoreUpgraded as error:
+            return str(error)
         except StoreError:
-            return False
-    return False
+            pass
+    return _NOT_READY

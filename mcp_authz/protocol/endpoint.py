@@ -19,7 +19,7 @@ from mcp_authz.errors import StoreError
 from mcp_authz.gateway import Gateway
 from mcp_authz.identity import Identifier, Unidentified
 from mcp_authz.principals import Caller, Once
-from mcp_authz.protocol.answers import UNAUTHENTICATED, Places, dpop_challenge, unauthorized_challenge
+from mcp_authz.protocol.answers import UNAUTHENTICATED, Places, dpop_challenge, unauthorized_challenge, unavailable
 from mcp_authz.protocol.channel import MISSING_CAPABILITY, NO_TASKS, TASKS_NEEDED, declares_tasks, dump
 from mcp_authz.protocol.deferred import Deferred, Ending
 from mcp_authz.protocol.modern import Exchange, serve_call
@@ -92,7 +92,8 @@ class Endpoint:
             await self._serve(scope, receive, send)
         except StoreError as error:
             trouble.error(error, "request refused, the store cannot be used: %s", error)
-            await _write(send, 503, INTERNAL_ERROR, "the gateway cannot record this now, nothing was done; try again")
+            said = unavailable(error)
+            await _write(send, said.status, said.code, said.message)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         visit = _visit(scope, receive, send)

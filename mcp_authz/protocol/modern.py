@@ -12,7 +12,7 @@ from starlette.types import Receive, Send
 from mcp_authz.errors import StoreError
 from mcp_authz.gateway import Gateway
 from mcp_authz.principals import Caller
-from mcp_authz.protocol.answers import BROKEN, UNAVAILABLE, Answer, Error, Places, Result, answer, in_stream
+from mcp_authz.protocol.answers import BROKEN, Answer, Error, Places, Result, answer, in_stream, unavailable
 from mcp_authz.protocol.channel import ModernChannel, dump, sse
 from mcp_authz.protocol.reading import Read
 from mcp_authz.rules.message import Message
@@ -115,7 +115,7 @@ async def _said(gateway: Gateway, caller: Caller, message: Message, channel: Mod
         return answer(await gateway.call(caller, message, channel), message, caller.token, places=places)
     except StoreError as error:  # here, because an error that leaves the task group leaves it in a group
         trouble.error(error, "call refused, the store cannot be used: %s", error)
-        return UNAVAILABLE
+        return unavailable(error)
     except Exception:
         log.exception("call failed in the gateway itself")
         return BROKEN

@@ -26,7 +26,7 @@ from mcp_authz.errors import StoreError
 from mcp_authz.gateway import Gateway
 from mcp_authz.model import Tool
 from mcp_authz.principals import Caller
-from mcp_authz.protocol.answers import BROKEN, UNAVAILABLE, Answer, Error, Places, Result, answer, in_stream
+from mcp_authz.protocol.answers import BROKEN, Answer, Error, Places, Result, answer, in_stream, unavailable
 from mcp_authz.protocol.channel import TASKS, LegacyChannel
 from mcp_authz.protocol.deferred import Deferred
 from mcp_authz.protocol.listening import Listening
@@ -193,7 +193,7 @@ class FrontServer(Server[Any]):
             return answer(outcome, message, caller.token, places=self._places)
         except StoreError as error:
             trouble.error(error, "call refused, the store cannot be used: %s", error)
-            return UNAVAILABLE
+            return unavailable(error)
         except Exception:
             log.exception("call failed in the gateway itself")  # the SDK would tell the caller its text
             return BROKEN

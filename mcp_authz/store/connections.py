@@ -65,6 +65,15 @@ class Transactions:
             db=self._db, at=at, now=micros(at), sealer=self._sealer, instance=self._instance, redact=self._redact
         )
 
+    def require_schema(self, tx: Transaction) -> None:
+        """Return only if no newer version has changed the tables.
+
+        Raises:
+            StoreUpgraded: one has.
+        """
+        (version,) = tx.db.execute("PRAGMA user_version").fetchone()
+        self.file.require_schema(version)
+
     def end(self, statement: str) -> None:
         """The transaction has ended with `statement`."""
         if self._db is not None:
@@ -112,6 +121,20 @@ class Reader:
             self._transactions.drop()
             raise store_error(fault, self._transactions.file.path) from fault
 
+    def version(self) -> tuple[object, int]:
+        """What changes with each commit of any other connection; counts of two connections do not compare.
+
+        Raises:
+            StoreError: the store cannot be read, or was upgraded.
+        """
+
+        def look(tx: Transaction) -> tuple[object, int]:
+            self._transactions.require_schema(tx)  # whoever has changed the tables has committed
+            (version,) = tx.db.execute("PRAGMA data_version").fetchone()
+            return tx.db, version
+
+        return self.ask(look)
+
     def close(self) -> None:
         """Nothing can be asked any more."""
         self._closed = True
@@ -126,9 +149,16 @@ class FilePen:
         self._lock = lock
 
     def begin(self) -> Transaction:
-        """A write transaction has begun, on a connection that works."""
+        """A write transaction has begun, on a connection that works, in tables that this version knows.
+
+        Raises:
+            StoreUpgraded: a newer version has changed them. Nothing is forwarded without a write, so that it is enough
+                to look at this once in each batch.
+        """
         self._lock.take()
-        return self._transactions.begin("BEGIN IMMEDIATE")
+        tx = self._transactions.begin("BEGIN IMMEDIATE")
+        self._transactions.require_schema(tx)
+        return tx
 
     def commit(self) -> None:
         """What was written since `begin` is on the disk, and others may write.

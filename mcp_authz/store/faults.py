@@ -7,7 +7,7 @@ import sqlite3
 from pathlib import Path
 from typing import Final
 
-from mcp_authz.errors import AuthzError, Conflict, NotFound, StoreError
+from mcp_authz.errors import AuthzError, Conflict, NotFound, StoreError, StoreUpgraded
 
 _ADVICE: Final[dict[int, str]] = {
     sqlite3.SQLITE_FULL: "the disk is full; free space and try again",
@@ -32,6 +32,8 @@ _OF_SYSTEM: Final[dict[int, int]] = {
 
 def store_error(fault: Exception, path: Path) -> StoreError:
     """Return the error that says what is wrong with the store at `path`, and what to do about it."""
+    if isinstance(fault, StoreUpgraded):
+        return fault
     if isinstance(fault, StoreError):
         return StoreError(str(fault))
     code = getattr(fault, "sqlite_errorcode", None) or _OF_SYSTEM.get(getattr(fault, "errno", None) or 0)

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from mcp_authz.errors import StoreError
+from mcp_authz.errors import StoreError, StoreUpgraded
 
 WAL: Final = "-wal"
 LOCK: Final = ".lock"
@@ -78,8 +78,11 @@ class DatabaseFile:
     SQLite itself would not notice, and go on with files that nobody will ever see again.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, schema: int) -> None:
+        """`schema` is the version of the tables that it is used with."""
         self.path = path
+        self._schema = schema
+        self._is_upgraded = False
         self._log = os.fspath(path.with_name(path.name + WAL))
         self._identity = _identity(path)
         self._log_identity: tuple[int, int] | None = None
@@ -89,11 +92,13 @@ class DatabaseFile:
             raise self._gone()
 
     def require(self) -> None:
-        """Return only if the paths still lead to the files that were opened.
+        """Return only if the paths still lead to the files that were opened, with the tables that they had.
 
         Raises:
-            StoreError: one of them is gone, or another one is in its place.
+            StoreError: one of them is gone, another one is in its place, or it was upgraded.
         """
+        if self._is_upgraded:
+            raise StoreUpgraded
         found = _identity(self.path)
         if found is None:
             raise self._gone()
@@ -104,6 +109,16 @@ class DatabaseFile:
                 f"store `{self.path}`: its `{WAL}` file was removed while it was in use; leave it to the gateway, and "
                 "try again"
             )
+
+    def require_schema(self, version: int) -> None:
+        """Return only if the tables are of no later version; from then on nothing of them is used by this process.
+
+        Raises:
+            StoreUpgraded: they are.
+        """
+        if version > self._schema:
+            self._is_upgraded = True
+            raise StoreUpgraded
 
     def opened(self) -> None:
         """Another connection is open; the log that the first of them found stays until the last is closed."""

@@ -320,6 +320,11 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
 )
 
 
+def newest() -> int:
+    """The version of the tables that this program knows."""
+    return len(MIGRATIONS)
+
+
 def migrate(db: sqlite3.Connection) -> None:
     """The database has every table of this version; one that has them already is not written to.
 

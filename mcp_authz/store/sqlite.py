@@ -70,7 +70,7 @@ from mcp_authz.store.ports import (
     Statement,
 )
 from mcp_authz.store.rows import micros
-from mcp_authz.store.schema import migrate
+from mcp_authz.store.schema import migrate, newest
 from mcp_authz.store.sqlite_calls import CallsInSqlite
 from mcp_authz.store.sqlite_evidence import EvidenceInSqlite
 from mcp_authz.store.sqlite_holds import HoldsInSqlite
@@ -118,7 +118,7 @@ class SqliteStore(
         self._evidence_kept = kept.evidence
         self._running = set()
         self._bell = Bell(reader.path, instance.name)
-        self._changes = Changes(lambda: reader.ask(_version), self._bell)
+        self._changes = Changes(reader.version, self._bell)
         self._writer = Writer(pen, first=partial(_tidy, kept=kept), then=self._tell)
         super().__init__(reader, self._writer)
 
@@ -152,7 +152,7 @@ class SqliteStore(
             instance = InstanceLock(path, ids.new_id("i"))
             make = partial(
                 Transactions,
-                DatabaseFile(path),
+                DatabaseFile(path, schema=newest()),
                 clock=clock,
                 sealer=sealer,
                 instance=instance.name,
@@ -363,12 +363,6 @@ class SqliteStore(
 
     async def changed(self, since: int) -> int:
         return await self._changes.after(since)
-
-
-def _version(tx: Transaction) -> tuple[sqlite3.Connection, int]:
-    """What changes with each commit of any other connection; counts of two connections do not compare."""
-    (version,) = tx.db.execute("PRAGMA data_version").fetchone()
-    return tx.db, version
 
 
 def _tidy(tx: Transaction, *, kept: Kept) -> None:

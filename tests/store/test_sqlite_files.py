@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mcp_authz import limits
-from mcp_authz.errors import StoreError
+from mcp_authz.errors import StoreError, StoreUpgraded
 from mcp_authz.model import HoldId, HoldState
 from mcp_authz.rules.keys import Sealer
 from mcp_authz.rules.log import GENESIS, first_break
@@ -202,6 +202,30 @@ async def test_an_older_store_gets_the_migrations_that_it_lacks(
         assert (await store.head())[0] == 7
         assert store._reader.ask(lambda tx: tx.db.execute("SELECT count(*) FROM later").fetchone()) == (0,)
         assert store._reader.ask(lambda tx: tx.db.execute("PRAGMA user_version").fetchone()) == (len(longer),)
+
+
+async def test_a_store_that_a_newer_version_upgrades_is_not_used_by_the_older_one_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "store.db"
+    async with opened(path) as older, opened(path) as reading:
+        await settle(older)
+        seen = await reading.changed(0)
+        monkeypatch.setattr("mcp_authz.store.schema.MIGRATIONS", (*MIGRATIONS, ("CREATE TABLE later (name TEXT)",)))
+        async with opened(path) as newer:
+            with pytest.raises(StoreUpgraded, match="restart this process"):
+                await older.admit(admission())
+            with pytest.raises(StoreUpgraded):
+                await older.head()  # what nobody writes to is not read either
+            with pytest.raises(StoreUpgraded):  # and so does who only waits for what others write
+                await reading.changed(seen)
+            with pytest.raises(StoreUpgraded):
+                await reading.agents()
+            assert (await newer.head())[0] == 7 and isinstance(await newer.admit(admission()), int)
+        with closing(sqlite3.connect(path)) as db:
+            db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        with pytest.raises(StoreUpgraded):  # until it is opened anew, whatever the file says by then
+            await older.append(event())
 
 
 async def test_the_log_can_be_read_from_a_copy_that_cannot_be_written(tmp_path: Path) -> None:
