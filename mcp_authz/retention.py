@@ -6,18 +6,21 @@ go, a few at a time, so that nobody waits. Whatever is still there in between le
 
 from __future__ import annotations
 
+import fcntl
 import filecmp
 import hashlib
 import os
+import re
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final
 
 import anyio
+import anyio.from_thread
 import anyio.lowlevel
 
 from mcp_authz import limits
@@ -26,10 +29,17 @@ from mcp_authz.errors import ConfigError, SignatureRefused, StoreError
 from mcp_authz.rules.checkpoint import Checkpoint, Head, checkpoint_digest, read_checkpoint
 from mcp_authz.rules.duration import shown_duration
 from mcp_authz.rules.keys import PublicKey
-from mcp_authz.rules.log import first_break
+from mcp_authz.rules.log import first_break, timestamp
 from mcp_authz.store.offline import log_file
 from mcp_authz.store.ports import Clock, Event, Record, Store
 from mcp_authz.store.retention_port import LogBase
+
+Told = Callable[[int], None]  # hears how many records are archived, or rows gone
+_ARCHIVE: Final = re.compile(r"log-\d{12}-\d{12}\.jsonl")
+_PART: Final = ".part"  # of an archive that is being written, by whoever has it locked
+
+
+def _quiet(_: int) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +58,7 @@ class Prunable:
     number: int  # of the checkpoint
     text: str
     older_than: timedelta
+    at: datetime  # by the clock that this was found with
     keys: tuple[Mapping[str, Any], ...]  # of all checkpoints until now, as JWKs
 
     @property
@@ -76,7 +87,7 @@ async def prunable(store: Store, keep: timedelta, now: datetime) -> Prunable | K
         return Kept(why="there is no checkpoint, and without one nothing is pruned; `mcp-authz serve` makes them")
     found: Record | None = None
     is_needed = False
-    async for record in _checkpoints(store, after.sequence, now - keep):
+    async for record in _checkpoints(store, after.sequence, now - keep, now):
         is_needed = needed is not None and int(record.event.fields["sequence"]) >= needed
         if is_needed:
             break
@@ -96,16 +107,22 @@ async def prunable(store: Store, keep: timedelta, now: datetime) -> Prunable | K
         number=checkpoint.number,
         text=str(found.event.fields["text"]),
         older_than=keep,
+        at=now,
         keys=tuple(jwks),
     )
 
 
-async def _checkpoints(store: Store, base: int, until: datetime) -> AsyncIterator[Record]:
-    """Those up to this time that end behind `base`, oldest first."""
+async def _checkpoints(store: Store, base: int, until: datetime, now: datetime) -> AsyncIterator[Record]:
+    """Those up to this time that end behind `base`, oldest first, and none behind one that is younger.
+
+    One from the future was dated by a clock that was wrong: it says nothing of those around it.
+    """
     after = base
     while page := await store.records(after=after, kind="checkpoint"):
         for record in page:
             after = record.sequence
+            if record.event.at > now:
+                continue
             if record.event.at > until:
                 return
             if "text" in record.event.fields and int(record.event.fields["sequence"]) > base:
@@ -122,28 +139,29 @@ def _verified(record: Record, jwks: list[dict[str, Any]]) -> Checkpoint:
 
 
 async def prune(
-    store: Store, clock: Clock, what: Prunable, *, path: Path, by: str, archive: Path | None
+    store: Store, clock: Clock, what: Prunable, *, path: Path, by: str, archive: Path | None, told: Told = _quiet
 ) -> Archived | None:
     """The records are in `archive`, if one is named, the log tells of it and begins behind them; rows are there still.
 
-    `path` is where the store lies.
+    `path` is where the store lies. Who stops waiting before the log tells of it has pruned nothing.
 
     Raises:
         StoreError: the records do not hang together, so that nothing was pruned.
         ConfigError: the archive cannot be written.
     """
-    archived = await anyio.to_thread.run_sync(_archived, path, what, archive)
+    archived = await anyio.to_thread.run_sync(_archived, path, what, archive, told)
     chain = what.after.chain if what.after.sequence else what.head.chain
     base = LogBase(sequence=what.head.sequence, hash=what.head.hash, chain=chain, told=0)
     await store.prune(base, _event(clock(), what, by, archived))
     return archived
 
 
-async def remove_pruned(store: Store) -> int:
+async def remove_pruned(store: Store, told: Told = _quiet) -> int:
     """How many rows of pruned records were removed: all that there were, a few at a time."""
     removed = 0
     while some := await store.remove_pruned(limits.PRUNED_AT_ONCE):
         removed += some
+        told(removed)
         await anyio.sleep(limits.PRUNING_PAUSE.total_seconds())
     return removed
 
@@ -172,26 +190,34 @@ def _event(at: datetime, what: Prunable, by: str, archived: Archived | None) -> 
     return Event(kind="administration", at=at, fields=fields)
 
 
-def _archived(path: Path, what: Prunable, archive: Path | None) -> Archived | None:
+def _archived(path: Path, what: Prunable, archive: Path | None, told: Told) -> Archived | None:
     """The records hang together from the one that the log begins behind to the checkpoint, and are in the archive."""
     digest = hashlib.sha256()
     with nullcontext() if archive is None else _whole_file(archive) as file:
-        for line in _lines(path, what):
+        for line in _lines(path, what, told):
             digest.update(line)
             if file is not None:
                 file.write(line)
     return None if archive is None else Archived(path=archive, sha256=digest.hexdigest())
 
 
-def _lines(path: Path, what: Prunable) -> Iterator[bytes]:
+def _lines(path: Path, what: Prunable, told: Told) -> Iterator[bytes]:
     start = (what.after.sequence, what.after.hash)
+    old, now = (timestamp(at).encode() for at in (what.at - what.older_than, what.at))
     with log_file(path) as log:
         for _, rows in log.pages(after=start[0], until=what.head.sequence):
             if (broken := first_break(rows, head=None, start=start)) is not None:
                 raise StoreError(f"the log is broken: {broken.why}; nothing was pruned, run `mcp-authz audit verify`")
             for row in rows:
+                if old < row.body[7:34] <= now:  # RFC 8785 sorts the members, so that each record begins with its time
+                    raise StoreError(
+                        f"record {row.sequence} is younger than {shown_duration(what.older_than)}, and a checkpoint "
+                        "behind it is not: a clock was wrong; nothing was pruned, try again when that record is old"
+                    )
                 start = (row.sequence, row.hash)
                 yield row.body + b"\n"
+            told(start[0] - what.after.sequence)
+            anyio.from_thread.check_cancelled()
     if start != (what.head.sequence, what.head.hash):
         raise StoreError(
             f"the log is broken behind record {start[0]}; nothing was pruned, run `mcp-authz audit verify`"
@@ -203,12 +229,15 @@ def _whole_file(path: Path) -> Iterator[BinaryIO]:
     """What is written comes to be at `path` when it is whole, for its owner alone; after an error nothing is there."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # 0600
+        _remove_parts(path)
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=_PART, dir=path.parent)  # 0600
         try:
             with os.fdopen(descriptor, "wb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
+            _forget_tries(Path(name), path)
             _put(Path(name), path)
             _flush_directory(path.parent)
         except BaseException:
@@ -216,6 +245,37 @@ def _whole_file(path: Path) -> Iterator[BinaryIO]:
             raise
     except OSError as error:
         raise ConfigError(f"archive `{path}` cannot be written: {error.strerror}; nothing was pruned") from None
+
+
+def _remove_parts(path: Path) -> None:
+    """What processes that were killed left half written of this archive, or of one by our name, is gone."""
+    for left in path.parent.glob(f".*{_PART}"):
+        name = left.name[1:].removesuffix(_PART).rpartition(".")[0]
+        if name == path.name or _ARCHIVE.fullmatch(name):
+            with suppress(OSError), left.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # whoever writes one has it locked
+                left.unlink()
+
+
+def _forget_tries(new: Path, path: Path) -> None:
+    """What a process left that was killed before the log told of its archive is gone, where all of it is in this one.
+
+    Whoever takes all archives of the folder would have these records twice.
+    """
+    if _ARCHIVE.fullmatch(path.name) is None:
+        return
+    first, last = path.name.rsplit("-", 1)
+    for other in path.parent.glob(f"{first}-*.jsonl"):
+        if _ARCHIVE.fullmatch(other.name) and other.name.rsplit("-", 1)[1] < last and _begins_with(new, other):
+            other.unlink()
+
+
+def _begins_with(whole: Path, part: Path) -> bool:
+    with whole.open("rb") as file, part.open("rb") as beginning:
+        while some := beginning.read(1 << 20):
+            if file.read(len(some)) != some:
+                return False
+    return True
 
 
 def _put(new: Path, path: Path) -> None:

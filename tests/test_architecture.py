@@ -174,6 +174,7 @@ LAYERS = [
         "mcp_authz.policy.unknown_actions",
         "mcp_authz.checkpoint_tail",
         "mcp_authz.installation",
+        "mcp_authz.daily_pruning",
         "mcp_authz.process_records",
         "mcp_authz.observing",
         "mcp_authz.rehearsal",

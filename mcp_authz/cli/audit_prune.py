@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from mcp_authz import limits
+from mcp_authz.cli.backup import progress
 from mcp_authz.cli.invocation import asynchronous, command_line, installation, operator
 from mcp_authz.cli.options import Json
 from mcp_authz.cli.output import next_step, print_json, say
-from mcp_authz.errors import ConfigError
 from mcp_authz.retention import Archived, Kept, Prunable, archive_name, prunable, remove_pruned
 from mcp_authz.retention import prune as prune_log
 from mcp_authz.rules.duration import parse_duration
+from mcp_authz.store.offline import log_file
+from mcp_authz.store.retention_port import LogBase
 
 LONGEST = timedelta(days=36500)
 
@@ -35,14 +39,20 @@ async def prune(
     """Remove old records from the beginning of the log, up to a checkpoint: what remains can be verified."""
     kept_for = parse_duration(keep, at_least=limits.LOG_KEPT_LEAST, at_most=LONGEST)
     async with installation(ctx) as here:
+        store = here.config.data / "store.db"
         what = await prunable(here.store, kept_for, here.clock())
         archived = None
         if isinstance(what, Prunable) and not dry_run:
             path = _archive(archive, here.config.archive, what)
-            store = here.config.data / "store.db"
-            archived = await prune_log(here.store, here.clock, what, path=store, by=operator(), archive=path)
+            words = "read" if path is None else "archived"
+            with progress(words) as told:
+                heard = partial(_hear, told, what.records)
+                archived = await prune_log(
+                    here.store, here.clock, what, path=store, by=operator(), archive=path, told=heard
+                )
         if not dry_run:
-            await remove_pruned(here.store)  # also what an earlier run left
+            with progress("removed") as told:
+                await remove_pruned(here.store, partial(_hear, told, _left(store, await here.store.log_base())))
     if json:
         print_json(_view(what, archived, dry_run))
         return
@@ -61,9 +71,17 @@ async def prune(
         next_step(command_line(ctx, "audit", "verify"))
 
 
+def _hear(told: Callable[[int, int], None], all_: int, done: int) -> None:
+    told(done, all_)
+
+
+def _left(store: Path, base: LogBase) -> int:
+    """How many rows are no part of the log any more, also of an earlier run that was killed."""
+    with log_file(store) as log:
+        return max(0, base.sequence - log.first() + 1)
+
+
 def _archive(named: Path | None, directory: Path | None, what: Prunable) -> Path | None:
-    if named is not None and named.exists():
-        raise ConfigError(f"`{named}` is there already; name another file")
     if named is not None:
         return named
     return None if directory is None else directory / archive_name(what)

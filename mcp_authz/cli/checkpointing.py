@@ -6,7 +6,6 @@ import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from datetime import timedelta
 from typing import Final
 
 import anyio
@@ -15,10 +14,10 @@ from mcp_authz.checkpoint_delivery import Sink
 from mcp_authz.checkpoint_sinks import FileSink, StandardOutputSink, UrlSink
 from mcp_authz.checkpoints import Checkpoints
 from mcp_authz.config import Config
-from mcp_authz.errors import AuthzError, ConfigError, Conflict
+from mcp_authz.daily_pruning import keep_pruning
+from mcp_authz.errors import ConfigError, Conflict
 from mcp_authz.locking import locked
 from mcp_authz.posting import Poster
-from mcp_authz.retention import Prunable, archive_name, prunable, prune, remove_pruned
 from mcp_authz.store.copying import end_of
 from mcp_authz.wiring import Running
 
@@ -28,7 +27,6 @@ FILE: Final = "checkpoints.txt"  # in the data directory
 LOCK: Final = "checkpoints.lock"  # whoever holds it makes them: they are numbered
 _LAST: Final = 5.0  # seconds for the last one: a gateway that is told to stop does not wait for a slow receiver
 _TURN: Final = 2.0  # seconds between two looks whether the process that makes them is still there
-_DAY: Final = timedelta(days=1)
 
 
 def sinks_of(config: Config) -> tuple[Sink, ...]:
@@ -88,37 +86,13 @@ async def _take_turns(running: Running, checkpoints: Checkpoints | None) -> None
                     if checkpoints is not None and config.audit.checkpoint_every is not None:
                         group.start_soon(checkpoints.run, config.audit.checkpoint_every)
                     if config.audit.kept is not None:
-                        group.start_soon(_keep_pruning, running, config.audit.kept)
+                        group.start_soon(keep_pruning, running.installation, config.audit.kept)
                     await anyio.sleep_forever()
         except Conflict:
             pass  # another process makes them
         except ConfigError as error:
             log.error("no checkpoints are made here: %s", error)
         await anyio.sleep(_TURN)
-
-
-async def _keep_pruning(running: Running, kept: timedelta) -> None:
-    while True:
-        try:
-            await prune_once(running, kept)
-        except AuthzError as error:
-            log.error("the log was not pruned: %s", error)
-        await anyio.sleep(_DAY.total_seconds())
-
-
-async def prune_once(running: Running, kept: timedelta) -> None:
-    """What is older than `kept` is archived, where the configuration says so, and gone, as far as checkpoints go.
-
-    Raises:
-        AuthzError: it is not; the message says why.
-    """
-    here, config = running.installation, running.installation.config
-    await remove_pruned(here.store)  # what a process that was killed has left
-    what = await prunable(here.store, kept, here.clock())
-    if isinstance(what, Prunable):
-        archive = None if config.archive is None else config.archive / archive_name(what)
-        await prune(here.store, here.clock, what, path=config.data / "store.db", by="gateway", archive=archive)
-        await remove_pruned(here.store)
 
 
 def _note() -> str:

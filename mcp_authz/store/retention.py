@@ -37,8 +37,10 @@ def prune(tx: Transaction, new: LogBase, event: Event) -> int:
     Raises:
         StoreError: the log has no such record, or something needs one of those before.
     """
+    if new.sequence <= (begins := base(tx).sequence):
+        raise StoreError(f"somebody else pruned the log meanwhile, up to record {begins}; there is nothing to do")
     row = tx.db.execute("SELECT hash FROM log WHERE sequence = ?", (new.sequence,)).fetchone()
-    if row is None or row[0] != new.hash or new.sequence <= base(tx).sequence:
+    if row is None or row[0] != new.hash:
         raise StoreError(f"the log has no such record {new.sequence} to begin behind; run `mcp-authz audit verify`")
     needed = needed_from(tx)
     if needed is not None and needed <= new.sequence:
@@ -52,8 +54,10 @@ def prune(tx: Transaction, new: LogBase, event: Event) -> int:
 
 def remove_pruned(tx: Transaction, most: int) -> int:
     """How many of the oldest rows that are no part of the log were removed."""
+    # One bound: of two SQLite looks up the first, and at every row that is left up to there.
     return tx.db.execute(
-        """DELETE FROM log WHERE sequence <= (SELECT sequence FROM log_base)
-        AND sequence < (SELECT min(sequence) FROM log) + ?""",
+        """DELETE FROM log WHERE sequence <= (
+            SELECT min(log_base.sequence, (SELECT min(log.sequence) FROM log) + ? - 1) FROM log_base
+        )""",
         (most,),
     ).rowcount

@@ -158,11 +158,11 @@ def test_a_broken_chain_is_found_and_named(desk: Desk, statement: str, why: str)
 
 
 async def test_old_records_are_pruned_into_an_archive_and_what_is_left_verifies_with_it(desk: Desk) -> None:
-    desk.ok("user", "add", "alice")
     assert "nothing was pruned: there is no checkpoint" in desk.ok("audit", "prune", "--keep", "30d")
     long_ago, sink = utc_now() - timedelta(days=40), FileSink(path=desk.path("kept.txt"))
     key = PrivateKey.generate()
     async with desk.open() as here:
+        await here.store.append(Event(kind="administration", at=long_ago, fields={}))
         made = Checkpoints(
             store=here.store, clock=lambda: long_ago, issuer="https://a.example", signing=lambda: key, sinks=[sink]
         )
