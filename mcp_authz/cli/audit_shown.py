@@ -10,6 +10,7 @@ import typer
 from mcp_authz.audit_story import story
 from mcp_authz.cli.audit_evidence import Shown
 from mcp_authz.cli.output import print_json, say
+from mcp_authz.errors import InputError
 from mcp_authz.rules.display import visible
 from mcp_authz.rules.excerpt import Excerpted
 from mcp_authz.rules.sentence import sentence
@@ -23,6 +24,7 @@ def say_shown(shown: Shown, *, json: bool) -> None:
 
     Raises:
         typer.Exit: 1, something in it is not as it says.
+        InputError: a record in it is none.
     """
     if json:
         print_json(_view(shown))
@@ -43,15 +45,16 @@ def _view(shown: Shown) -> dict[str, object]:
 
 
 def _say(shown: Shown) -> None:
-    for one in shown.records:
-        by = "no checkpoint: the gateway's word alone" if one.checkpoint is None else f"checkpoint {_number(one)}"
-        say(f"{one.body['at']}  {visible(sentence(_event(one)))}  ({by})")
-    say()
-    calls = [_event(one) for one in shown.records if one.kind in {"decision", "approval", "outcome"}]
-    say(visible(story(calls)))
+    try:
+        told = [*map(_line, shown.records), "", visible(story(_calls(shown)))]
+    except (ValueError, LookupError, TypeError, AttributeError):  # anybody could have made what no checkpoint covers
+        raise InputError("a record in the bundle is none that a gateway writes; do not rely on it") from None
+    for line in told:
+        say(line)
     covered = sum(one.checkpoint is not None for one in shown.records)
     every = len(shown.records)
-    say(f"{_MARKS['verified']} {covered} of {every} records are in the log that the gateway's checkpoints sign")
+    mark = _MARKS["verified" if 0 < covered == every else "open"]
+    say(f"{mark} {covered} of {every} records are in the log that the gateway's checkpoints sign")
     for finding in shown.findings:
         say(f"{_MARKS[finding.verdict]} {finding.text}")
     wrong = sum(finding.verdict == "wrong" for finding in shown.findings)
@@ -59,6 +62,15 @@ def _say(shown: Shown) -> None:
         say(f"{wrong} of these are wrong: do not rely on it")
     else:
         say("nothing is wrong; `?` is what it cannot show, nor does it show that nothing went unrecorded")
+
+
+def _line(one: Excerpted) -> str:
+    by = "no checkpoint: whoever made this file says so" if one.checkpoint is None else f"checkpoint {_number(one)}"
+    return f"{one.body['at']}  {visible(sentence(_event(one)))}  ({by})"
+
+
+def _calls(shown: Shown) -> list[Event]:
+    return [_event(one) for one in shown.records if one.kind in {"decision", "approval", "outcome"}]
 
 
 def _event(one: Excerpted) -> Event:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 from mcp_authz.errors import InputError
 from mcp_authz.rules.checkpoint import Checkpoint, read_checkpoint
 from mcp_authz.rules.keys import PublicKey
-from mcp_authz.rules.log import record_hash
+from mcp_authz.rules.log import record_bytes, record_hash
 from mcp_authz.rules.merkle import path, root_of
 
 FORMAT: Final = "mcp-authz audit excerpt 1"
@@ -74,15 +75,18 @@ def verify_excerpt(document: Mapping[str, Any], keys: Mapping[str, PublicKey]) -
         raise ExcerptBroken(f"this is no excerpt of a log: `format` is not `{FORMAT}`")
     _require_members(document, ("format", "checkpoints", "uncovered", "gateway", "evidence"))
     found: list[Excerpted] = []
-    issuers = set[str]()
+    issuers, chains = set[str](), list[set[bytes]]()
     try:
         for part in document["checkpoints"]:
             _require_members(part, ("checkpoint", "records"))
             checkpoint = read_checkpoint(part["checkpoint"], keys)
             found += [_covered(one, checkpoint) for one in part["records"]]
             issuers.add(checkpoint.issuer)
+            chains.append({head.chain for head in checkpoint.heads})
         if issuers and document["gateway"] not in issuers:
             raise ExcerptBroken("the excerpt is of another gateway than its checkpoints")
+        if chains and not set.intersection(*chains):
+            raise ExcerptBroken("the excerpt is of more than one log")
         found += [_record(body, None) for body in document["uncovered"]]
     except (KeyError, TypeError, AttributeError):
         raise ExcerptBroken("the excerpt lacks something, or has something of another kind in its place") from None
@@ -114,11 +118,17 @@ def _require_members(it: Mapping[str, Any], names: Sequence[str]) -> None:
 
 
 def _record(text: str, checkpoint: Checkpoint | None) -> Excerpted:
+    """The record that is written like this, and in no other way."""
     try:
         body = json.loads(text)
-    except ValueError:
+        at, previous = datetime.fromisoformat(body["at"]), bytes.fromhex(body["prev"])
+        said = {"kind": body["kind"], "at": at, "call": body["call"], "fields": body["fields"]}
+        written = record_bytes(sequence=body["seq"], previous=previous, **said)
+    except (ValueError, RecursionError, OverflowError, InputError):
         raise ExcerptBroken("a record cannot be read") from None
-    sequence, kind = body["seq"], body["kind"]
-    if isinstance(sequence, bool) or not isinstance(sequence, int) or not isinstance(kind, str):
+    named = isinstance(body["kind"], str) and isinstance(body["call"], str | None)
+    if not named or type(body["seq"]) is not int or body["seq"] < 1 or not isinstance(body["fields"], dict):
         raise ExcerptBroken("a record has no number, or no kind")
-    return Excerpted(sequence=sequence, kind=kind, body=body, checkpoint=checkpoint)
+    if written.decode() != text:
+        raise ExcerptBroken("a record is not written as a log writes it")
+    return Excerpted(sequence=body["seq"], kind=body["kind"], body=body, checkpoint=checkpoint)
