@@ -30,6 +30,11 @@ ELSEWHERE: Final = frozenset(
     }
 )
 
+_INSTEAD: Final = {
+    "audit verify": ", or verify a copy that you fetch with `mcp-authz --at URL audit export --format chain`: what a "
+    "gateway says of its own log proves nothing",
+}
+
 
 def confined(command: Any, path: str) -> Any:
     """Return the command; whatever of it is not done elsewhere refuses `--at` before it does anything."""
@@ -43,7 +48,8 @@ def confined(command: Any, path: str) -> Any:
 
     def here_alone(ctx: typer.Context) -> Any:
         if named_gateway(ctx) is not None:
-            raise ConfigError(f"`mcp-authz {path}` is not done at a gateway elsewhere; leave out --at")
+            instead = _INSTEAD.get(path, "")
+            raise ConfigError(f"`mcp-authz {path}` is not done at a gateway elsewhere; leave out --at{instead}")
         return does(ctx)
 
     command.invoke = here_alone

@@ -88,7 +88,9 @@ def _say_tools(every: list[dict[str, Any]], *, server: str | None, json: bool) -
             )
             for it in tools
         ),
-        empty="no tools yet: the gateway learns them from its servers when it runs (`mcp-authz serve`)",
+        empty="no tools yet: the gateway learns them from its servers when it runs (`mcp-authz serve`)"
+        if not every
+        else f"no tools of server `{server}` are known; `mcp-authz tools list` has those of all",
     )
 
 

@@ -15,7 +15,7 @@ import httpx2
 import pytest
 import typer
 
-from mcp_authz.cli import agent, client, elsewhere_commands, elsewhere_log, grant, keys, tools, user
+from mcp_authz.cli import agent, audit_export, client, elsewhere_commands, elsewhere_log, grant, keys, tools, user
 from mcp_authz.cli import elsewhere_revoke as stops
 from mcp_authz.cli.main import app
 from mcp_authz.client import administering
@@ -192,3 +192,47 @@ async def test_the_log_elsewhere_is_read_past_one_answer_and_followed(
         await elsewhere_commands.sessions(w.url, json=False)
         out = capsys.readouterr().out
         assert "cli@ada" in out and cli.session in out and "open" in out
+
+
+class _Answering(Elsewhere):
+    """A gateway that answers questions about its log with these, one after the other."""
+
+    def __init__(self, answers: list[dict[str, Any]]) -> None:
+        super().__init__("https://gateway.example", httpx2.AsyncClient())
+        self._answers = iter(answers)
+
+    async def read(self, path: str, **query: str | int | None) -> dict[str, Any]:
+        return next(self._answers)
+
+
+def exported(*numbers: int, reached: int, head: int = 4, first: int = 1) -> dict[str, Any]:
+    told = {"at": "2026-01-31T12:00:00Z", "kind": "policy", "call": None, "fields": {}, "previous": "", "hash": "00"}
+    records = [{**told, "sequence": number} for number in numbers]
+    return {"records": records, "reached": reached, "head": head, "hash": "00", "first": first}
+
+
+@pytest.mark.parametrize(
+    ("answers", "why"),
+    [
+        ([exported(1, 2, reached=2), exported(3, 4, reached=4, first=4)], "was pruned"),
+        ([exported(1, 2, reached=2), exported(2, 3, reached=4)], "not in order"),
+        ([exported(2, 1, reached=2)], "not in order"),
+        ([exported(1, 1, reached=2)], "not in order"),
+        ([exported(1, 3, reached=2)], "not in order"),
+        ([exported(1, reached=2), exported(reached=2)], "what follows record 2"),
+        ([exported(1, reached=2), exported(reached=1)], "what follows record 2"),
+    ],
+)
+async def test_an_export_whose_answers_do_not_follow_on_each_other_is_refused(
+    answers: list[dict[str, Any]], why: str
+) -> None:
+    log = elsewhere_log.LogElsewhere(_Answering(answers[1:]), Filter(), answers[0])
+    with pytest.raises(AuthzError, match=why):
+        _ = [page async for page in log.pages()]
+
+
+async def test_a_record_that_was_altered_elsewhere_is_no_line_of_a_chain() -> None:
+    log = elsewhere_log.LogElsewhere(_Answering([]), Filter(), exported(1, reached=4))
+    ((_, (altered,)),) = [page async for page in log.pages()]
+    with pytest.raises(AuthzError, match="record 1 of the log there was altered"):
+        audit_export._chained(altered)
