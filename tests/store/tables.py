@@ -23,6 +23,7 @@ _OWN: Final[dict[str, dict[str, Any]]] = {
     "sign_ins": {"auth_issuer": None},
     "holds": {"hazard": "read", "mode": "delegated", "state": "pending"},
     "agents": {"labels": "{}", "parent": None, "metadata_url": None, "client_id": None},
+    "clients": {"kind": "registered"},
     "keys": {"holder": "user:nobody"},
 }
 
