@@ -83,7 +83,11 @@ async def open_app(config: Config, *, clock: Clock = utc_now) -> AsyncIterator[t
                 tools=lambda: running.catalog.everything,
             ),
         )
+        administering = Administration(store, clock, servers=config.servers)
+        overview = Overview(administering, store, clock, running.catalog)
         page = PageRoute(
+            administration=administering,
+            overview=overview,
             store=store,
             approvals=running.approvals,
             standing=running.standing_approvals,
@@ -111,10 +115,9 @@ async def open_app(config: Config, *, clock: Clock = utc_now) -> AsyncIterator[t
             clock=clock,
             nonces=nonces,
         )
-        administering = Administration(store, clock, servers=config.servers)
         administration = AdministrationApi(
             administration=administering,
-            overview=Overview(administering, store, clock, running.catalog),
+            overview=overview,
             roles=roles_of_people(config),
             identifier=identifier,
             remember=store.remember,

@@ -10,10 +10,11 @@ import anyio.to_thread
 from starlette.routing import BaseRoute, Match, NoMatchFound
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from mcp_authz.administration import NOBODY, RolesOfPeople
+from mcp_authz.administration import NOBODY, Administration, RolesOfPeople
 from mcp_authz.approvals import Approvals
 from mcp_authz.catalog import Catalog
 from mcp_authz.consent import Consents
+from mcp_authz.overview import Overview
 from mcp_authz.standing_approvals import StandingApprovals
 from mcp_authz.store.ports import Clock, Store
 from mcp_authz.web.ways_in import PASSKEYS_ALONE, WaysIn
@@ -30,6 +31,8 @@ class PageRoute(BaseRoute):
     def __init__(
         self,
         *,
+        administration: Administration,
+        overview: Overview,
         store: Store,
         approvals: Approvals,
         standing: StandingApprovals,
@@ -41,6 +44,8 @@ class PageRoute(BaseRoute):
         catalog: Catalog,
     ) -> None:
         self._parts = {
+            "administration": administration,
+            "overview": overview,
             "store": store,
             "approvals": approvals,
             "standing": standing,

@@ -8,6 +8,11 @@ from mcp_authz.rules.display import visible
 from mcp_authz.store.ports import Pin
 
 
+def tool_differs(name: str) -> str:
+    """Return the command that shows what changed in a tool."""
+    return visible(f"mcp-authz tools diff {shlex.quote(name)}")
+
+
 def tool_again(name: str, pin: Pin) -> str:
     """Return the command that accepts the definition that is listed now."""
     digest = (pin.changed_digest or pin.digest).hex()

@@ -7,6 +7,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from mcp_authz import limits
+from mcp_authz.overview import Overview
 from mcp_authz.principals import PersonName
 from mcp_authz.rules.administration import permits
 from mcp_authz.web.desk import Desk
@@ -16,8 +17,9 @@ from mcp_authz.web.people_facts import client_row, row, shown_person
 class PeoplePages:
     """Shows everybody to those who may see them, and each person themselves; `web.stopping` stops."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, overview: Overview) -> None:
         self._desk = desk
+        self._overview = overview
 
     @property
     def routes(self) -> list[Route]:
@@ -28,10 +30,8 @@ class PeoplePages:
         """People and clients by name, of either no more than a page has room for."""
         actor, most = await self._desk.actor(request), limits.PEOPLE_SHOWN
         after, behind = (request.query_params.get(name, "") for name in ("after", "client_after"))
-        for command in ("user list", "client list"):
-            await self._desk.administration.require(actor, command)
-        people = [one for one in await self._desk.store.people() if one.name > after]
-        clients = [one for one in await self._desk.store.clients() if one.handle > behind]
+        people = [one for one in await self._overview.people(actor) if one.name > after]
+        clients = [one for one in await self._overview.clients(actor) if one.handle > behind]
         return await self._desk.page(
             "people",
             actor,

@@ -24,7 +24,7 @@ from mcp_authz.web.session_facts import calls, whom
 
 _KINDS: Final = {
     "registered": "registered by an operator",
-    "document": "its id is its document",
+    "document": "known by its document",
     "dynamic": "registered itself",
 }
 
@@ -61,7 +61,8 @@ async def shown_person(desk: Desk, actor: Actor, person: Person) -> dict[str, An
     may_revoke = permits("revoke passkey", actor.roles)
     keys = [key for key in await store.keys_of(f"user:{person.name}") if key.status == "active"]
     asked = SessionsAsked(whose=person.name, at=now, are_open=True, limit=limits.SESSIONS_SHOWN + 1)
-    sessions = [one for one in await store.sessions_seen(asked) if one.subject == person.name]
+    seen = await store.sessions_seen(asked)  # those of agents that they own, too
+    sessions = [one for one in seen if one.subject == person.name]
     owned = [agent for agent in await store.agents() if agent.owner == person.name and agent.client is None]
     return {
         **await row(store, person),
@@ -82,7 +83,7 @@ async def shown_person(desk: Desk, actor: Actor, person: Person) -> dict[str, An
             }
             for it in sessions[: limits.SESSIONS_SHOWN]
         ],
-        "more_sessions": len(sessions) > limits.SESSIONS_SHOWN,
+        "more_sessions": len(seen) > limits.SESSIONS_SHOWN,
         "agents": [_agent(agent) for agent in owned[: limits.AGENTS_SHOWN]],
         "more_agents": max(0, len(owned) - limits.AGENTS_SHOWN),
         "may_revoke": person.status == "active" and permits("revoke person", actor.roles),

@@ -19,6 +19,7 @@ from mcp_authz.approvals import Approvals
 from mcp_authz.catalog import Catalog
 from mcp_authz.consent import Consents
 from mcp_authz.errors import AuthzError, Conflict, InputError, NotFound, SignatureRefused, StoreError
+from mcp_authz.overview import Overview
 from mcp_authz.people_elsewhere import NotAdmitted
 from mcp_authz.standing_approvals import StandingApprovals
 from mcp_authz.store.ports import Clock, Store
@@ -65,6 +66,8 @@ _STATUS: Final[tuple[tuple[type[AuthzError], int], ...]] = (
 
 def make_site(
     *,
+    administration: Administration,
+    overview: Overview,
     store: Store,
     approvals: Approvals,
     standing: StandingApprovals,
@@ -78,9 +81,7 @@ def make_site(
     """The application behind its door."""
     accounts = Accounts(store, clock)
     cookies, party = Cookies(accounts, store, public_url, roles), RelyingParty(public_url)
-    desk = Desk(
-        administration=Administration(store, clock, servers=catalog.servers), store=store, cookies=cookies, clock=clock
-    )
+    desk = Desk(administration=administration, store=store, cookies=cookies, clock=clock)
     entering = Entering(accounts, cookies, party, clock, ways_in)
     answering = Answering(
         store=store,
@@ -110,7 +111,7 @@ def make_site(
         Sessions(desk),
         AgentPages(desk),
         ToolPages(desk, catalog),
-        PeoplePages(desk),
+        PeoplePages(desk, overview),
         AllCallsPages(desk),
         SwitchingPages(desk),
         SweepingPages(desk),

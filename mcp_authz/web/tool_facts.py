@@ -20,7 +20,7 @@ from mcp_authz.rules.display import visible
 from mcp_authz.store.ports import Event, Pin, Store
 from mcp_authz.store.switch_port import Switch
 from mcp_authz.web import facts
-from mcp_authz.web.accepting import server_again, tool_again
+from mcp_authz.web.accepting import server_again, tool_again, tool_differs
 
 STATES: Final = (
     # As the page names them, and what it means.
@@ -124,6 +124,8 @@ async def shown_tool(tool: Tool, pin: Pin, said: Around, others: Sequence[str]) 
         "definition": visible_lines(definition_lines(pin.definition)),
         "changes": await anyio.to_thread.run_sync(changes, pin),
         "is_changed": pin.changed is not None,
+        "is_cut": any(len(line) > _CHARACTERS for line in _waiting(pin)),
+        "differs": tool_differs(tool.name),
         "warnings": await anyio.to_thread.run_sync(warnings, pin.changed or pin.definition, pin.server, others),
     }
 
@@ -132,11 +134,16 @@ def changes(pin: Pin) -> list[tuple[str, str]] | None:
     """Return what is gone and what is new, line by line, everything visible; None where that is too much for a page."""
     if pin.changed is None:
         return []
-    before, after = (definition_lines(definition) for definition in (pin.definition, pin.changed))
+    before, after = definition_lines(pin.definition), _waiting(pin)
     if max(len(before), len(after)) > _LINES:
         return None
     lines = list(facts.changed_lines(before, after))
     return None if len(lines) > _SHOWN_LINES else [(mark, _cut(line)) for mark, line in lines]
+
+
+def _waiting(pin: Pin) -> list[str]:
+    """The definition that waits, as lines."""
+    return [] if pin.changed is None else definition_lines(pin.changed)
 
 
 def visible_lines(lines: Sequence[str]) -> str:

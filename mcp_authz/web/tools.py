@@ -71,10 +71,13 @@ class ToolPages:
             raise NotFound(f"there is no tool `{request.path_params['tool']}`")
         pin = await pin_called(self._desk.store, found.name)
         said = await around(self._desk.administration, self._desk.store, actor, pin)
+        others = [f"{it.server}__{it.tool}" for it in self._catalog.tools]
+        async with self._desk.administration.turn(actor):  # comparing a large definition is work
+            shown = await shown_tool(found, pin, said, others)
         return await self._desk.page(
             "tool",
             actor,
-            one=await shown_tool(found, pin, said, [f"{it.server}__{it.tool}" for it in self._catalog.tools]),
+            one=shown,
             may_stop=permits("revoke tool", actor.roles),
         )
 

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from mcp_authz.web.next_page import next_page
 from tests.attacks.attacker import answer_in
 from tests.web.authenticator import visiting
 from tests.web.test_consent import words
@@ -35,7 +36,7 @@ async def test_everybody_sees_themselves_and_those_with_a_role_everybody(tmp_pat
             assert (await alice.get("/person/bob")).status_code == (await alice.get("/person/none")).status_code == 404
 
             people = words((await ann.get("/people")).text)
-            for said in ("bob in team<b>, no passkey", "alice in no group, 1 passkey, signed in in 1 browser"):
+            for said in ("bob in team<b>, no passkey", "alice in no group, 1 passkey, signed in with 1 browser"):
                 assert said in people
             assert "cursor which calls itself “Cursor”" in people
             for path in ("/people", "/person/bob", "/person/alice"):
@@ -44,6 +45,7 @@ async def test_everybody_sees_themselves_and_those_with_a_role_everybody(tmp_pat
             for path in ("/people", "/person/alice", "/agent/coder"):
                 for button in re.findall(r'href="(/stop/[^"]+)"', (await ada.get(path)).text):
                     assert (await ada.get(button)).status_code == 200, button
+                    assert next_page(button) == button, "whoever has to sign in first comes back to it"
                     assert (await ann.get(button)).status_code in (403, 404), button
             for thing in ("person/bob", "client/cursor", "everything/user:bob", "everything/agent:coder"):
                 for them in (alice, ann):
