@@ -5,19 +5,17 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
-from mcp_authz import limits
+from mcp_authz.cli import delegate_options as options
 from mcp_authz.cli.delegate_drawing import shown_bounds, shown_tools
 from mcp_authz.cli.delegate_show import show, verified
 from mcp_authz.cli.delegate_sources import AtHand, at_hand, delegate_key, known_agent, private_key, read_text, schemas
 from mcp_authz.cli.invocation import advising, asynchronous, command_line
 from mcp_authz.cli.keyfile import public_key, written
-from mcp_authz.cli.options import duration
 from mcp_authz.cli.output import note, say
 from mcp_authz.client.delegation import Description, delegate, describe
 from mcp_authz.errors import (
@@ -44,75 +42,25 @@ app.command()(show)
 async def make(
     ctx: typer.Context,
     *,
-    to: Annotated[str | None, typer.Option(metavar="AGENT", help="Who gets it.")] = None,
-    tools: Annotated[
-        list[str] | None,
-        typer.Option(metavar="TOOL", help="Only this tool, such as files__read_file. Repeatable. Else all you have."),
-    ] = None,
-    scope: Annotated[
-        str | None, typer.Option(metavar="SCOPES", help="Only these scopes, separated by spaces. Else all you have.")
-    ] = None,
-    where: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="CONDITION",
-            help="What an argument has to be: repo=api, repo='api|web', branch!=main, path=under:/srv/app, "
-            "amount=1..100. For one tool: TOOL.repo=api. Repeatable. Other arguments stay free.",
-        ),
-    ] = None,
-    exactly: Annotated[
-        bool, typer.Option("--exactly", help="Permit no other arguments than those that a condition names.")
-    ] = False,
-    lifetime: Annotated[
-        timedelta,
-        typer.Option(
-            "--for",
-            parser=duration(at_most=limits.SESSION_LIFETIME),
-            metavar="DURATION",
-            help="How long, as long as your own link at most.",
-        ),
-    ] = "1h",  # type: ignore[assignment]  # as it is written on the command line
-    max_calls: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="How many calls. Else as many as you have.")
-    ] = None,
-    depth: Annotated[int, typer.Option(metavar="N", min=0, help="How many steps it may delegate further.")] = 0,
-    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; everybody further down can read it.")] = "",
-    delegator: Annotated[str | None, typer.Option("--as", metavar="AGENT", help="Who delegates.")] = None,
-    key: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", readable=False, help="The delegator's key. Else agents/AGENT.pem in the data directory."
-        ),
-    ] = None,
-    chain: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="The delegator's own chain; `-` is stdin. Else its gateway is asked for it."),
-    ] = None,
-    url: Annotated[str | None, typer.Option(metavar="URL", help="The gateway to ask. Else the local one.")] = None,
-    session: Annotated[
-        str | None, typer.Option(metavar="ID", help="From which session, when the gateway is asked.")
-    ] = None,
-    save_chain: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Keep the chain that the gateway gave, to delegate offline.")
-    ] = None,
-    child: Annotated[
-        str, typer.Option(metavar="NAME", help="Give it to a child of the delegator; its key comes with --to-key.")
-    ] = "",
-    to_key: Annotated[
-        str | None,
-        typer.Option(metavar="FILE|JWK|URL", help="The delegate's public key. Else the gateway says it."),
-    ] = None,
-    schema: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            readable=False,
-            help="What the gateway answers to tools/list, where this machine does not know the tools.",
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Where the chain goes. Else to stdout.")
-    ] = None,
+    to: options.To = None,
+    tools: options.Tools = None,
+    scope: options.Scope = None,
+    where: options.Where = None,
+    exactly: options.Exactly = False,
+    lifetime: options.Lifetime = "1h",  # type: ignore[assignment]  # as it is written on the command line
+    max_calls: options.MaxCalls = None,
+    depth: options.Depth = 0,
+    reason: options.Reason = "",
+    delegator: options.Delegator = None,
+    key: options.Key = None,
+    chain: options.Chain = None,
+    url: options.Url = None,
+    session: options.Session = None,
+    save_chain: options.SaveChain = None,
+    child: options.Child = "",
+    to_key: options.ToKey = None,
+    schema: options.Schema = None,
+    out: options.Out = None,
 ) -> None:
     """Give another agent some of what an agent has: sign one link, and print the chain with it.
 

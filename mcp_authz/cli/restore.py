@@ -13,6 +13,7 @@ from mcp_authz.cli.invocation import command_line, config_of, operator
 from mcp_authz.cli.options import Json
 from mcp_authz.cli.output import next_step, print_json, say
 from mcp_authz.cli.places import the_only_one
+from mcp_authz.config import Config
 from mcp_authz.errors import ConfigError, InputError
 from mcp_authz.installation import master_key, utc_now
 from mcp_authz.rules.display import visible
@@ -69,9 +70,6 @@ def restore(
         raise InputError("--good goes with --revocations-unknown")
     if any(not one.startswith(("agent:", "user:")) for one in good or ()):
         raise InputError("--good takes agent:NAME or user:NAME")
-    config = config_of(ctx)
-    if not (config.data / "master.key").exists():  # a new one would open nothing
-        raise ConfigError(f"`{config.data / 'master.key'}` is missing: put the key there that the backup was made with")
     asked = Asked(
         backup=file,
         reason=reason,
@@ -81,8 +79,25 @@ def restore(
         good=frozenset(good or ()),
         dry_run=dry_run,
     )
+    done = _restored(config_of(ctx), asked)
+    if json:
+        print_json(_view(done, dry_run))
+        return
+    _tell(done, dry_run)
+    next_step(command_line(ctx, *(_words(asked) if dry_run else ("agent", "list"))))
+
+
+def _restored(config: Config, asked: Asked) -> Restored:
+    """What the restore did, or would do.
+
+    Raises:
+        ConfigError: the key that the backup was made with is not there.
+        StoreError: as `store.restoring.restore`.
+    """
+    if not (config.data / "master.key").exists():  # a new one would open nothing
+        raise ConfigError(f"`{config.data / 'master.key'}` is missing: put the key there that the backup was made with")
     with the_only_one(config), progress("copied") as told:
-        done = put_back(
+        return put_back(
             config.data / "store.db",
             asked,
             sealer=Sealer(master_key(config.data)),
@@ -90,21 +105,20 @@ def restore(
             seen=newest_marks(config),
             told=told,
         )
-    if json:
-        print_json(_view(done, dry_run))
-        return
-    _tell(done, dry_run)
-    words = [
+
+
+def _words(asked: Asked) -> list[str]:
+    """The command that does what was asked."""
+    return [
         "restore",
-        *([] if file is None else [str(file)]),
+        *([] if asked.backup is None else [str(asked.backup)]),
         "--reason",
-        reason,
-        *(["--in-place"] if in_place else []),
-        *(word for one in since or () for word in ("--since", str(one))),
-        *(["--revocations-unknown"] if revocations_unknown else []),
-        *(word for one in good or () for word in ("--good", one)),
+        asked.reason,
+        *(["--in-place"] if asked.backup is None else []),
+        *(word for one in asked.since for word in ("--since", str(one))),
+        *(["--revocations-unknown"] if asked.revocations_unknown else []),
+        *(word for one in sorted(asked.good) for word in ("--good", one)),
     ]
-    next_step(command_line(ctx, *words) if dry_run else command_line(ctx, "agent", "list"))
 
 
 def _tell(done: Restored, dry_run: bool) -> None:
