@@ -166,109 +166,173 @@ async def run_gateway(config: Config, *, clock: Clock = utc_now) -> AsyncIterato
     async with open_installation(config, clock=clock) as installation, AsyncExitStack() as stack:
         store = installation.store
         await bound_client_agents(store, clock, parse_scopes(config.clients.ceiling) or None)
-        issuer_keys = await IssuerKeys.load(store, clock=clock)
-        delegations = Delegations(store=store, clock=clock, policy=PolicyAtHop(engine))
-        hosted = HostedAgents(store, clock, Fetcher())
-        chains = Chains(
-            store=store,
-            clock=clock,
-            issuer=config.public_url,
-            keys=issuer_keys,
-            delegations=delegations,
-            agent_keys=hosted.keys_of,
-        )
-        sessions, agents = (
-            Sessions(store, clock, chains.signatures, impersonations=impersonations(config)),
-            Agents(store, clock),
-        )
-        gateway_key = PrivateKey.from_seed(await store.secret("verdict-key", lambda: random_bytes(32)))
-        approvals = Approvals(store=store, clock=clock, gateway_key=gateway_key)
-        standing = StandingApprovals(store=store, clock=clock, approvals=approvals, gateway_key=gateway_key)
-        state_sealer = Sealer(await store.secret("state-key", lambda: random_bytes(32)))
-        catalog = Catalog(store=store, rules=rules, clock=clock)
-        desktop = (
-            Desktop(store=store, clock=clock, public_url=config.public_url) if config.notify == "desktop" else None
-        )
-        waits = Waits(store)
-        webhooks = Webhooks(make_webhooks(config), store=store, waits=waits, clock=clock, public_url=config.public_url)
-        downstreams = {name: make_downstream(name, server, config) for name, server in config.servers.items()}
-        parts = Parts(
-            store=store,
-            catalog=catalog,
+        authority = await _authority(installation, engine)
+        asking = await _asking(installation)
+        parts = await _parts(
+            installation,
+            authority,
+            asking,
+            catalog=Catalog(store=store, rules=rules, clock=clock),
             evaluator=Evaluator(engine=engine, floor=floor, means=config.means),
-            obligations=Obligations(means=config.means, notices=Notices(desktop.say if desktop is not None else None)),
-            holding=Holding(
-                store=store,
-                approvals=approvals,
-                standing=standing,
-                waits=waits,
-                sealer=state_sealer,
-                clock=clock,
-                page=f"{config.public_url}/holds",
-                patience=config.waiting.patience,
-                on_held=telling(webhooks.tell, *(() if desktop is None else (desktop.tell,))),
-            ),
-            approvals=approvals,
-            page=f"{config.public_url}/holds",
-            waits=waits,
-            underway=Underway(store, issuer_keys.live, sessions.identify, approvals.stands, clock),
-            deciding=Deciding(
-                store=store,
-                approvals=approvals,
-                waits=waits,
-                sealer=state_sealer,
-                clock=clock,
-                page=f"{config.public_url}/holds",
-                patience=config.waiting.patience,
-            ),
-            offers=Offers(catalog=catalog, downstreams=downstreams),
-            proving=Proving(audience=config.resource, issuer=config.public_url, keys=issuer_keys.roots, clock=clock),
-            downstreams=downstreams,
-            contexts=await Contexts.load(
-                store, issuer=config.public_url, audiences=context_audiences(config), clock=clock
-            ),
-            elicitation={name: server.elicitation for name, server in config.servers.items()},
-            step_ups=StepUps(clock),
-            evidence=Evidence(
-                await store.secret("evidence-key", lambda: random_bytes(32)),
-                values=short_values if config.audit.arguments == "redacted" else None,
-            ),
-            sealer=state_sealer,
-            clock=clock,
-            keeps_inputs=config.audit.inputs_days > 0,
             shadow=None if shadow is None else Shadow(shadow, store, clock),
         )
         stack.push_async_callback(engine.aclose)
-        gateway = Gateway(parts, sessions)
+        gateway = Gateway(parts, authority.sessions)
         parts.holding.as_task = gateway.tasks.create
         await store.append(started(installation, engine.digest))
         await recover(store, clock)
         await require_denials(parts.evaluator, clock)
-        await catalog.load_pins()
-        for downstream in downstreams.values():
+        await parts.catalog.load_pins()
+        for downstream in parts.downstreams.values():
             await stack.enter_async_context(downstream.run())
-        unreachable = await _list_all(catalog, tuple(downstreams.values()))
+        unreachable = await _list_all(parts.catalog, tuple(parts.downstreams.values()))
         yield Running(
             installation=installation,
             gateway=gateway,
-            catalog=catalog,
+            catalog=parts.catalog,
             parts=parts,
-            approvals=approvals,
-            standing_approvals=standing,
-            sessions=sessions,
-            delegations=delegations,
-            chains=chains,
-            issuer_keys=issuer_keys,
+            approvals=asking.approvals,
+            standing_approvals=asking.standing,
+            sessions=authority.sessions,
+            delegations=authority.delegations,
+            chains=authority.chains,
+            issuer_keys=authority.issuer_keys,
             checkpoint_keys=await LiveKeys.load(store, "checkpoint", clock=clock),
-            agents=agents,
-            hosted=hosted,
+            agents=Agents(store, clock),
+            hosted=authority.hosted,
             clients=_clients(installation),
             policy=engine,
             step_ups=parts.step_ups,
-            desktop=desktop,
-            webhooks=webhooks,
+            desktop=asking.desktop,
+            webhooks=asking.webhooks,
             unreachable=unreachable,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Authority:
+    """How authority comes to agents, and is known again."""
+
+    issuer_keys: IssuerKeys
+    delegations: Delegations
+    hosted: HostedAgents
+    chains: Chains
+    sessions: Sessions
+
+
+async def _authority(installation: Installation, engine: LivePolicy) -> _Authority:
+    config, store, clock = installation.config, installation.store, installation.clock
+    issuer_keys = await IssuerKeys.load(store, clock=clock)
+    delegations = Delegations(store=store, clock=clock, policy=PolicyAtHop(engine))
+    hosted = HostedAgents(store, clock, Fetcher())
+    chains = Chains(
+        store=store,
+        clock=clock,
+        issuer=config.public_url,
+        keys=issuer_keys,
+        delegations=delegations,
+        agent_keys=hosted.keys_of,
+    )
+    return _Authority(
+        issuer_keys=issuer_keys,
+        delegations=delegations,
+        hosted=hosted,
+        chains=chains,
+        sessions=Sessions(store, clock, chains.signatures, impersonations=impersonations(config)),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asking:
+    """How people are told of held calls, waited for and heard."""
+
+    approvals: Approvals
+    standing: StandingApprovals
+    waits: Waits
+    sealer: Sealer  # of what a client brings back with its retry
+    desktop: Desktop | None
+    webhooks: Webhooks
+
+
+async def _asking(installation: Installation) -> _Asking:
+    config, store, clock = installation.config, installation.store, installation.clock
+    gateway_key = PrivateKey.from_seed(await store.secret("verdict-key", lambda: random_bytes(32)))
+    approvals, waits = Approvals(store=store, clock=clock, gateway_key=gateway_key), Waits(store)
+    told = config.notify == "desktop"
+    return _Asking(
+        approvals=approvals,
+        standing=StandingApprovals(store=store, clock=clock, approvals=approvals, gateway_key=gateway_key),
+        waits=waits,
+        sealer=Sealer(await store.secret("state-key", lambda: random_bytes(32))),
+        desktop=Desktop(store=store, clock=clock, public_url=config.public_url) if told else None,
+        webhooks=Webhooks(make_webhooks(config), store=store, waits=waits, clock=clock, public_url=config.public_url),
+    )
+
+
+def _holding(installation: Installation, asking: _Asking) -> Holding:
+    tell = (asking.webhooks.tell, *(() if asking.desktop is None else (asking.desktop.tell,)))
+    return Holding(
+        store=installation.store,
+        approvals=asking.approvals,
+        standing=asking.standing,
+        waits=asking.waits,
+        sealer=asking.sealer,
+        clock=installation.clock,
+        page=f"{installation.config.public_url}/holds",
+        patience=installation.config.waiting.patience,
+        on_held=telling(*tell),
+    )
+
+
+def _deciding(installation: Installation, asking: _Asking) -> Deciding:
+    return Deciding(
+        store=installation.store,
+        approvals=asking.approvals,
+        waits=asking.waits,
+        sealer=asking.sealer,
+        clock=installation.clock,
+        page=f"{installation.config.public_url}/holds",
+        patience=installation.config.waiting.patience,
+    )
+
+
+async def _parts(
+    installation: Installation,
+    authority: _Authority,
+    asking: _Asking,
+    *,
+    catalog: Catalog,
+    evaluator: Evaluator,
+    shadow: Shadow | None,
+) -> Parts:
+    config, store, clock = installation.config, installation.store, installation.clock
+    keys, approvals = authority.issuer_keys, asking.approvals
+    downstreams = {name: make_downstream(name, server, config) for name, server in config.servers.items()}
+    notices = Notices(asking.desktop.say if asking.desktop is not None else None)
+    evidence_key = await store.secret("evidence-key", lambda: random_bytes(32))
+    return Parts(
+        store=store,
+        catalog=catalog,
+        evaluator=evaluator,
+        obligations=Obligations(means=config.means, notices=notices),
+        holding=_holding(installation, asking),
+        approvals=approvals,
+        page=f"{config.public_url}/holds",
+        waits=asking.waits,
+        underway=Underway(store, keys.live, authority.sessions.identify, approvals.stands, clock),
+        deciding=_deciding(installation, asking),
+        offers=Offers(catalog=catalog, downstreams=downstreams),
+        proving=Proving(audience=config.resource, issuer=config.public_url, keys=keys.roots, clock=clock),
+        downstreams=downstreams,
+        contexts=await Contexts.load(store, issuer=config.public_url, audiences=context_audiences(config), clock=clock),
+        elicitation={name: server.elicitation for name, server in config.servers.items()},
+        step_ups=StepUps(clock),
+        evidence=Evidence(evidence_key, values=short_values if config.audit.arguments == "redacted" else None),
+        sealer=asking.sealer,
+        clock=clock,
+        keeps_inputs=config.audit.inputs_days > 0,
+        shadow=shadow,
+    )
 
 
 def _clients(installation: Installation) -> Clients:
