@@ -8,11 +8,12 @@ from datetime import datetime
 import anyio.lowlevel
 
 from mcp_authz.administration import Actor, Administration
-from mcp_authz.authorization import RegisteredClient
+from mcp_authz.authorization import Identity, RegisteredClient
 from mcp_authz.catalog import Catalog, warnings
 from mcp_authz.key_rotation import signing_keys
 from mcp_authz.model import Tool
-from mcp_authz.principals import Agent, AgentName, Grant, Key, Person
+from mcp_authz.passkey import Passkey
+from mcp_authz.principals import Agent, AgentName, Grant, Key, Person, PersonName
 from mcp_authz.signing_key import SigningKey
 from mcp_authz.store.ports import Clock, Store
 
@@ -23,6 +24,17 @@ class Warned:
 
     tool: Tool
     warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """A person, and by what the gateway knows them."""
+
+    person: Person
+    keys: tuple[Key, ...]
+    passkeys: tuple[Passkey, ...]
+    identities: tuple[Identity, ...]
+    browsers: int  # in which they are signed in
 
 
 class Overview:
@@ -42,6 +54,14 @@ class Overview:
         """
         await self._administration.require(actor, "user list")
         return await self._store.people()
+
+    async def person(self, actor: Actor, name: PersonName) -> Known:
+        """One person, and by what the gateway knows them.
+
+        Raises:
+            NotFound: there is none, or they are not for the actor to see.
+        """
+        return await known(self._store, await self._administration.person(actor, name))
 
     async def clients(self, actor: Actor) -> tuple[RegisteredClient, ...]:
         """Every client that was registered, or that somebody agreed to.
@@ -91,12 +111,23 @@ class Overview:
         return agent, await self._store.keys_of(f"agent:{agent.name}")
 
 
+async def known(store: Store, person: Person) -> Known:
+    """What a store has about a person."""
+    return Known(
+        person=person,
+        keys=await store.keys_of(f"user:{person.name}"),
+        passkeys=await store.passkeys_of(person.name),
+        identities=await store.identities_of(person.name),
+        browsers=len(await store.sign_ins_of(person.name)),
+    )
+
+
 async def warned(catalog: Catalog) -> tuple[Warned, ...]:
     """The tools that a catalogue has, by name; looked at one by one, so that others are served meanwhile."""
     tools = sorted(catalog.tools, key=lambda tool: tool.name)
-    known = [f"{tool.server}__{tool.tool}" for tool in tools]
+    every = [f"{tool.server}__{tool.tool}" for tool in tools]
     found = []
     for tool in tools:
-        found.append(Warned(tool=tool, warnings=warnings(tool.definition, tool.server, known)))
+        found.append(Warned(tool=tool, warnings=warnings(tool.definition, tool.server, every)))
         await anyio.lowlevel.checkpoint()
     return tuple(found)

@@ -57,6 +57,13 @@ def person(it: Person) -> dict[str, Any]:
     return {"name": it.name, "groups": sorted(it.groups), "status": it.status}
 
 
+def known(
+    it: Person, by: Iterable[Key], also_by: Iterable[Passkey], elsewhere: Iterable[Identity], browsers: int
+) -> dict[str, Any]:
+    shown = {"keys": keys(by), "passkeys": passkeys(also_by), "identities": identities(elsewhere)}
+    return {**person(it), **shown, "browsers": browsers}
+
+
 def keys(of: Iterable[Key]) -> list[dict[str, Any]]:
     return [
         {

@@ -18,6 +18,7 @@ ELSEWHERE: Final = frozenset(
         "agent list",
         "agent show",
         "user list",
+        "user show",
         "client list",
         "grant list",
         "tools list",

@@ -79,6 +79,9 @@ async def show(
     ctx: typer.Context, name: Annotated[str, typer.Argument(metavar="NAME", help="Their name.")], json: Json = False
 ) -> None:
     """Show one person: keys and passkeys they approve with, who knows them elsewhere, and where they are signed in."""
+    if (there := named_gateway(ctx)) is not None:
+        await elsewhere_commands.one(there, "users", name, partial(_say_elsewhere, json=json))
+        return
     async with installation(ctx) as here:
         approver = await _approver(ctx, here, name)
         passkeys = await here.store.passkeys_of(approver.person.name)
@@ -87,15 +90,7 @@ async def show(
         now = here.clock()
     person = approver.person
     if json:
-        print_json(
-            {
-                **views.person(person),
-                "keys": views.keys(approver.keys),
-                "passkeys": views.passkeys(passkeys),
-                "identities": views.identities(identities),
-                "browsers": browsers,
-            }
-        )
+        print_json(views.known(person, approver.keys, passkeys, identities, browsers))
         return
     facts(
         [
@@ -105,9 +100,34 @@ async def show(
             *((f"key {number}", key_line(key, now)) for number, key in enumerate(approver.keys, 1)),
             *((f"passkey {number}", _passkey_line(passkey)) for number, passkey in enumerate(passkeys, 1)),
             *(("known to", f"{one.issuer}, as {visible(one.subject)}") for one in identities),
-            ("signed in", "nowhere" if not browsers else f"{browsers} browser{'' if browsers == 1 else 's'}"),
+            ("signed in", _where(browsers)),
         ]
     )
+
+
+def _say_elsewhere(person: dict[str, Any], *, json: bool) -> None:
+    """What the gateway elsewhere tells of one person."""
+    if json:
+        print_json(person)
+        return
+    facts(
+        [
+            ("person", person["name"]),
+            ("status", person["status"]),
+            ("groups", shown_words(person["groups"], "none")),
+            *((f"key {number}", f"{it['thumbprint']}, {it['status']}") for number, it in enumerate(person["keys"], 1)),
+            *(
+                (f"passkey {number}", f"{it['id'][:12]}  {it['label']}, {it['status']}")
+                for number, it in enumerate(person["passkeys"], 1)
+            ),
+            *(("known to", f"{it['issuer']}, as {it['subject']}") for it in person["identities"]),
+            ("signed in", _where(int(person["browsers"]))),
+        ]
+    )
+
+
+def _where(browsers: int) -> str:
+    return f"{browsers} browser{'' if browsers == 1 else 's'}" if browsers else "nowhere"
 
 
 @app.command()

@@ -13,7 +13,7 @@ from mcp_authz.administration import Actor, Administration
 from mcp_authz.audit_story import story
 from mcp_authz.errors import InputError
 from mcp_authz.overview import Overview
-from mcp_authz.principals import AgentName, SessionId
+from mcp_authz.principals import AgentName, PersonName, SessionId
 from mcp_authz.protocol.administration_asked import Answer, asked
 from mcp_authz.rules.audit_query import asked_for, number
 from mcp_authz.store.ports import EventKind, Record
@@ -40,6 +40,7 @@ class Reading:
             "/sessions": self.sessions,
             "/sessions/{session}": self.session,
             "/users": self.users,
+            "/users/{user}": self.user,
             "/clients": self.clients,
             "/grants": self.grants,
             "/tools": self.tools,
@@ -123,6 +124,11 @@ class Reading:
         """Every person, a page at a time."""
         found = [views.person(one) for one in await self._overview.people(actor)]
         return _page(request, "users", found, "name")
+
+    async def user(self, request: Request, actor: Actor) -> Mapping[str, Any]:
+        """One person, and by what the gateway knows them."""
+        it = await self._overview.person(actor, PersonName(request.path_params["user"]))
+        return views.known(it.person, it.keys, it.passkeys, it.identities, it.browsers)
 
     async def clients(self, request: Request, actor: Actor) -> Mapping[str, Any]:
         """Every client, a page at a time."""

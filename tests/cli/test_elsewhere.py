@@ -83,7 +83,7 @@ async def test_a_person_reads_and_stops_from_another_machine_what_is_theirs(tmp_
             refused = await run(home, "--at", w.url, "stop-all", "--reason", "because")
             assert refused.returncode == 1 and "takes a role that you do not have" in refused.stderr
             assert not await w.store.switched_off()
-            here = await run(home, "--at", w.url, "user", "show", "alice")
+            here = await run(home, "--at", w.url, "user", "sign-out", "alice")
             assert here.returncode == 1 and "leave out --at" in here.stderr
             gone = await run(home, "--at", "http://localhost:9", "audit", "list")
             assert gone.returncode == 1 and "Traceback" not in gone.stderr, gone.stderr

@@ -151,11 +151,11 @@ async def test_lists_elsewhere_are_those_of_the_store_for_whom_the_table_gives_t
         await settled(w)
         desks = Desks(w, monkeypatch)
         await desks.of("ann", "agent", "list")  # so that her client is there
-        for words in (*([*each, "list"] for each in LISTS), ["agent", "show", "coder"]):
+        for words in (*([*each, "list"] for each in LISTS), ["agent", "show", "coder"], ["user", "show", "alice"]):
             there = json.loads(told(await desks.of("ann", *words, "--json")))
             assert there == json.loads(told(await desks.here(*words, "--json"))), words
             assert there and told(await desks.of("ann", *words)).strip(), words
-            if words[0] == "agent":
+            if words[0] == "agent" or words[1] == "show":
                 continue
             assert "takes a role" in refused(await desks.of("eve", *words)), words
             tried = (await w.records("administration"))[-1].event.fields
@@ -163,6 +163,9 @@ async def test_lists_elsewhere_are_those_of_the_store_for_whom_the_table_gives_t
         assert "there is no agent `coder`" in refused(await desks.of("eve", "agent", "show", "coder"))
         assert "there is no agent `nobody`" in refused(await desks.of("eve", "agent", "show", "nobody"))
         assert "key 1" in told(await desks.of("alice", "agent", "show", "coder"))
+        for name in ("alice", "nobody"):
+            assert f"there is no person `{name}`" in refused(await desks.of("eve", "user", "show", name))
+        assert told(await desks.of("eve", "user", "show", "eve")).startswith("person     eve")
 
 
 async def test_an_administrator_stops_tools_servers_and_all_of_a_subject_by_name_from_elsewhere(

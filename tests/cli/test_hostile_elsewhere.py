@@ -49,7 +49,7 @@ LISTS = {**{key: [THING] for key in ("users", "clients", "grants", "tools", "age
 SWEPT = {"ids": {EVIL: [EVIL]}, "sign_ins": EVIL, "codes": EVIL, "running": [THING], "digest": "00", "name": EVIL}
 ANSWERS: list[Any] = [
     {**LISTS, "keys": [{**THING, "thumbprint": EVIL}]},
-    {**THING, "name": "x"},
+    {**THING, "passkeys": [THING | {"label": EVIL}], "identities": [{"issuer": EVIL, "subject": EVIL}], "browsers": 1},
     {**SWEPT, "already": False, "links": [], "holds": [EVIL], "stopped": True, "dry_run": False},
     {"records": [RECORD], "reached": 1, "head": 1, "story": EVIL, "agents": [AGENT], "sessions": [SESSION], **SESSION}
     | {"next": None, "already": False, "holds": [EVIL], "stopped": True, "started": True},
@@ -87,6 +87,7 @@ async def commands(url: str) -> list[Any]:
             lambda j=json_: every.listed(url, "agents", partial(agent._say_agents, json=j, empty="none")),
             lambda j=json_: every.one(url, "agents", "x", partial(agent._say_elsewhere, json=j)),
             lambda j=json_: every.listed(url, "users", partial(user._say_people, ctx, json=j)),
+            lambda j=json_: every.one(url, "users", "x", partial(user._say_elsewhere, json=j)),
             lambda j=json_: every.listed(url, "clients", partial(client._say_clients, ctx, json=j)),
             lambda j=json_: every.listed(url, "grants", partial(grant._say_grants, json=j)),
             lambda j=json_: every.listed(url, "tools", partial(tools._say_tools, server=None, json=j)),

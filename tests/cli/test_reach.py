@@ -67,7 +67,7 @@ def test_a_command_that_is_not_done_elsewhere_refuses_to_be() -> None:
                 command = command.commands[word]
         with pytest.raises(AuthzError, match="leave out --at"):
             command.invoke(typer.Context(command, parent=root))
-    for command in (["serve"], ["status"], ["user", "show", "x"], ["audit", "keys"], ["holds"], ["policy", "lint"]):
+    for command in (["serve"], ["status"], ["user", "key", "x", "y"], ["audit", "keys"], ["holds"], ["policy", "lint"]):
         given = CliRunner().invoke(app, ["--at", "https://gateway.example", *command])
         assert isinstance(given.exception, AuthzError) and "leave out --at" in str(given.exception), command
     assert set(EVERY) >= ELSEWHERE
