@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import signal
+import sqlite3
 import subprocess
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import timedelta
+from contextlib import closing, contextmanager
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -27,10 +29,12 @@ async def cast(desk: Desk) -> Cast:
 
 @contextmanager
 def watching(desk: Desk, *options: str) -> Iterator[subprocess.Popen[str]]:
-    """An open terminal, ended by Ctrl-C; it says nothing after that, and no error."""
+    """An open terminal, ended by Ctrl-C or when it is silent for too long; it says nothing after that, and no error."""
     command = [*COMMAND, "--config", str(desk.config), "holds", "watch", *options]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=desk.directory) as process:
+        patience = threading.Timer(SOON, process.kill)  # who reads a line of it then reads its end
+        patience.start()
         try:
             yield process
             process.send_signal(signal.SIGINT)
@@ -38,6 +42,7 @@ def watching(desk: Desk, *options: str) -> Iterator[subprocess.Popen[str]]:
             assert (process.returncode, out) == (0, ""), err
             assert "Traceback" not in err
         finally:
+            patience.cancel()
             process.kill()
 
 
@@ -49,6 +54,13 @@ def lines(process: subprocess.Popen[str], count: int) -> list[str]:
 async def deny(here: Any, held: HoldId) -> None:
     event = Event(kind="approval", at=utc_now(), call=held, fields={"hold": held, "state": "cancelled"})
     await here.store.move_hold(held, come_from=HoldState.PENDING, to=HoldState.CANCELLED, event=event)
+
+
+def end(desk: Desk, held: HoldId, at: datetime) -> None:
+    """The held call waits until then and no longer."""
+    with closing(sqlite3.connect(desk.directory / "data" / "store.db")) as store:
+        store.execute("UPDATE holds SET expires_at = ? WHERE id = ?", (int(at.timestamp() * 1_000_000), held))
+        store.commit()
 
 
 async def test_a_held_call_is_shown_when_it_comes_and_when_it_goes(desk: Desk, cast: Cast) -> None:
@@ -70,9 +82,11 @@ async def test_a_held_call_is_shown_when_it_comes_and_when_it_goes(desk: Desk, c
 
 async def test_what_waits_already_is_shown_first_and_what_runs_out_of_time_is_said(desk: Desk, cast: Cast) -> None:
     async with desk.open() as here:
-        held = await hold(here, held_call(cast, expires_at=utc_now() + timedelta(seconds=4)))
+        held = await hold(here, held_call(cast))
     with watching(desk, "--json") as terminal:
-        first, last = (json.loads(line) for line in lines(terminal, 2))
+        [first] = (json.loads(line) for line in lines(terminal, 1))
+        end(desk, held.id, utc_now() + timedelta(seconds=1))
+        [last] = (json.loads(line) for line in lines(terminal, 1))
 
     assert (first["id"], first["state"], first["displayed"]) == (held.id, "pending", displayed(held))
     assert first["page"] == f"http://localhost:8642/holds/{held.id}"
