@@ -7,10 +7,11 @@ import logging
 import resource
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from datetime import timedelta
 from functools import partial
+from typing import Any
 
 import anyio
 
@@ -55,101 +56,128 @@ log = logging.getLogger(__name__)
 async def open_app(config: Config, *, clock: Clock = utc_now) -> AsyncIterator[tuple[App, Running]]:
     """The application over a running gateway; list changes of its tool servers reach those who listen."""
     async with run_gateway(config, clock=clock) as running:
-        store, refusals = running.installation.store, Refusals()
-        telling = Telling(config, store)
-        signing, contexts = running.issuer_keys, running.parts.contexts
-        nonces = Nonces(key=await store.secret("dpop-nonce-key", lambda: random_bytes(32)), demanded=config.dpop_nonce)
-        oauth = OAuthServer(
-            store=store,
-            sessions=running.sessions,
-            delegations=running.delegations,
-            chains=running.chains,
-            issuer=config.public_url,
-            resource=config.resource,
-            signing=signing,
-            clock=clock,
-            count_refusal=refusals.count,
-            nonces=nonces,
-            hosted=running.hosted,
-            step_ups=running.step_ups,
-            clients=running.clients,
-            known=known_by(config, running.clients),
-            enterprise=make_enterprise(
-                config,
-                store=store,
-                clock=clock,
-                sessions=running.sessions,
-                clients=running.clients,
-                tools=lambda: running.catalog.everything,
-            ),
-        )
-        administering = Administration(store, clock, servers=config.servers)
-        overview = Overview(administering, store, clock, running.catalog)
-        page = PageRoute(
-            administration=administering,
-            overview=overview,
-            store=store,
-            approvals=running.approvals,
-            standing=running.standing_approvals,
-            consents=_consents(config, running, clock),
-            public_url=config.public_url,
-            clock=clock,
-            ways_in=ways_in(config),
-            roles=roles_of_people(config),
-            catalog=running.catalog,
-        )
-        verdicts = Verdicts(
-            running.webhooks.all, store=store, approvals=running.approvals, clock=clock, refusals=refusals
-        )
-        verdict_keys = approval_keys((await verdict_key(store)).public)
-        keys = (
-            context_keys_route(lambda: contexts.jwks),
-            approval_keys_route(lambda: verdict_keys),
-            checkpoint_keys_route(lambda: running.checkpoint_keys.jwks),
-        )
-        identifier = Identifier(
-            keys=signing.public,
-            issuer=config.public_url,
-            resource=config.resource,
-            sessions=running.sessions,
-            clock=clock,
-            nonces=nonces,
-        )
-        administration = AdministrationApi(
-            administration=administering,
-            overview=overview,
-            roles=roles_of_people(config),
-            identifier=identifier,
-            remember=store.remember,
-            public_url=config.public_url,
-            refusals=refusals,
-            clock=clock,
-        )
-        app = App(
-            gateway=running.gateway,
-            identifier=identifier,
-            store=store,
-            clock=clock,
-            public_url=config.public_url,
-            proxies=read_networks(config.audit.proxies),
-            routes=[*oauth_routes(oauth), *telling.routes, *keys, *verdicts.routes, *administration.routes, page],
-            refusals=refusals,
-        )
+        telling = Telling(config, running.installation.store)
+        app = await _app(running, telling)
         async with anyio.create_task_group() as group:
-            group.start_soon(running.follow_changes, app.front.tools_changed)
-            group.start_soon(running.follow_policy)
-            group.start_soon(running.parts.waits.run)
-            group.start_soon(running.parts.underway.run, partial(_tell_of_changes, running, app))
-            group.start_soon(keep_recovering, store, clock, running.parts.holding.give_up_unanswered)
-            group.start_soon(keep_shredding, store)
-            group.start_soon(keep_telling, config)
-            group.start_soon(telling.run)
-            group.start_soon(follow, store, signing.live, contexts.keys, running.checkpoint_keys)
-            if running.desktop is not None:
-                group.start_soon(running.desktop.run)
-            group.start_soon(running.webhooks.run)
+            for goes_on in _beside_calls(running, app, telling):
+                group.start_soon(goes_on)
             yield app, running
             group.cancel_scope.cancel()
+
+
+def _beside_calls(running: Running, app: App, telling: Telling) -> Iterator[Callable[[], Coroutine[Any, Any, None]]]:
+    """Everything that goes on as long as the gateway runs, whether anybody calls or not."""
+    config, store, clock = running.installation.config, running.installation.store, running.installation.clock
+    parts = running.parts
+    yield partial(running.follow_changes, app.front.tools_changed)
+    yield running.follow_policy
+    yield parts.waits.run
+    yield partial(parts.underway.run, partial(_tell_of_changes, running, app))
+    yield partial(keep_recovering, store, clock, parts.holding.give_up_unanswered)
+    yield partial(keep_shredding, store)
+    yield partial(keep_telling, config)
+    yield telling.run
+    yield partial(follow, store, running.issuer_keys.live, parts.contexts.keys, running.checkpoint_keys)
+    if running.desktop is not None:
+        yield running.desktop.run
+    yield running.webhooks.run
+
+
+async def _app(running: Running, telling: Telling) -> App:
+    config, store, clock = running.installation.config, running.installation.store, running.installation.clock
+    refusals = Refusals()
+    nonces = Nonces(key=await store.secret("dpop-nonce-key", lambda: random_bytes(32)), demanded=config.dpop_nonce)
+    identifier = Identifier(
+        keys=running.issuer_keys.public,
+        issuer=config.public_url,
+        resource=config.resource,
+        sessions=running.sessions,
+        clock=clock,
+        nonces=nonces,
+    )
+    verdicts = Verdicts(running.webhooks.all, store=store, approvals=running.approvals, clock=clock, refusals=refusals)
+    verdict_keys = approval_keys((await verdict_key(store)).public)
+    api, page = _administration(running, identifier, refusals)
+    return App(
+        gateway=running.gateway,
+        identifier=identifier,
+        store=store,
+        clock=clock,
+        public_url=config.public_url,
+        proxies=read_networks(config.audit.proxies),
+        routes=[
+            *oauth_routes(_oauth(running, nonces, refusals)),
+            *telling.routes,
+            context_keys_route(lambda: running.parts.contexts.jwks),
+            approval_keys_route(lambda: verdict_keys),
+            checkpoint_keys_route(lambda: running.checkpoint_keys.jwks),
+            *verdicts.routes,
+            *api.routes,
+            page,
+        ],
+        refusals=refusals,
+    )
+
+
+def _oauth(running: Running, nonces: Nonces, refusals: Refusals) -> OAuthServer:
+    config, store, clock = running.installation.config, running.installation.store, running.installation.clock
+    return OAuthServer(
+        store=store,
+        sessions=running.sessions,
+        delegations=running.delegations,
+        chains=running.chains,
+        issuer=config.public_url,
+        resource=config.resource,
+        signing=running.issuer_keys,
+        clock=clock,
+        count_refusal=refusals.count,
+        nonces=nonces,
+        hosted=running.hosted,
+        step_ups=running.step_ups,
+        clients=running.clients,
+        known=known_by(config, running.clients),
+        enterprise=make_enterprise(
+            config,
+            store=store,
+            clock=clock,
+            sessions=running.sessions,
+            clients=running.clients,
+            tools=lambda: running.catalog.everything,
+        ),
+    )
+
+
+def _administration(
+    running: Running, identifier: Identifier, refusals: Refusals
+) -> tuple[AdministrationApi, PageRoute]:
+    """The API and the page: two ways to the same things, which one table governs."""
+    config, store, clock = running.installation.config, running.installation.store, running.installation.clock
+    administration = Administration(store, clock, servers=config.servers)
+    overview = Overview(administration, store, clock, running.catalog)
+    api = AdministrationApi(
+        administration=administration,
+        overview=overview,
+        roles=roles_of_people(config),
+        identifier=identifier,
+        remember=store.remember,
+        public_url=config.public_url,
+        refusals=refusals,
+        clock=clock,
+    )
+    page = PageRoute(
+        administration=administration,
+        overview=overview,
+        store=store,
+        approvals=running.approvals,
+        standing=running.standing_approvals,
+        consents=_consents(running),
+        public_url=config.public_url,
+        clock=clock,
+        ways_in=ways_in(config),
+        roles=roles_of_people(config),
+        catalog=running.catalog,
+    )
+    return api, page
 
 
 async def _tell_of_changes(running: Running, app: App) -> None:
@@ -207,7 +235,8 @@ def _places(places: ExitStack, config: Config, idle: timedelta | None, port: int
     return places.enter_context(listeners(config))
 
 
-def _consents(config: Config, running: Running, clock: Clock) -> Consents:
+def _consents(running: Running) -> Consents:
+    config = running.installation.config
     floor = approval_floor(config)
     terms = Terms(
         ceiling=parse_scopes(config.clients.ceiling) or None,
@@ -218,7 +247,7 @@ def _consents(config: Config, running: Running, clock: Clock) -> Consents:
     )
     return Consents(
         store=running.installation.store,
-        clock=clock,
+        clock=running.installation.clock,
         clients=running.clients,
         tools=lambda: running.catalog.everything,
         terms=terms,
