@@ -147,6 +147,8 @@ def _step(event: Event) -> str:
         case "outcome", _:
             if f.get("ended_by") in _CUT_SHORT:
                 return f"{_CUT_SHORT[f['ended_by']]}, nobody can say how far it came"
+            if f.get("ended_by") == "store":
+                return "not run, because the gateway's store failed"
             took = f.get("milliseconds")
             ended = _ENDED.get(str(f.get("outcome")), str(f.get("outcome")))
             return f"{ended} in {_duration(took)}" if ended == "done" and isinstance(took, int) else ended

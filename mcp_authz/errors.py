@@ -80,6 +80,10 @@ class StoreError(AuthzError):
     code = "store_unavailable"
 
 
+class StoreInDoubt(StoreError):
+    """A commit failed in such a way that nobody can say yet whether it was one."""
+
+
 class StoreUpgraded(StoreError):
     """A newer version has changed the tables since this process opened them; its message may be shown to callers."""
 

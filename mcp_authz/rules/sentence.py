@@ -42,7 +42,8 @@ def sentence(event: Written) -> str:
             return _decision_sentence(f)
         case "outcome":
             ended = f" ({f['ended_by']})" if f.get("ended_by") else ""
-            came_of_it = f"{f.get('outcome')} in {f.get('milliseconds')} ms{ended}"
+            took = "" if f.get("milliseconds") is None else f" in {f['milliseconds']} ms"
+            came_of_it = f"{f.get('outcome')}{took}{ended}"
             return f"{_bare(f.get('actor'))}'s call of {f.get('tool')}: {came_of_it}"
         case "approval":
             verb = {"approve": "approved", "send-back": "sent back"}.get(str(f.get("verdict")), "denied")

@@ -38,6 +38,24 @@ def end(tx: Transaction, ending: Ending) -> None:
     append(tx, ending.event)
 
 
+def undo(tx: Transaction, admission: Admission) -> None:
+    """The call has ended as one that never ran, if it was admitted after all: its caller was told that it was not.
+
+    What its commit wrote may have come back with the store. An approval that it claimed is used up.
+    """
+    hold = admission.claim or admission.continues
+    told = {key: value for key, value in admission.event.fields.items() if key in {"actor", "subject", "session"}}
+    fields = {
+        **told,
+        "tool": admission.event.fields.get("tool", admission.tool),
+        "outcome": "error",
+        "ended_by": "store",
+        "summary": "the store failed while the decision was written; the call was not forwarded",
+    }
+    event = Event(kind="outcome", at=tx.at, call=admission.event.call, fields=fields | ({"hold": hold} if hold else {}))
+    end(tx, Ending(call=str(admission.event.call), event=event, hold=hold, to=HoldState.FAILED if hold else None))
+
+
 def calls(tx: Transaction) -> list[tuple[str, str]]:
     """Each call that has begun and not ended, with the open store that has to end it."""
     return tx.db.execute("SELECT call, instance FROM begun ORDER BY call").fetchall()

@@ -7,7 +7,7 @@ import sqlite3
 from pathlib import Path
 from typing import Final
 
-from mcp_authz.errors import AuthzError, Conflict, NotFound, StoreError, StoreUpgraded
+from mcp_authz.errors import AuthzError, Conflict, NotFound, StoreError, StoreInDoubt, StoreUpgraded
 
 _ADVICE: Final[dict[int, str]] = {
     sqlite3.SQLITE_FULL: "the disk is full; free space and try again",
@@ -21,6 +21,8 @@ _ADVICE: Final[dict[int, str]] = {
     sqlite3.SQLITE_IOERR: "the disk failed to read or write; check the disk, and its quota, and try again",
 }
 
+
+_UNCHANGED: Final = "; nothing was changed"
 
 _OF_SYSTEM: Final[dict[int, int]] = {
     errno.ENOSPC: sqlite3.SQLITE_FULL,
@@ -38,7 +40,13 @@ def store_error(fault: Exception, path: Path) -> StoreError:
         return StoreError(str(fault))
     code = getattr(fault, "sqlite_errorcode", None) or _OF_SYSTEM.get(getattr(fault, "errno", None) or 0)
     advice = _ADVICE.get(code & 0xFF, str(fault)) if code is not None else str(fault)
-    return StoreError(f"store `{path}`: {advice}; nothing was changed")
+    return StoreError(f"store `{path}`: {advice}{_UNCHANGED}")
+
+
+def in_doubt(error: StoreError) -> StoreInDoubt:
+    """Return the same of a commit that failed: what it wrote may be on the disk, and may come back with it."""
+    text = str(error).removesuffix(_UNCHANGED)
+    return StoreInDoubt(f"{text}; whether it was written cannot be said, look before you try again")
 
 
 def value_error(fault: sqlite3.Error) -> AuthzError:

@@ -18,7 +18,7 @@ from mcp_authz.rules import strict_json
 from mcp_authz.rules.hold import EDGES, may_follow, may_speak
 from mcp_authz.store import evidence
 from mcp_authz.store.ports import Event
-from mcp_authz.store.records import append
+from mcp_authz.store.records import append, records
 from mcp_authz.store.rows import Row, approval_rules, columns, insert, micros, rules_text, text, when
 from mcp_authz.store.transaction import Transaction
 
@@ -203,6 +203,22 @@ def move_hold(tx: Transaction, move: Move, event: Event | None) -> bool:
     return True
 
 
+def undo_claim(tx: Transaction, hold_id: HoldId, claim: Event) -> None:
+    """Who claimed the hold with this record, and was told that it could not, runs nothing by it: it has failed.
+
+    What is not there was not claimed by that, and stays as it is.
+    """
+    about = records(tx, after=0, limit=100, call=claim.call, kind=claim.kind)
+    if claim.call is None or all(one.event.fields.get("decision") != claim.fields.get("decision") for one in about):
+        return
+    if not _end_claim(tx, hold_id, tx.instance, HoldState.FAILED):
+        return
+    told = {key: value for key, value in claim.fields.items() if key in {"actor", "tool", "subject", "session"}}
+    said = "the store failed while the decision was written; nothing was done"
+    fields = {**told, "outcome": "error", "ended_by": "store", "hold": hold_id, "summary": said}
+    append(tx, Event(kind="outcome", at=tx.at, call=claim.call, fields=fields))
+
+
 def abandon(tx: Transaction, hold_id: HoldId, event: Event) -> bool:
     """Whether the hold that this process runs is `unknown` from now on; one that another goes on with is left alone."""
     if not lose(tx, hold_id, tx.instance):
@@ -233,11 +249,15 @@ def give_up(tx: Transaction, event_for: Callable[[HeldCall], Event], gone: froze
 
 def lose(tx: Transaction, hold_id: HoldId, claimant: str) -> bool:
     """Whether the hold that this instance had claimed is `unknown` from now on."""
-    lost = tx.db.execute(
+    return _end_claim(tx, hold_id, claimant, HoldState.UNKNOWN)
+
+
+def _end_claim(tx: Transaction, hold_id: HoldId, claimant: str, to: HoldState) -> bool:
+    ended = tx.db.execute(
         "UPDATE holds SET state = ?, ended_at = ? WHERE id = ? AND state = ? AND claimed_by = ?",
-        (HoldState.UNKNOWN, tx.now, hold_id, HoldState.CLAIMED, claimant),
+        (to, tx.now, hold_id, HoldState.CLAIMED, claimant),
     )
-    return lost.rowcount == 1
+    return ended.rowcount == 1
 
 
 def claimants(tx: Transaction) -> frozenset[str]:

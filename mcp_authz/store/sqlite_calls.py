@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from mcp_authz import limits
-from mcp_authz.errors import StoreError
+from mcp_authz.errors import StoreError, StoreInDoubt
 from mcp_authz.model import HeldCall, HoldId, HoldState
 from mcp_authz.rules import strict_json
 from mcp_authz.seldom import trouble
@@ -44,6 +44,10 @@ class CallsInSqlite:
         except admission.NotAdmitted as refusal:
             self._running.discard(call)
             return refusal.lost
+        except StoreInDoubt:
+            self._running.discard(call)
+            self._writer.finish_later(call, lambda tx: begun.undo(tx, asked))
+            raise
         except BaseException:
             self._running.discard(call)
             raise

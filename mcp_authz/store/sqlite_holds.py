@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from mcp_authz.errors import StoreInDoubt
 from mcp_authz.model import HeldCall, HoldId, HoldState, Verdict
 from mcp_authz.principals import AgentName, SessionId
 from mcp_authz.rules import strict_json
@@ -78,7 +79,12 @@ class HoldsInSqlite:
     ) -> bool:
         move = holds.Move(hold=hold, come_from=come_from, to=to, result=result)
         if come_from is not HoldState.CLAIMED:
-            return await self._writer.run(lambda tx: holds.move_hold(tx, move, event))
+            try:
+                return await self._writer.run(lambda tx: holds.move_hold(tx, move, event))
+            except StoreInDoubt:
+                if to is HoldState.CLAIMED and event is not None:
+                    self._writer.finish_later(hold, lambda tx: holds.undo_claim(tx, hold, event))
+                raise
         return await self._writer.finish(hold, lambda tx: holds.move_hold(tx, move, event), size=_size(result))
 
     async def abandon_hold(self, hold: HoldId, event: Event) -> bool:

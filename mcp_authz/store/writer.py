@@ -1,9 +1,11 @@
 """The one thread of a process that writes: many waiting jobs, one flush, and an answer only after it.
 
 A batch is one transaction with a savepoint for each job, so that a lost race undoes that job only. When the batch
-cannot be begun or committed, every job of it fails, nothing of it is written, and the next batch tries anew. What
-begins something is refused when too much waits. What ends something that has happened always has room: it goes
-before everything else, and is tried again until it is written.
+cannot be begun or written, every job of it fails, nothing of it is there, and the next batch tries anew. Only where
+the commit itself fails nobody can say whether it was one: then each job fails as `StoreInDoubt`, and whoever told
+somebody that nothing was done makes it so, with `finish_later`. What begins something is refused when too much waits.
+What ends something that has happened always has room: it goes before everything else, and is tried again until it is
+written.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from typing import Any, Final, Protocol, TypeVar
 from mcp_authz import limits
 from mcp_authz.errors import StoreError
 from mcp_authz.seldom import trouble
-from mcp_authz.store.faults import value_error
+from mcp_authz.store.faults import in_doubt, value_error
 from mcp_authz.store.transaction import Transaction
 
 T = TypeVar("T")
@@ -56,6 +58,7 @@ class _Waiting:
     size: int
     name: str | None = None
     waiters: list[asyncio.Future[Any]] = field(default_factory=list)
+    was_tried: bool = False
 
     @property
     def is_given_up(self) -> bool:
@@ -84,6 +87,14 @@ class _Did:
     of: _Waiting
     value: Any = None
     error: Exception | None = None
+
+
+class _CommitFailed(Exception):
+    """It was tried to commit, and this came of it."""
+
+    def __init__(self, fault: Exception) -> None:
+        super().__init__(fault)
+        self.fault = fault
 
 
 class Writer:
@@ -135,12 +146,22 @@ class Writer:
         waiter: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         with self._wake:
             self._require_open()
-            if name not in self._endings:
-                self._endings[name] = _Waiting(job, size, name)
-                self._size += size
-            self._endings[name].waiters.append(waiter)
+            self._end(name, job, size).waiters.append(waiter)
             self._wake.notify()
         return await waiter
+
+    def finish_later(self, name: str, job: Job[Any]) -> None:
+        """The same for whoever does not wait for it; a store that is closed leaves it to the next one."""
+        with self._wake, suppress(StoreError):
+            self._require_open()
+            self._end(name, job, 0)
+            self._wake.notify()
+
+    def _end(self, name: str, job: Job[Any], size: int) -> _Waiting:
+        if name not in self._endings:
+            self._endings[name] = _Waiting(job, size, name)
+            self._size += size
+        return self._endings[name]
 
     def has_room(self, size: int) -> bool:
         """Whether so many bytes more may wait."""
@@ -175,9 +196,14 @@ class Writer:
         while batch := self._next_batch():
             try:
                 done = self._write(batch)
+            except _CommitFailed as failed:
+                self._pen.drop()
+                error = self._pen.explain(failed.fault)
+                self._fail(batch, error, in_doubt(error))
             except Exception as fault:  # noqa: BLE001 - the thread outlives every fault, and each waiter is told
                 self._pen.drop()
-                self._fail(batch, self._pen.explain(fault))
+                error = self._pen.explain(fault)
+                self._fail(batch, error, error)
             else:
                 self._succeed(done)
                 self._then()
@@ -189,6 +215,8 @@ class Writer:
             # What could not be written is tried again after a while, or as soon as anything else comes.
             self._wake.wait_for(self._is_wanted, timeout=_AGAIN if self._is_away and self._endings else None)
             batch = list(self._endings.values())[:_BATCH]
+            for ending in batch:
+                ending.was_tried = True
             if self._is_away and batch:
                 return batch  # alone: what needs more room than there is must not take them along
             while self._waiting and len(batch) < _BATCH:
@@ -198,14 +226,18 @@ class Writer:
             return batch
 
     def _is_wanted(self) -> bool:
-        asked = any(ending.waiters for ending in self._endings.values()) if self._is_away else bool(self._endings)
+        endings = self._endings.values()
+        asked = any(it.waiters or not it.was_tried for it in endings) if self._is_away else bool(endings)
         return bool(self._waiting) or self._closed or asked
 
     def _write(self, batch: list[_Waiting]) -> list[_Did]:
         tx = self._pen.begin()
         self._first(tx)
         done = [_do(tx, waiting) for waiting in batch]
-        self._pen.commit()
+        try:
+            self._pen.commit()
+        except Exception as fault:
+            raise _CommitFailed(fault) from fault
         return done
 
     def _succeed(self, done: list[_Did]) -> None:
@@ -217,8 +249,12 @@ class Writer:
                     self._size -= did.of.size
             _answer([(waiter, did) for did in done for waiter in did.of.waiters])
 
-    def _fail(self, batch: list[_Waiting], error: StoreError) -> None:
-        """Whoever waits hears of it. Endings keep their place, and while there are any nothing else is begun."""
+    def _fail(self, batch: list[_Waiting], error: StoreError, of_batch: StoreError) -> None:
+        """Whoever waits hears of it, those of the batch `of_batch`.
+
+        Endings keep their place, and while there are any nothing else is begun.
+        """
+        tried = {id(waiting) for waiting in batch}
         if self._endings:
             trouble.error(error, "%s; %d calls that ran wait to have their outcome written", error, self.endings)
         with self._wake:
@@ -229,7 +265,8 @@ class Writer:
                 self._size = sum(ending.size for ending in self._endings.values())
             if self._closed:
                 self._endings.clear()  # the next process to look finds that these calls were begun
-            failed = [(waiter, _Did(waiting, error=error)) for waiting in batch for waiter in waiting.waiters]
+            said = {id(waiting): of_batch if id(waiting) in tried else error for waiting in batch}
+            failed = [(waiter, _Did(it, error=said[id(it)])) for it in batch for waiter in it.waiters]
             for waiting in batch:
                 waiting.waiters = []
             _answer(failed)
