@@ -12,9 +12,10 @@ import typer
 
 from mcp_authz import limits
 from mcp_authz.cli.backup import progress
-from mcp_authz.cli.invocation import asynchronous, command_line, installation, operator
+from mcp_authz.cli.invocation import advising, asynchronous, command_line, installation, operator
 from mcp_authz.cli.options import Json
 from mcp_authz.cli.output import next_step, print_json, say
+from mcp_authz.errors import StoreError
 from mcp_authz.retention import Archived, Kept, Prunable, archive_name, prunable, remove_pruned
 from mcp_authz.retention import prune as prune_log
 from mcp_authz.rules.duration import parse_duration
@@ -22,6 +23,7 @@ from mcp_authz.store.offline import log_file
 from mcp_authz.store.retention_port import LogBase
 
 LONGEST = timedelta(days=36500)
+_PRUNED = "where the log begins is settled, and the rows before that go with the next `audit prune`"
 
 
 @asynchronous
@@ -51,7 +53,7 @@ async def prune(
                     here.store, here.clock, what, path=store, by=operator(), archive=path, told=heard
                 )
         if not dry_run:
-            with progress("removed") as told:
+            with advising(StoreError, _PRUNED), progress("removed") as told:
                 await remove_pruned(here.store, partial(_hear, told, _left(store, await here.store.log_base())))
     if json:
         print_json(_view(what, archived, dry_run))

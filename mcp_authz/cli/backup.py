@@ -12,7 +12,14 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from mcp_authz.cli.invocation import asynchronous, command_line, config_of, installation, operator
+from mcp_authz.cli.invocation import (
+    asynchronous,
+    command_line,
+    config_of,
+    installation,
+    operator,
+    require_uninterrupted,
+)
 from mcp_authz.cli.options import Json
 from mcp_authz.cli.output import next_step, print_json, say
 from mcp_authz.cli.verification import verify
@@ -79,7 +86,12 @@ def progress(what: str) -> Iterator[Callable[[int, int], None]]:
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as shown:
         bar = shown.add_task(what, total=None, visible=False)
-        yield lambda done, of: shown.update(bar, completed=done, total=of, visible=of >= LARGE)
+
+        def told(done: int, of: int) -> None:
+            require_uninterrupted()
+            shown.update(bar, completed=done, total=of, visible=of >= LARGE)
+
+        yield told
 
 
 @contextmanager

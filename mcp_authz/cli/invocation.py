@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pwd
 import shlex
@@ -42,6 +43,18 @@ def until_interrupted(command: Callable[P, None]) -> Callable[P, None]:
             command(*args, **kwargs)
 
     return run
+
+
+def require_uninterrupted() -> None:
+    """Return only where nobody pressed Ctrl-C: work that never waits has to ask, for asyncio cancels only what waits.
+
+    Raises:
+        KeyboardInterrupt: somebody did.
+    """
+    with suppress(RuntimeError):  # no loop runs in this thread
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise KeyboardInterrupt
 
 
 def named_config(ctx: typer.Context) -> Path | None:

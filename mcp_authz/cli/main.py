@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 
 from mcp_authz.errors import AuthzError
 
+_INTERRUPTED: Final = 130  # the exit code after Ctrl-C, as shells have it
 COMMANDS: Final = {
     "init": "Write a first configuration and register yourself.",
     "wrap": "Put the gateway between a client and its MCP servers.",
@@ -142,6 +143,10 @@ def main() -> None:
             app(prog_name="mcp-authz")
         finally:
             sys.stdout.flush()
+    except SystemExit as end:
+        if end.code == _INTERRUPTED:
+            _tell("interrupted before it was done")
+        raise
     except BrokenPipeError:  # whoever read our output has had enough of it
         _forget_output()
     except OSError as error:

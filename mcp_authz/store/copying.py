@@ -45,6 +45,7 @@ def copy(source: Path, to: Path, told: Told) -> Mark:
             db.execute("BEGIN")
             mark = mark_of(db)  # from now on this connection sees one moment, whoever writes meanwhile
             path = to
+            made.execute("PRAGMA journal_mode = OFF")  # half a copy is no copy: nothing is left beside it
             db.backup(made, pages=_PAGES, progress=lambda _, left, all_: told(all_ - left, all_), sleep=0.0)
             made.execute("PRAGMA journal_mode = DELETE")  # the copy is one file, also for who reads it
         flush(to)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import sqlite3
@@ -178,3 +179,20 @@ async def test_old_records_are_pruned_into_an_archive_and_what_is_left_verifies_
     assert "vouch for the first 2" in desk.ok("audit", "verify", "--archive", desk.path("old.jsonl"), *proof)
     assert "the first 2, which were pruned" in desk.refused("audit", "explain", "c_long_ago")
     assert desk.run("audit", "prune", "--keep", "1d").code == 1
+
+
+def test_a_verification_that_is_interrupted_says_so_and_with_an_exit_code_of_its_own(desk: Desk) -> None:
+    desk.ok("user", "add", "alice")
+    desk.path("keys.json").write_text(desk.ok("audit", "keys"))
+    slow = desk.path("slow.txt")
+    os.mkfifo(slow)
+    words = ("audit", "verify", "--checkpoints", slow, "--keys", desk.path("keys.json"))
+    command = [*COMMAND, "--config", str(desk.config), *map(str, words)]
+    pipe = subprocess.PIPE
+    with (
+        subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as running,
+        slow.open("w"),  # it is open as soon as the command reads it
+    ):
+        running.send_signal(signal.SIGINT)
+        out, err = running.communicate(timeout=SOON)
+    assert (running.returncode, out, err) == (130, "", "mcp-authz: interrupted before it was done\n")
