@@ -43,6 +43,7 @@ class Offers:
 
     async def resolve(self, caller: Caller, method: str, params: Mapping[str, Any]) -> ToolCall | None:
         """The call that a request stands for; None when no server of this caller offers what it names."""
+        await self._catalog.look()  # a server may have been switched on again
         arguments = {name: value for name, value in params.items() if name in BOUND[method]}
         match method:
             case "resources/read":
