@@ -131,65 +131,73 @@ def _actions(expression: Any) -> Iterator[str]:
         yield from _actions(item)
 
 
+def _text() -> Shape:
+    return Shape("String", required=True)
+
+
+def _time() -> Shape:
+    return Shape("datetime", required=True)
+
+
+def _words() -> Shape:
+    return Shape("Set", required=True, element=Shape("String"))
+
+
+def _record(*, required: bool = True, **attributes: Shape) -> Shape:
+    return Shape("Record", required=required, attributes=attributes)
+
+
+def _open_record(**attributes: Shape) -> Shape:
+    return Shape("Record", required=True, open=True, attributes=attributes)
+
+
 def _document() -> dict[str, Shape]:
     """The fixed part of the document, as Cedar sees it (`docs/policy-input.md`)."""
-
-    def text() -> Shape:
-        return Shape("String", required=True)
-
-    def time() -> Shape:
-        return Shape("datetime", required=True)
-
-    def words() -> Shape:
-        return Shape("Set", required=True, element=Shape("String"))
-
-    def record(*, required: bool = True, **attributes: Shape) -> Shape:
-        return Shape("Record", required=required, attributes=attributes)
-
-    def open_record(**attributes: Shape) -> Shape:
-        return Shape("Record", required=True, open=True, attributes=attributes)
-
     return {
-        "principal": record(id=text(), key=Shape("String"), labels=open_record(), roles=words(), proof=text()),
-        "resource": open_record(
-            server=text(),
-            tool=text(),
-            environment=text(),
-            hazard=text(),
-            # Of the action `delegate` alone, so that a rule about delegation is checked as strictly as any other.
-            delegate=Shape("String"),
-            delegate_owner=Shape("String"),
-            delegate_labels=Shape("Record", open=True),
-            delegate_roles=Shape("Set", element=Shape("String")),
-            delegate_parent=Shape("String"),
-            delegate_steps=Shape("Long"),
-            delegate_minutes=Shape("Long"),
-        ),
-        "context": record(
-            chain=words(),
-            on_behalf_of=record(
+        "principal": _record(id=_text(), key=Shape("String"), labels=_open_record(), roles=_words(), proof=_text()),
+        "resource": _resource(),
+        "context": _record(
+            chain=_words(),
+            on_behalf_of=_record(
                 required=False,
-                user_id=text(),
+                user_id=_text(),
                 issuer=Shape("String"),
-                groups=words(),
-                auth=record(required=False, amr=words(), at=time()),
+                groups=_words(),
+                auth=_record(required=False, amr=_words(), at=_time()),
             ),
-            session=record(
+            session=_record(
                 required=False,
-                id=text(),
-                purpose=text(),
-                mode=text(),
-                started_at=time(),
-                expires_at=time(),
+                id=_text(),
+                purpose=_text(),
+                mode=_text(),
+                started_at=_time(),
+                expires_at=_time(),
                 calls_made=Shape("Long", required=True),
             ),
-            method=text(),
-            arguments=open_record(),
-            scope=words(),
-            approval=record(required=False, rules=words(), assurance=text(), approved_at=time()),
-            time=time(),
+            method=_text(),
+            arguments=_open_record(),
+            scope=_words(),
+            approval=_record(required=False, rules=_words(), assurance=_text(), approved_at=_time()),
+            time=_time(),
         ),
     }
+
+
+def _resource() -> Shape:
+    return _open_record(
+        server=_text(),
+        tool=_text(),
+        environment=_text(),
+        hazard=_text(),
+        # Of the action `delegate` alone, so that a rule about delegation is checked as strictly as any other.
+        delegate=Shape("String"),
+        delegate_owner=Shape("String"),
+        delegate_labels=Shape("Record", open=True),
+        delegate_roles=Shape("Set", element=Shape("String")),
+        delegate_parent=Shape("String"),
+        delegate_steps=Shape("Long"),
+        delegate_minutes=Shape("Long"),
+    )
 
 
 def _operands(body: Any) -> list[Any]:
