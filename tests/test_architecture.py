@@ -216,7 +216,7 @@ DOORS = {
     "webauthn": {"mcp_authz.web.passkeys"},
     "opentelemetry": {"mcp_authz.tracing"},
     "jinja2": {"mcp_authz.web.pages"},
-    "uvicorn": {"mcp_authz.cli.serve", "mcp_authz.cli.listening"},
+    "uvicorn": {"mcp_authz.cli.listening"},
     "aiohttp": {"tool_adapters.direct", "mcp_authz.policy.remote"},
     "httpx2": {
         "mcp_authz.published_keys",

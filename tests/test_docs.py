@@ -50,7 +50,7 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 
 def commands(text: str) -> Iterator[str]:
     """The commands that somebody is shown to type, or told to type next, each in one line."""
-    for shown in re.findall(r"^(?: *(?:\$ )?|next: )(mcp-authz (?:.*\\\n)*.*)$", text, re.MULTILINE):
+    for shown in re.findall(r"^(?: *(?:\w*\$ +)?|next: )(mcp-authz (?:.*\\\n)*.*)$", text, re.MULTILINE):
         yield re.split(r" [|>] ", shown.replace("\\\n", " "))[0]
 
 
