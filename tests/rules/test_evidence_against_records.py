@@ -5,16 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from mcp_authz.errors import SignatureRefused
+from mcp_authz.errors import InputError, SignatureRefused
 from mcp_authz.rules import call_proof, jose, link_id, standing_approval, verdict
 from mcp_authz.rules.evidence_checks import check_evidence
 from mcp_authz.rules.evidence_name import name_of
 from mcp_authz.rules.excerpt import Excerpted
 from mcp_authz.rules.keys import PrivateKey, b64url
+from mcp_authz.rules.link_id import uuid7
+from mcp_authz.rules.scope import parse_scopes
+from mcp_authz.rules.signed_link import Given, Purpose, sign_root, verify_derived
 from mcp_authz.rules.statement_checks import challenge_of
 from mcp_authz.rules.verdict import PasskeyProof
 from mcp_authz.rules.verdict_checks import Finding
@@ -215,6 +219,31 @@ def test_a_passkey_that_a_record_has_otherwise_is_wrong(other: dict[str, Any]) -
 def test_a_passkey_or_a_key_that_nothing_is_signed_by_is_wrong() -> None:
     assert verdicts_of(found(answered(OWN, ALICE), ALICE, verdicts=[OWN], passkeys=PASSKEYS))[-1] == "wrong"
     assert verdicts_of(found(answered(OWN, ALICE), ALICE, OTHER, verdicts=[OWN]))[-1] == "wrong"
+
+
+def test_a_key_that_is_there_twice_is_no_evidence() -> None:
+    with pytest.raises(InputError, match="twice"):
+        found(answered(OWN, ALICE), ALICE, ALICE, verdicts=[OWN])
+
+
+def test_the_first_link_is_the_gateways_by_the_record_of_a_key_that_issues_and_of_no_other() -> None:
+    at = datetime(2026, 11, 21, 12, tzinfo=UTC)
+    given = Given(
+        id=uuid7(at, bytes(10)),
+        holder=CODER.public,
+        scope=parse_scopes("deploy"),
+        tools=None,
+        max_depth=1,
+        issued_at=at,
+        expires_at=at + timedelta(hours=1),
+    )
+    purpose = Purpose(subject="user:alice", subject_issuer="https://authz.example.com", session="s_1", purpose="test")
+    chain = [sign_root(given, purpose, issuer="https://authz.example.com", key=GATEWAY)]
+    made = record(1, "delegation", statement=verify_derived(chain)[-1].digest.hex())
+    for use, verdict_ in (("issuer", "verified"), ("context", "open")):
+        key = record(2, "administration", use=use, key=GATEWAY.public.thumbprint)
+        _, whose = found((made, key), GATEWAY, links=[chain])
+        assert whose.verdict == verdict_ and "the key of the first link is the gateway's" in whose.text
 
 
 def test_what_was_shown_belongs_to_a_call_and_to_answers_that_records_are_of() -> None:

@@ -54,7 +54,9 @@ def test_with_a_persons_key_ends_what_was_approved_by_it(db: sqlite3.Connection)
     assert cancelled(db, "key", "k_bob") == {"h_by"}
 
 
-@pytest.mark.parametrize(("retires_at", "ends"), [(None, set[str]()), (NOW + 1, set[str]()), (NOW, {"h"})])
+@pytest.mark.parametrize(
+    ("retires_at", "ends"), [(None, set[str]()), (NOW + 1, set[str]()), (NOW, {"h"}), (NOW - 1, {"h"})]
+)
 def test_with_an_agents_last_key_that_still_counts_end_its_calls(
     db: sqlite3.Connection, retires_at: int | None, ends: set[str]
 ) -> None:

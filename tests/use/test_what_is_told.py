@@ -33,6 +33,11 @@ def test_a_story_goes_from_who_acted_up_to_the_person_and_quotes_what_cannot_lea
     assert told.endswith('with a passkey, who said "so be it\', denied by carol\\u{001b}[2J", not run')
 
 
+def test_an_empty_intent_is_one_and_no_draft_takes_its_place() -> None:
+    draft = {"io.modelcontextprotocol/aiInvocation": {"invocationReason": "because"}}
+    assert claimed({INTENT: "", **draft}) == {} and claimed(draft) == {"claimed_intent": "because"}
+
+
 def test_hidden_characters_make_no_claim_longer_than_a_claim_may_be() -> None:
     for said in ("\u202e" * limits.INTENT_RECORDED, "\u202e" * (limits.INTENT_RECORDED // 4), "a" * 10_000):
         told = claimed({INTENT: said})["claimed_intent"]
