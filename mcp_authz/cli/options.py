@@ -26,6 +26,11 @@ _WHERE: Final = {
     "passkey": "; `mcp-authz user show NAME` has those of one person",
 }
 
+Why = Annotated[
+    str | None, typer.Option("--reason", metavar="TEXT", help="Why; it goes on record. --dry-run needs none.")
+]
+"""Of what stops something; read with `why`."""
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
@@ -62,3 +67,14 @@ def the_one(kind: str, text: str, names: Sequence[str]) -> str:
 def named(kind: str, name: str, *options: str) -> tuple[str, ...]:
     """Return these words of a command so that the name is no option: one in 64 ids of keys begins with `-`."""
     return (kind, *options, "--", name) if name.startswith("-") else (kind, name, *options)
+
+
+def why(reason: str | None, *, dry_run: bool) -> str:
+    """The reason; where nothing is changed nobody has to say one, and the word to put it for is given.
+
+    Raises:
+        typer.BadParameter: there is none.
+    """
+    if not reason and not dry_run:
+        raise typer.BadParameter("say why with --reason TEXT; it goes on record")
+    return reason or "WHY"

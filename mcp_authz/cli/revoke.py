@@ -11,7 +11,7 @@ from mcp_authz import views
 from mcp_authz.administration import Administration, at_the_store
 from mcp_authz.cli import elsewhere_revoke
 from mcp_authz.cli.invocation import asynchronous, command_line, installation, named_gateway, operator
-from mcp_authz.cli.options import Json, named, the_one
+from mcp_authz.cli.options import Json, Why, named, the_one, why
 from mcp_authz.cli.output import next_step, print_json, say
 from mcp_authz.cli.revoke_more import revoke_everything, revoke_server, revoke_tool, say_stopped
 from mcp_authz.cli.states import shown_subject
@@ -68,12 +68,12 @@ async def revoke(
         str | None,
         typer.Option(metavar="TIME|DURATION", help="Of `everything`: made before 2026-01-31T12:00, 2h ago, or now."),
     ] = None,
-    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; it goes on record.")],
+    reason: Why = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would stop, and change nothing.")] = False,
     json: Json = False,
 ) -> None:
     """Stop something, and all that descends from it, at once: the next call of it, and those that run."""
-    there = named_gateway(ctx)
+    there, reason = named_gateway(ctx), why(reason, dry_run=dry_run)
     if kind == "everything":
         if of is None or before is None or name is not None:
             raise typer.BadParameter("name whose with --of, and until when with --before")

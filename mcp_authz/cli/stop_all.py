@@ -10,7 +10,7 @@ from mcp_authz import views
 from mcp_authz.administration import Administration, at_the_store
 from mcp_authz.cli import elsewhere_revoke
 from mcp_authz.cli.invocation import asynchronous, command_line, installation, named_gateway, operator
-from mcp_authz.cli.options import Json
+from mcp_authz.cli.options import Json, Why, why
 from mcp_authz.cli.output import next_step, print_json, say
 from mcp_authz.cli.revoke_more import say_stopped
 
@@ -22,11 +22,12 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False)
 async def stop_all(
     ctx: typer.Context,
     *,
-    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; it goes on record.")],
+    reason: Why = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would stop, and change nothing.")] = False,
     json: Json = False,
 ) -> None:
     """Forward no calls any more, and cancel those that run, until `start-all`."""
+    reason = why(reason, dry_run=dry_run)
     if (there := named_gateway(ctx)) is not None:
         await elsewhere_revoke.stop_all(ctx, there, reason=reason, dry_run=dry_run, json=json)
         return

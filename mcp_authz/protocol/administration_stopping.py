@@ -36,8 +36,8 @@ class Stopping:
             raise InputError(f"`kind` is one of {', '.join(_KINDS)}")
         if kind == "everything":
             return await self._sweep(said, actor)
-        exactly(said, "kind", "name", "reason", maybe=_MAYBE)
-        name, reason, dry_run = text(said, "name"), text(said, "reason"), flag(said, "dry_run")
+        reason, dry_run = _with_a_reason(said, "kind", "name")
+        name = text(said, "name")
         if kind == "tool":
             tool = await self._tool_off(actor, name, reason, dry_run)
             return {"dry_run": dry_run, **_off(tool)}
@@ -49,8 +49,7 @@ class Stopping:
     async def stop_all(self, request: Request, actor: Actor) -> Mapping[str, Any]:
         """Nothing is forwarded any more; which calls ended."""
         said = await members(request)
-        exactly(said, "reason", maybe=_MAYBE)
-        reason, dry_run = text(said, "reason"), flag(said, "dry_run")
+        reason, dry_run = _with_a_reason(said)
         running = views.running(await self._administration.running_all(actor))
         before = await self._administration.stopped(actor) is not None
         stopped = not dry_run and await self._administration.stop_all(actor, reason=reason)
@@ -88,8 +87,8 @@ class Stopping:
 
     async def _sweep(self, said: Mapping[str, Any], actor: Actor) -> Mapping[str, Any]:
         """`before` is a time, or `now`: that of the gateway's clock."""
-        exactly(said, "kind", "of", "before", "reason", maybe=_MAYBE)
-        of, reason, dry_run = text(said, "of"), text(said, "reason"), flag(said, "dry_run")
+        reason, dry_run = _with_a_reason(said, "kind", "of", "before")
+        of = text(said, "of")
         before = self._time(text(said, "before"))
         if dry_run:
             away = await self._administration.foresee_sweep(actor, of, before)
@@ -110,3 +109,17 @@ class Stopping:
 def _off(it: Off) -> Mapping[str, Any]:
     digest = {} if it.pin is None else {"digest": (it.pin.changed_digest or it.pin.digest).hex()}
     return {"already": it.already, "links": [], "holds": list(it.holds), "running": views.running(it.running), **digest}
+
+
+def _with_a_reason(said: Mapping[str, Any], *needed: str) -> tuple[str, bool]:
+    """Why, and whether nothing is to be changed: then nobody has to say why.
+
+    Raises:
+        InputError: the object has other members than these, or no reason.
+    """
+    dry_run = flag(said, "dry_run")
+    if dry_run:
+        exactly(said, *needed, maybe=("reason", *_MAYBE))
+    else:
+        exactly(said, *needed, "reason", maybe=_MAYBE)
+    return (text(said, "reason") if "reason" in said else ""), dry_run

@@ -42,6 +42,16 @@ async def test_stop_all_is_said_first_until_start_all(desk: Desk) -> None:
     assert desk.json("status")["stopped"] is None
 
 
+async def test_nobody_has_to_say_why_nothing_is_changed(desk: Desk) -> None:
+    async with desk.open() as here:
+        await settle(here)
+    assert "would be stopped" in (said := desk.ok("stop-all", "--dry-run")) and "--reason WHY" in said
+    assert "would be revoked" in (said := desk.ok("revoke", "agent", "coder", "--dry-run")) and "--reason WHY" in said
+    for words in (("stop-all",), ("revoke", "agent", "coder"), ("stop-all", "--reason", "")):
+        done = desk.run(*words)
+        assert done.code == 2 and "say why with --reason" in done.err, done
+
+
 async def test_everything_of_a_subject_before_a_time_ends_and_nothing_later(desk: Desk) -> None:
     async with desk.open() as here:
         cast = await settle(here)
