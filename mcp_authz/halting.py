@@ -1,4 +1,4 @@
-"""What is stopped for everybody, or of a subject at once, by its name; and which calls end, that wait or that run."""
+"""`Stopping` by the names that people have for things: which calls end by it, said before it happens and after."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an operator stops for everybody, a tool, a server or all calls, and everything that a subject has at once."""
+"""Switches that stop a tool, a server or all calls for everybody, and the end of all that one subject has."""
 
 from __future__ import annotations
 

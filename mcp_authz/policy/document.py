@@ -1,4 +1,4 @@
-"""The one input document that every policy engine is given (DESIGN section 9; `docs/policy-input.md`)."""
+"""Makes the one input document that every policy engine is given (DESIGN section 9; `docs/policy-input.md`)."""
 
 from __future__ import annotations
 

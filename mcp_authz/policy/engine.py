@@ -1,4 +1,4 @@
-"""The port that policy engines implement, and the one input document that all of them are given (DESIGN section 9)."""
+"""The port that policy engines implement: one input document in, one answer out, never a raise (DESIGN section 9)."""
 
 from __future__ import annotations
 
