@@ -362,7 +362,7 @@ class Administration:
         return _NO_PERSON if actor.person is None else actor.person.name
 
     async def _owned(self, actor: Actor) -> frozenset[AgentName]:
-        return frozenset(agent.name for agent in await self._store.agents() if agent.owner == actor.whose)
+        return frozenset() if actor.person is None else await self._store.agents_owned(actor.person.name)
 
     async def _refused(self, actor: Actor, command: str) -> Forbidden:
         """What to raise; the attempt is on record, one of a flood as a number in the next record."""

@@ -68,6 +68,10 @@ def agents_seen(tx: Transaction, whose: PersonName | None, after: str, limit: in
     return tuple(map(rows.agent, found.fetchall()))
 
 
+def agents_owned(tx: Transaction, owner: PersonName) -> frozenset[AgentName]:
+    return frozenset(AgentName(name) for (name,) in tx.db.execute("SELECT name FROM agents WHERE owner = ?", (owner,)))
+
+
 def sees_agent(tx: Transaction, whose: PersonName | None, agent: AgentName) -> bool:
     theirs = "" if whose is None else f"AND {_AGENTS_THEIRS}"
     (sees,) = tx.db.execute(

@@ -30,6 +30,9 @@ class Overview(Protocol):
     ) -> tuple[Agent, ...]:
         """The agents that the person owns or that may act, or acted, for them; by name, those behind `after`."""
 
+    async def agents_owned(self, owner: PersonName) -> frozenset[AgentName]:
+        """The agents that the person owns, those that were revoked included; no other agent is read."""
+
     async def sees_agent(self, whose: PersonName | None, agent: AgentName) -> bool:
         """Whether there is such an agent, and `agents_seen` has it."""
 

@@ -317,6 +317,10 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         # The public half, 32 bytes, which stays when the seed is deleted: what the key signed can still be verified.
         "ALTER TABLE signing_keys ADD COLUMN public BLOB",
     ),
+    (
+        # By which a request that somebody makes of their own agents finds these, however many others there are.
+        "CREATE INDEX agents_by_owner ON agents (owner, name)",
+    ),
 )
 
 

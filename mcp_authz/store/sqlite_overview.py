@@ -23,6 +23,9 @@ class OverviewInSqlite:
     ) -> tuple[Agent, ...]:
         return self._reader.ask(lambda tx: overview.agents_seen(tx, whose, after, limit))
 
+    async def agents_owned(self, owner: PersonName) -> frozenset[AgentName]:
+        return self._reader.ask(lambda tx: overview.agents_owned(tx, owner))
+
     async def sees_agent(self, whose: PersonName | None, agent: AgentName) -> bool:
         return self._reader.ask(lambda tx: overview.sees_agent(tx, whose, agent))
 

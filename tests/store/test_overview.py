@@ -129,3 +129,14 @@ async def test_a_sessions_mark_is_another_one_when_links_come_end_or_are_used(st
         await store.revoke("session", "s_alice3", event())
         marks.append(await store.session_mark(SessionId("s_alice3")))
         assert len(set(marks)) == 4
+
+
+async def test_the_agents_that_somebody_owns_are_found_without_reading_those_of_others(stores: Stores) -> None:
+    async with stores.open() as store:
+        await furnish(store)
+        await store.add_agent(replace(agent("walker"), owner=BOB, status="revoked"), key("agent:walker", "w"), event())
+        assert await store.agents_owned(BOB) == {CODER, "walker"}
+        assert await store.agents_owned(EVE) == frozenset()
+        question = "EXPLAIN QUERY PLAN SELECT name FROM agents WHERE owner = 'bob'"
+        ((*_, plan),) = store._reader.ask(lambda tx: tx.db.execute(question).fetchall())  # type: ignore[attr-defined]
+        assert "COVERING INDEX agents_by_owner" in plan
