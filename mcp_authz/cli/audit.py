@@ -8,8 +8,6 @@ from typing import Annotated
 
 import anyio
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
 from mcp_authz import views
 from mcp_authz.audit_reading import newest
@@ -21,6 +19,7 @@ from mcp_authz.cli.audit_options import with_filter
 from mcp_authz.cli.audit_prune import prune
 from mcp_authz.cli.audit_shown import say_shown
 from mcp_authz.cli.audit_shred import shred
+from mcp_authz.cli.backup import progress
 from mcp_authz.cli.invocation import asynchronous, config_of, installation, named_gateway, until_interrupted
 from mcp_authz.cli.options import Json
 from mcp_authz.cli.output import flush, local, note, print_json, print_json_line, say, shortener, table
@@ -34,7 +33,6 @@ from mcp_authz.store.ports import Record
 
 app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, add_completion=False)
 
-LONG = 5000  # records; verifying fewer is over before a progress bar could be read
 PAGE = 1000
 FRESH = 0.3  # seconds between two looks at the log
 
@@ -147,12 +145,8 @@ def verify(
         keys=None if keys_file is None else read_keys(keys_file),
         archives=tuple(archive or ()),
     )
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("records", total=None, visible=False)
-        verified = verify_chain(
-            path, lambda done, of: progress.update(bar, completed=done, total=of, visible=of >= LONG), proof
-        )
+    with progress("records") as told:
+        verified = verify_chain(path, told, proof)
     _say_verified(verified, json)
     if verified.broken is not None:
         raise typer.Exit(1)

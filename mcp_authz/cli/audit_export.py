@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Annotated, BinaryIO, Final, Literal, get_args
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
 from mcp_authz import views
 from mcp_authz.cli.audit_options import with_filter
+from mcp_authz.cli.backup import progress
 from mcp_authz.cli.elsewhere_log import LogElsewhere, log_elsewhere
 from mcp_authz.cli.invocation import asynchronous, config_of, named_gateway
 from mcp_authz.cli.output import note
@@ -30,7 +29,6 @@ from mcp_authz.store.ports import Record
 from mcp_authz.store.records import record
 
 Format = Literal["chain", "jsonl", "csv", "ocsf"]
-LONG: Final = 5000  # records; writing fewer is over before a progress bar could be read
 _VERSION: Final = version("mcp-authz")
 
 
@@ -61,14 +59,14 @@ async def export(
             raise typer.BadParameter("name a store with --store, or a gateway with --at, not both")
         way = _chained if format_ == "chain" else _WAYS[format_]
         async with log_elsewhere(there, wanted) as log:
-            with _progress() as told, _destination(out) as file:
+            with progress("records") as told, _destination(out) as file:
                 written = await _fetch(file, log, _begun(format_), way, told)
         head, hash_ = log.head, log.hash
     else:
         path = store if store is not None else config_of(ctx).data / "store.db"
         if not path.exists():
             raise NotFound(f"there is no store at `{path}`; name one with --store FILE")
-        with log_file(path) as kept, _progress() as told, _destination(out) as file:
+        with log_file(path) as kept, progress("records") as told, _destination(out) as file:
             head, hash_ = kept.head()
             written = _write(file, kept, head, format_=format_, wanted=wanted, told=told)
     where = "" if out is None else f" to {out}"
@@ -149,14 +147,6 @@ def _ocsf(it: Record) -> str:
 
 
 _WAYS: Final[dict[str, Callable[[Record], str]]] = {"jsonl": _jsonl, "csv": _csv, "ocsf": _ocsf}
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("records", total=None, visible=False)
-        yield lambda done, of: progress.update(bar, completed=done, total=of, visible=of >= LONG)
 
 
 @contextmanager
