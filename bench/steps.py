@@ -27,22 +27,56 @@ from mcp_authz.rules.token import read_access_token
 from mcp_authz.store.ports import Admission, Event
 from mcp_authz.store.sqlite import SqliteStore
 
+Measured = list[tuple[str, Callable[[], Awaitable[Any]]]]
+
 
 async def steps(house: House, calls: int) -> list[tuple[str, float]]:
     """Name and microseconds of each step, in the order of the road."""
-    asked, caller, tool, at = house.request, await house.caller(), house.tool, utc_now()
-    config, schema = house.running.installation.config, ArgumentSchema(tool.definition["inputSchema"])
-    engine, admitted = load_engine(config, config.policy), _admitted(house)
+    caller, at = await house.caller(), utc_now()
+    # The same file once more, where commits are not waited for; the gateway has no switch for this.
+    loose = SqliteStore.open(
+        house.running.installation.config.data / "store.db",
+        sealer=house.running.installation.sealer,
+        clock=utc_now,
+        synchronous="NORMAL",
+    )
+    try:
+        measured = [*_identified(house, caller, at), *_decided(house, caller, at), *_done(house, caller, at, loose)]
+        return [(name, await timed(step, calls)) for name, step in measured]
+    finally:
+        await loose.aclose()
+
+
+def _identified(house: House, caller: Caller, at: datetime) -> Measured:
+    """Steps 1 to 6: what the request is, and who makes it."""
+    asked, config = house.request, house.running.installation.config
     assert caller.session is not None and caller.grant is not None and caller.chain is not None
     session, chain, grant = caller.session, caller.chain, caller.grant
-    resource = {"book": ARGUMENTS["book"]}
-    message = read(asked)
-    assert isinstance(message, Read)
 
     def token() -> None:
         read_access_token(
             house.token, keys=house.issuer.public, issuer=config.public_url, audience=config.resource, now=at
         )
+
+    def verified() -> None:
+        verify_chain(chain.links, session=session, grant=grant, holders=caller.holders, at=at)
+
+    return [
+        ("1  strict JSON, read and written again", _each(lambda: _rewritten(asked.raw))),
+        ("2  headers", _each(lambda: (check_headers(asked.headers), is_modern(dict(asked.headers))))),
+        ("1-2 together, with the envelope's own checks", _each(lambda: read(asked))),
+        ("3  access token: signature, claims, times", _each(token)),
+        ("6  standing of everybody, one read", lambda: _standing(house, caller)),
+        ("5  chain of one link", _each(verified)),
+    ]
+
+
+def _decided(house: House, caller: Caller, at: datetime) -> Measured:
+    """Steps 9 to 12: what is decided from facts alone."""
+    config, tool = house.running.installation.config, house.tool
+    schema, engine = ArgumentSchema(tool.definition["inputSchema"]), load_engine(config, config.policy)
+    assert caller.session is not None and caller.chain is not None
+    session, chain = caller.session, caller.chain
 
     def scopes() -> None:
         needed = tuple(template.fill(ARGUMENTS) for template in tool.classification.scopes)
@@ -58,36 +92,29 @@ async def steps(house: House, calls: int) -> list[tuple[str, float]]:
             caller=caller,
             call=house.tool_call,
             scope=effective(caller),
-            resource=resource,
+            resource={"book": ARGUMENTS["book"]},
             approval=None,
             at=at,
             agents=caller.holders,
         )
 
     written = document()
-    store, downstream = house.running.installation.store, house.running.parts.downstreams[SERVER]
-    # The same file once more, where commits are not waited for; the gateway has no switch for this.
-    loose = SqliteStore.open(
-        config.data / "store.db",
-        sealer=house.running.installation.sealer,
-        clock=utc_now,
-        synchronous="NORMAL",
-    )
-    relay = GovernedRelay(server=SERVER, channel=channel(message), elicitation=True)
-    measured = [
-        ("1  strict JSON, read and written again", _each(lambda: _rewritten(asked.raw))),
-        ("2  headers", _each(lambda: (check_headers(asked.headers), is_modern(dict(asked.headers))))),
-        ("1-2 together, with the envelope's own checks", _each(lambda: read(asked))),
-        ("3  access token: signature, claims, times", _each(token)),
-        ("6  standing of everybody, one read", lambda: _standing(house, caller)),
-        ("5  chain of one link", _each(lambda: verify_chain(
-            chain.links, session=session, grant=grant, holders=caller.holders, at=at
-        ))),
+    return [
         ("9  input schema", _each(lambda: schema.problem(ARGUMENTS))),
         ("10 scopes", _each(scopes)),
         ("12 action digest", _each(bound)),
         ("12 policy input", _each(document)),
         ("12 Cedar, default policy", lambda: engine.evaluate(written)),
+    ]
+
+
+def _done(house: House, caller: Caller, at: datetime, loose: SqliteStore) -> Measured:
+    """Steps 14 to 16, and the whole road; `loose` is the store where commits are not waited for."""
+    store, downstream = house.running.installation.store, house.running.parts.downstreams[SERVER]
+    message, admitted = read(house.request), _admitted(house)
+    assert isinstance(message, Read)
+    relay = GovernedRelay(server=SERVER, channel=channel(message), elicitation=True)
+    return [
         ("14 decision record, without storing it", _each(lambda: decision(house, caller, at))),
         ("14 admit, not waiting for the disk", lambda: loose.admit(admission(house, caller, at))),
         ("14 admit, durable, one call at a time", lambda: store.admit(admission(house, caller, at))),
@@ -95,11 +122,7 @@ async def steps(house: House, calls: int) -> list[tuple[str, float]]:
         ("16 outcome record, not waiting for the disk", lambda: loose.append(outcome(house, caller, at))),
         ("16 outcome record, durable, one at a time", lambda: store.append(outcome(house, caller, at))),
         ("1-16 whole road, one call at a time", house.call),
-    ]  # fmt: skip
-    try:
-        return [(name, await timed(step, calls)) for name, step in measured]
-    finally:
-        await loose.aclose()
+    ]
 
 
 def decision(house: House, caller: Caller, at: datetime) -> Event:
