@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
+import anyio
 import pytest
 
 from mcp_authz.errors import TokenRefused
-from mcp_authz.principals import AgentName, Link, LinkId, Proof
+from mcp_authz.model import HeldCall, HoldId, HoldState
+from mcp_authz.principals import AgentName, Caller, Link, LinkId, Proof
 from mcp_authz.rules import jose, link_id
 from mcp_authz.rules.keys import PrivateKey
 from mcp_authz.rules.signed_link import TYP, parse_chain, write_chain
+from mcp_authz.store.ports import Event
+from mcp_authz.underway import Underway
 from tests.oauth.house import JWT, Actor, House, expect, house, refused
+from tests.store.world import held
 
 
 async def _line(h: House) -> tuple[Actor, Actor, Actor, str]:
@@ -174,3 +181,57 @@ async def test_a_hint_leads_nowhere_wrong_and_a_token_in_the_own_name_is_not_sai
         other = await h.agent("other")  # who learns nothing of it
         assert expect(await h.post(other, "/revoke", token=own)) == {}
         assert (await h.http.get(f"{h.issuer}/revoke", params={"token": own})).status_code == 405
+
+
+@pytest.mark.parametrize("which", ["access_token", "refresh_token"])
+async def test_what_a_client_gives_back_ends_what_runs_listens_and_waits_by_it_and_nothing_else(
+    tmp_path: Path, which: str
+) -> None:
+    async with house(tmp_path) as h, anyio.create_task_group() as group:
+        underway, ended = Underway(h.store, h.keys.live, h.sessions.identify, nothing_is_approved, h.clock), list[str]()
+
+        async def told() -> None:
+            pass
+
+        async def run(caller: Caller, name: str) -> None:
+            with underway.while_standing(caller):
+                await anyio.sleep_forever()
+            ended.append(name)
+
+        async def listen(caller: Caller, name: str) -> None:
+            with underway.while_listening(caller):
+                await anyio.sleep_forever()
+            ended.append(name)
+
+        group.start_soon(underway.run, told)
+        apps = [await h.client(handle) for handle in ("cursor", "other")]
+        said = [await h.signed_in(app) for app in apps]
+        now, later = h.clock(), h.clock() + timedelta(minutes=10)
+        for app, answer in zip(apps, said, strict=True):
+            caller, handle = await h.caller(answer["access_token"]), app.registered.handle
+            assert caller.session is not None
+            waiting = held(f"h_{handle}", digest=handle.encode().ljust(32), session=caller.session.id)
+            await h.store.open_hold(
+                replace(waiting, actor=caller.agent.name, chain=(caller.agent.name,), asked_at=now, expires_at=later),
+                Event(kind="approval", at=h.clock()), per_session=9, per_agent=9,
+            )  # fmt: skip
+            group.start_soon(run, caller, f"call of {handle}")
+            group.start_soon(listen, caller, f"stream of {handle}")
+        await anyio.sleep(0.05)
+        expect(await h.ask(apps[0], "/revoke", token=said[0][which]))
+        with anyio.fail_after(10):
+            while len(ended) < 2:  # noqa: ASYNC110 - whoever runs has no event for this
+                await anyio.sleep(0.005)
+        await anyio.sleep(0.05)
+        assert set(ended) == {"call of cursor", "stream of cursor"}
+        states = {id_: (await h.store.hold(HoldId(id_))).state for id_ in ("h_cursor", "h_other")}  # type: ignore[union-attr]
+        assert states == {"h_cursor": HoldState.CANCELLED, "h_other": HoldState.PENDING}
+        (fields,) = await h.events("revocation")
+        assert (fields["by"], fields["client"], fields["of"]) == ("agent:cursor@alice", apps[0].id, "grant")
+        refused(await h.refresh(apps[0], said[0]["refresh_token"]), "invalid_grant")
+        expect(await h.refresh(apps[1], said[1]["refresh_token"]))
+        group.cancel_scope.cancel()
+
+
+async def nothing_is_approved(call: HeldCall, *, at: object = None) -> bool:
+    raise AssertionError("nothing here rests on an approval")
