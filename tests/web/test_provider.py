@@ -35,7 +35,7 @@ async def test_whoever_the_company_knows_is_registered_and_signed_in_with_the_gr
         assert arrived.status_code == 200 and "<h1>Signed in as alice</h1>" in arrived.text, arrived.text
         assert 'data-next="/holds"' in arrived.text
 
-        assert "Signed in as </span><a href="/person/alice"><b>alice</b>" in (await alice.get("/holds")).text
+        assert 'Signed in as </span><a href="/person/alice"><b>alice</b>' in (await alice.get("/holds")).text
         person = await w.store.person(ALICE)
         assert person.groups == {"approvers"}, "a group that is not in the table counts for nothing"
         identity = await w.store.identity(theirs.issuer, "1001")
