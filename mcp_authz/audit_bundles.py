@@ -48,7 +48,8 @@ async def bundle_of(
         "keys": [key.jwk for key in await _keys(store, signers, chains)],
     }
     roots = _roots(chains)
-    further = [*await _standing_on(store, records, signers, passkeys), *await _gateways(store, roots)]
+    own = signers & {(await verdict_key(store)).public.thumbprint}
+    further = [*await _standing_on(store, records, signers, passkeys), *await _gateways(store, roots | own)]
     every = {record.sequence: record for record in (*records, *further)}
     return await excerpt_of(store, [every[one] for one in sorted(every)], gateway=gateway, evidence=evidence)
 

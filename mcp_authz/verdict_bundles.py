@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 from mcp_authz import views
@@ -14,12 +15,22 @@ from mcp_authz.rules.evidence_name import name_of
 from mcp_authz.rules.hold import counts_for
 from mcp_authz.rules.keys import PrivateKey, PublicKey, b64url, random_bytes
 from mcp_authz.rules.verdict_bundle import Given, Keys, jwk, make_bundle
-from mcp_authz.store.ports import Clock, Record, Store
+from mcp_authz.store.ports import Clock, Event, Record, Store
 
 
 async def verdict_key(store: Store) -> PrivateKey:
-    """The key by which the gateway signs verdicts that nobody signs themselves; the same for every process."""
-    return PrivateKey.from_seed(await store.secret("verdict-key", lambda: random_bytes(32)))
+    """The key by which the gateway signs verdicts that nobody signs themselves; the same for every process.
+
+    The first call makes it, on record like the first key of any other use.
+    """
+
+    return PrivateKey.from_seed(await store.secret("verdict-key", lambda: random_bytes(32), _made))
+
+
+def _made(seed: bytes, at: datetime) -> Event:
+    key = PrivateKey.from_seed(seed).public.thumbprint
+    fields = {"summary": "the verdict key of this gateway", "by": "gateway", "use": "verdict", "key": key}
+    return Event(kind="administration", at=at, fields=fields)
 
 
 def approval_keys(key: PublicKey) -> dict[str, Any]:

@@ -50,7 +50,7 @@ from mcp_authz.proving import Proving
 from mcp_authz.recovering import recover
 from mcp_authz.redeeming import Chains
 from mcp_authz.rules.argument_values import short_values
-from mcp_authz.rules.keys import PrivateKey, Sealer, random_bytes
+from mcp_authz.rules.keys import Sealer, random_bytes
 from mcp_authz.rules.scope import parse_scopes
 from mcp_authz.sessions import Sessions
 from mcp_authz.settings import (
@@ -65,6 +65,7 @@ from mcp_authz.standing_approvals import StandingApprovals
 from mcp_authz.step_ups import StepUps
 from mcp_authz.store.ports import Clock
 from mcp_authz.underway import Underway
+from mcp_authz.verdict_bundles import verdict_key
 from mcp_authz.waits import Waits
 from mcp_authz.webhook_settings import make_webhooks
 from mcp_authz.webhooks import Webhooks, telling
@@ -256,7 +257,7 @@ class _Asking:
 
 async def _asking(installation: Installation) -> _Asking:
     config, store, clock = installation.config, installation.store, installation.clock
-    gateway_key = PrivateKey.from_seed(await store.secret("verdict-key", lambda: random_bytes(32)))
+    gateway_key = await verdict_key(store)
     approvals, waits = Approvals(store=store, clock=clock, gateway_key=gateway_key), Waits(store)
     told = config.notify == "desktop"
     return _Asking(

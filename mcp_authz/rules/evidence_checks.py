@@ -115,7 +115,7 @@ def _links(it: _Evidence, chain: Sequence[str]) -> Iterator[Finding]:
         verdict="verified",
         text=f"{steps}, root to leaf: {narrow}; {_by(record)} has the last",
     )
-    yield _gateways(it, str(root.kid))
+    yield _gateways(it, "issuer", str(root.kid), "the key of the first link")
     for link in links[1:]:
         made = recorded.get(link.digest.hex())
         if link.signer is None or made is None:
@@ -192,6 +192,7 @@ def _verdict(it: _Evidence, text: str) -> Iterator[Finding]:
         yield Finding(
             verdict="verified", text=f"the gateway signed that {_bare(person)} {verb} this; {_by(one)} names it"
         )
+        yield _gateways(it, "verdict", str(f["signed_by"]), "the key of the verdict")
         yield Finding(verdict="open", text=f"that {_bare(person)} answered ({f['assurance']}) is the gateway's word")
 
 
@@ -243,13 +244,11 @@ def _whose_passkey(it: _Evidence, person: str, credential: bytes) -> Finding:
     return Finding(verdict="open", text=f"that this passkey is {_bare(person)}'s is the gateway's word")
 
 
-def _gateways(it: _Evidence, thumbprint: str) -> Finding:
+def _gateways(it: _Evidence, use: str, thumbprint: str, what: str) -> Finding:
     for one, f in it.of("administration"):
-        if f.get("use") == "issuer" and f.get("key") == thumbprint:
-            return Finding(verdict="verified", text=f"{_by(one)} says that the key of the first link is the gateway's")
-    return Finding(
-        verdict="open", text="that the key of the first link is the gateway's: no record in the bundle says so"
-    )
+        if f.get("use") == use and f.get("key") == thumbprint:
+            return Finding(verdict="verified", text=f"{_by(one)} says that {what} is the gateway's")
+    return Finding(verdict="open", text=f"that {what} is the gateway's: no record in the bundle says so")
 
 
 def _by(one: Excerpted) -> str:

@@ -352,8 +352,10 @@ class Store(
         taken; the decision record is in the log. Otherwise nothing is changed.
         """
 
-    async def secret(self, name: str, make: Callable[[], bytes]) -> bytes:
-        """The named secret of this installation; made on first use, sealed at rest."""
+    async def secret(
+        self, name: str, make: Callable[[], bytes], event_for: Callable[[bytes, datetime], Event] | None = None
+    ) -> bytes:
+        """The named secret of this installation; made on first use, on record by the event, sealed at rest."""
 
     async def changed(self, since: int) -> int:
         """A number other than `since`, as soon as anything was written after `since` was returned; begin with 0.

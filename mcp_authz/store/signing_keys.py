@@ -13,7 +13,7 @@ from mcp_authz.signing_key import KeyUse, SigningKey
 from mcp_authz.store.ports import Event
 from mcp_authz.store.records import append
 from mcp_authz.store.rows import columns, insert, micros, when
-from mcp_authz.store.transaction import Transaction, known_secret
+from mcp_authz.store.transaction import Transaction, known_secret, secret
 
 _COLUMNS: Final = ("kid", "purpose", "seed", "made_at", "signs_from", "retires_at", "status", "public")
 _BEFORE: Final[dict[KeyUse, str]] = {"issuer": "issuer-key", "context": "context-key"}  # secrets, up to schema 6
@@ -44,6 +44,18 @@ def begin_signing(tx: Transaction, use: KeyUse, make: Callable[[], bytes]) -> tu
         fields = {"summary": f"the first {use} key of this gateway", "by": "gateway", "use": use, "key": kid}
         append(tx, Event(kind="administration", at=tx.at, fields=fields))
         known = signing_keys(tx, use)
+    return known
+
+
+def begin_secret(
+    tx: Transaction, name: str, make: Callable[[], bytes], event_for: Callable[[bytes, datetime], Event] | None
+) -> bytes:
+    """The named secret; whoever makes it puts that on record, once."""
+    known = known_secret(tx, name)
+    if known is None:
+        known = secret(tx, name, make)
+        if event_for is not None:
+            append(tx, event_for(known, tx.at))
     return known
 
 

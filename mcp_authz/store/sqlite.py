@@ -342,9 +342,13 @@ class SqliteStore(
     async def remember(self, once: Once) -> bool:
         return await self._write(lambda tx: admission.remember(tx, once))
 
-    async def secret(self, name: str, make: Callable[[], bytes]) -> bytes:
+    async def secret(
+        self, name: str, make: Callable[[], bytes], event_for: Callable[[bytes, datetime], Event] | None = None
+    ) -> bytes:
         known = self._ask(lambda tx: known_secret(tx, name))
-        return known if known is not None else await self._write(lambda tx: secret(tx, name, make))
+        if known is not None:
+            return known
+        return await self._write(lambda tx: signing_keys.begin_secret(tx, name, make, event_for))
 
     async def signing_keys(self, use: KeyUse) -> tuple[SigningKey, ...]:
         return self._ask(lambda tx: signing_keys.signing_keys(tx, use))

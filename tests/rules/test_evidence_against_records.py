@@ -174,7 +174,11 @@ def test_a_standing_approval_is_signed_as_one_and_may_be_of_another_hold() -> No
 def test_what_the_gateway_signed_for_somebody_stays_its_word() -> None:
     for assurance in ("client", "client-other"):
         text = statement(GATEWAY, assurance=assurance)
-        signed, word = found(answered(text, GATEWAY, assurance=assurance), GATEWAY, verdicts=[text])
+        records = answered(text, GATEWAY, assurance=assurance)
+        for use, shown in (("verdict", "verified"), ("context", "open")):
+            key = record(3, "administration", use=use, key=GATEWAY.public.thumbprint)
+            signed, whose, word = found((*records, key), GATEWAY, verdicts=[text])
+            assert whose.verdict == shown and "that the key of the verdict is the gateway's" in whose.text
         assert "the gateway signed that alice approved" in signed.text
         assert word.verdict == "open" and f"that alice answered ({assurance}) is the gateway's word" in word.text
 
