@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import Context, ContextVar
+from contextvars import Context, ContextVar, copy_context
 from itertools import count
 from typing import Any, Final
 
@@ -13,7 +15,7 @@ import anyio
 
 from mcp_authz.downstream import Relay
 from mcp_authz.errors import DownstreamRefusal
-from mcp_authz.limits import NOTIFICATIONS_WAITING
+from mcp_authz.limits import NOTICE_TIMEOUT, NOTIFICATIONS_WAITING
 from mcp_authz.rules.message import OWN_META, without_own_meta
 from tool_adapters.sdk import refusal_of_unknown
 
@@ -29,7 +31,9 @@ class Call:
     def __init__(self, token: int, relay: Relay) -> None:
         self.token = token
         self._relay = relay
-        self._said, self._unread = anyio.create_memory_object_stream[tuple[str, dict[str, Any]]](NOTIFICATIONS_WAITING)
+        self._context = copy_context()
+        self._unread: deque[tuple[str, dict[str, Any]]] = deque()
+        self._delivering: asyncio.Task[None] | None = None  # most calls have one answer, and nothing said before it
         self._lasting: set[anyio.CancelScope] = set()
         self._over = False
 
@@ -37,15 +41,26 @@ class Call:
         """Queue a notification for the caller; dropped when too many wait already."""
         if self._over:
             return
-        try:
-            self._said.send_nowait((method, without_ours(params)))
-        except anyio.WouldBlock:
+        if len(self._unread) >= NOTIFICATIONS_WAITING:
             logger.warning("dropped %s: its caller reads more slowly than the server speaks", method)
+            return
+        self._unread.append((method, without_ours(params)))
+        if self._delivering is None:
+            self._delivering = asyncio.get_running_loop().create_task(self._deliver(), context=self._context)
 
-    async def deliver(self) -> None:
-        """Hand what is queued to the caller, in order, until `answered` and nothing is left."""
-        async for method, params in self._unread:
-            await self._relay.notify(method, params)
+    async def _deliver(self) -> None:
+        """Hand what is queued to the caller, in order, until nothing is left."""
+        while self._unread:
+            await self._relay.notify(*self._unread.popleft())
+        self._delivering = None
+
+    async def answered(self) -> None:
+        """Nothing more is heard, and what was is with the caller, unless it reads too slowly."""
+        self._over = True
+        if self._delivering is not None:
+            done, _ = await asyncio.wait({self._delivering}, timeout=NOTICE_TIMEOUT.total_seconds())
+            for delivering in done:
+                delivering.result()
 
     async def ask(self, method: str, params: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the caller's answer.
@@ -69,15 +84,11 @@ class Call:
             finally:
                 self._lasting.discard(scope)
 
-    def answered(self) -> None:
-        """Let `deliver` return once the queue is empty."""
-        self._said.close()
-        self._over = True
-
     def end(self) -> None:
         """End everything that belongs to the call."""
-        self.answered()
-        self._unread.close()
+        self._over = True
+        if self._delivering is not None:
+            self._delivering.cancel()
         for scope in self._lasting:
             scope.cancel()
 

@@ -15,7 +15,6 @@ from mcp_authz.downstream import Offer, Relay
 from mcp_authz.errors import DownstreamError, DownstreamRefusal
 from mcp_authz.limits import (
     CALL_TIMEOUT,
-    NOTICE_TIMEOUT,
     RESTART_FIRST,
     RESTART_FORGIVEN,
     RESTART_LONGEST,
@@ -172,14 +171,11 @@ class ConnectedDownstream(ABC):
             meta, headers = {**meta, META: admitted.context}, {**headers, HEADER: admitted.context}
         params = {**admitted.params, "_meta": {**meta, "progressToken": call.token}}
         outcome: dict[str, Any] | DownstreamRefusal | DownstreamError
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(call.deliver)
-            try:
-                outcome = await self._answer(session, admitted.call.tool.method, params, headers)
-            except (DownstreamRefusal, DownstreamError) as error:
-                outcome = error
-            call.answered()
-            tasks.cancel_scope.deadline = anyio.current_time() + NOTICE_TIMEOUT.total_seconds()
+        try:
+            outcome = await self._answer(session, admitted.call.tool.method, params, headers)
+        except (DownstreamRefusal, DownstreamError) as error:
+            outcome = error
+        await call.answered()
         return outcome
 
     async def _answer(

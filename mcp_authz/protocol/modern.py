@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from typing import Any, Final
@@ -41,7 +42,7 @@ class Exchange:
         self._streams = "text/event-stream" in read.headers.get("accept", "")
         self._committed = False
         self._finished = False
-        self._lock = anyio.Lock()
+        self._lock = asyncio.Lock()
 
     async def commit(self) -> None:
         """The status is 200 and the client knows it; only a client that takes streams is told before the answer."""
@@ -104,16 +105,18 @@ async def serve_call(gateway: Gateway, caller: Caller, exchange: Exchange, recei
     """One request that reaches a tool server is answered; when the client goes away, the call is cancelled."""
     message = exchange.read.message
     channel = ModernChannel(exchange.read, emit=exchange.emit, commit=exchange.commit)
-    async with anyio.create_task_group() as group:
-        group.start_soon(_watch, receive, exchange, group.cancel_scope)
-        await exchange.finish(await _said(gateway, caller, message, channel, places))
-        group.cancel_scope.cancel()
+    with anyio.CancelScope() as scope:
+        watching = asyncio.get_running_loop().create_task(_watch(receive, exchange, scope))
+        try:
+            await exchange.finish(await _said(gateway, caller, message, channel, places))
+        finally:
+            watching.cancel()
 
 
 async def _said(gateway: Gateway, caller: Caller, message: Message, channel: ModernChannel, places: Places) -> Answer:
     try:
         return answer(await gateway.call(caller, message, channel), message, caller.token, places=places)
-    except StoreError as error:  # here, because an error that leaves the task group leaves it in a group
+    except StoreError as error:
         trouble.error(error, "call refused, the store cannot be used: %s", error)
         return unavailable(error)
     except Exception:
@@ -124,9 +127,12 @@ async def _said(gateway: Gateway, caller: Caller, message: Message, channel: Mod
 async def _watch(receive: Receive, exchange: Exchange, scope: anyio.CancelScope) -> None:
     """Cancel the call when its client goes away; a client that stays hears something now and then."""
     while True:
-        with anyio.move_on_after(PING_SECONDS) as silence:
-            if (await receive())["type"] == "http.disconnect":
-                scope.cancel()
-                return
-        if silence.cancelled_caught:
+        try:
+            async with asyncio.timeout(PING_SECONDS):
+                message = await receive()
+        except TimeoutError:
             await exchange.ping()
+            continue
+        if message["type"] == "http.disconnect":
+            scope.cancel()
+            return
