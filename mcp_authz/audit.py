@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import json
 from collections.abc import Callable, Mapping
@@ -52,7 +51,7 @@ class Evidence:
 
     def digest(self, value: object) -> str:
         """Hex HMAC over the canonical form of a JSON value."""
-        return hmac.new(self._key, canonical(value), hashlib.sha256).hexdigest()
+        return hmac.digest(self._key, canonical(value), "sha256").hex()
 
     def values(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """The member that shows values of arguments, where the operator wants it; the store redacts it."""
@@ -70,7 +69,7 @@ class Evidence:
             body = json.dumps(result, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
         except (TypeError, ValueError, RecursionError):
             raise InputError("the result cannot be written as JSON") from None
-        return hmac.new(self._key, body, hashlib.sha256).hexdigest()
+        return hmac.digest(self._key, body, "sha256").hex()
 
 
 def who(caller: Caller) -> dict[str, Any]:

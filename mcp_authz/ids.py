@@ -1,18 +1,21 @@
-"""Identifiers nobody can guess: a letter that names the kind, and 128 random bits."""
+"""Identifiers nobody can guess: a letter that names the kind, and 130 random bits."""
 
 from __future__ import annotations
 
-import base64
 import secrets
 from datetime import datetime
+from typing import Final
 
 from mcp_authz.principals import LinkId
 from mcp_authz.rules import link_id
 
+_CHARACTERS: Final = 26
+_BASE32: Final = b"abcdefghijklmnopqrstuvwxyz234567" * 8  # each byte stands for the character of its last five bits
+
 
 def new_id(kind: str) -> str:
-    """Return a fresh id such as `h_x5nq...`: the kind, an underscore, 26 letters and digits (128 bits, base32)."""
-    return f"{kind}_{base64.b32encode(secrets.token_bytes(16)).decode().rstrip('=').lower()}"
+    """Return a fresh id such as `h_x5nq...`: the kind, an underscore, 26 letters and digits (130 bits, base32)."""
+    return f"{kind}_{secrets.token_bytes(_CHARACTERS).translate(_BASE32).decode()}"
 
 
 def new_uuid7(at: datetime) -> str:

@@ -166,7 +166,7 @@ class ConnectedDownstream(ABC):
     ) -> dict[str, Any] | DownstreamRefusal | DownstreamError:
         """Return how one call ended, once everything the server said before it ended has been delivered."""
         meta = {key: value for key, value in without_own_meta(admitted.meta).items() if key not in ENVELOPE}
-        headers = session.param_headers(admitted.call.tool.definition, admitted.call.arguments)
+        headers = session.param_headers(admitted.call.tool, admitted.call.arguments)
         if admitted.context is not None:  # the one thing of ours that a tool server is told
             meta, headers = {**meta, META: admitted.context}, {**headers, HEADER: admitted.context}
         params = {**admitted.params, "_meta": {**meta, "progressToken": call.token}}

@@ -56,6 +56,7 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from mcp_authz.errors import DownstreamRefusal
 from mcp_authz.limits import ANSWER_BYTES, START_TIMEOUT
+from mcp_authz.model import Tool
 
 Streams = tuple[ReadStream[SessionMessage | Exception], WriteStream[SessionMessage]]
 Then = Literal["go on", "list again", "reconnect"]
@@ -129,6 +130,7 @@ class Session:
     def __init__(self, client: ClientSession, wire: _Wire) -> None:
         self._client = client
         self._wire = wire
+        self._repeated: dict[bytes, dict[tuple[str, ...], str]] = {}  # of each definition: what headers repeat
 
     @property
     def modern(self) -> bool:
@@ -164,12 +166,15 @@ class Session:
         self._client._stamp(data, options)
         return data["params"], {**options.get("headers", {}), **(headers or {})}
 
-    def param_headers(self, definition: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, str]:
-        """Return the `Mcp-Param-*` headers of a call, as the tool's definition asks for them."""
-        schema = definition.get("inputSchema")
-        if not self.modern or find_invalid_x_mcp_header(schema) is not None:
+    def param_headers(self, tool: Tool, arguments: Mapping[str, Any]) -> dict[str, str]:
+        """Return the `Mcp-Param-*` headers of a call, as the tool's pinned definition asks for them."""
+        if not self.modern:
             return {}
-        return mcp_param_headers(x_mcp_header_map(schema), arguments)
+        if (repeated := self._repeated.get(tool.digest)) is None:
+            schema = tool.definition.get("inputSchema")
+            repeated = {} if find_invalid_x_mcp_header(schema) is not None else x_mcp_header_map(schema)
+            self._repeated[tool.digest] = repeated
+        return mcp_param_headers(repeated, arguments) if repeated else {}
 
     def offers(self, capability: str) -> bool:
         """Whether the server declared this capability, such as `resources` or `prompts`."""

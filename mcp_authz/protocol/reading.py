@@ -61,7 +61,11 @@ class Read:
     message: Message
     headers: Mapping[str, str]
     capabilities: Mapping[str, Any] | None
-    raw: bytes  # the message written again: what every later reader sees
+
+    @property
+    def raw(self) -> bytes:
+        """The message written again: what every later reader sees."""
+        return strict_json.dump(self.message.body)
 
 
 def check_headers(headers: tuple[tuple[str, str], ...]) -> Unreadable | None:
@@ -116,7 +120,7 @@ def read(request: Request) -> Read | Unreadable:
             return Unreadable(status=400, code=HEADER_MISMATCH, message=wrong, id=message.id)
         declared = verdict.client_capabilities
         capabilities = declared if isinstance(declared, dict) else {}
-    return Read(message=message, headers=headers, capabilities=capabilities, raw=strict_json.dump(body))
+    return Read(message=message, headers=headers, capabilities=capabilities)
 
 
 def parameter_headers(schema: Any, arguments: Mapping[str, Any], headers: Mapping[str, str]) -> str | None:

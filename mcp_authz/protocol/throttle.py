@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Network, ip_address
 from typing import Final
 
@@ -73,6 +74,7 @@ def summed_up(counts: Sequence[tuple[str, str, int]]) -> list[tuple[str, str, in
     return sorted(most[: limits.REFUSALS_RECORDED]) + [(reason, _MANY, count) for reason, count in sorted(rest.items())]
 
 
+@lru_cache(maxsize=1024)
 def source(address: str) -> str:
     """The network that an address counts as: itself, or the /64 of IPv6, all of which one host may use (RFC 6177)."""
     try:

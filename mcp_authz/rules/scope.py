@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, NewType
 
 from mcp_authz import limits
@@ -74,13 +75,16 @@ def parse_scopes(text: str | Iterable[str]) -> frozenset[Scope]:
     return frozenset(parse_scope(word) for word in words)
 
 
+@lru_cache(maxsize=8192)
 def covers(held: Scope, needed: Scope) -> bool:
     """Whether who holds `held` has all that `needed` stands for; `needed` may itself be a held scope with `*`.
 
     What is personal is covered by itself alone, and covers nothing else.
     """
+    if held == needed:
+        return True
     if held in PERSONAL or needed in PERSONAL:
-        return held == needed
+        return False
     have, need = held.split(":"), needed.split(":")
     return len(have) <= len(need) and all(h in ("*", n) for h, n in zip(have, need, strict=False))
 

@@ -7,11 +7,11 @@ from typing import Final, Literal
 
 from mcp_authz import limits
 from mcp_authz.principals import LinkId
-from mcp_authz.store.rows import LINK, Row, columns
+from mcp_authz.store.rows import Row
 from mcp_authz.store.transaction import Transaction
 
-# One link more than a chain may have, so that a chain that is too long is seen to be.
-_UP: Final = f"""
+# A link and all above it, the table `up`: one more than a chain may have, so that one that is too long is seen to be.
+UP: Final = f"""
     WITH RECURSIVE up (id, parent_id, steps) AS (
         SELECT id, parent_id, 1 FROM links WHERE id = ?
         UNION ALL
@@ -20,10 +20,7 @@ _UP: Final = f"""
     )
 """  # noqa: S608 - a constant
 
-LINKS_UP: Final = f"{_UP} SELECT {columns(LINK, 'links')} FROM up JOIN links USING (id) ORDER BY steps DESC"  # noqa: S608 - constants
-"""Every column of the links from the root down to one link."""
-
-_STATE_UP: Final = f"""{_UP}
+_STATE_UP: Final = f"""{UP}
     SELECT links.id, links.session_id, links.holder, links.status, agents.status, links.expires_at,
         links.max_calls IS NOT NULL AND links.calls_made >= links.max_calls,
         EXISTS (SELECT 1 FROM keys WHERE thumbprint IN (links.holder_key, links.signed_by) AND status <> 'active')

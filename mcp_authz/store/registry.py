@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
+from functools import cache
 from typing import Final
 
 from mcp_authz import limits
@@ -23,8 +24,8 @@ from mcp_authz.principals import (
     Thumbprint,
 )
 from mcp_authz.store import rows
-from mcp_authz.store.lineage import LINKS_UP, lineage
-from mcp_authz.store.ports import Event, Standing
+from mcp_authz.store.lineage import lineage
+from mcp_authz.store.ports import Event
 from mcp_authz.store.records import append
 from mcp_authz.store.rows import AGENT, GRANT, KEY, LINK, PERSON, SESSION, Row, columns, insert, micros
 from mcp_authz.store.transaction import Transaction
@@ -34,15 +35,17 @@ ACTIVE_KEYS: Final = 2  # the one in use and the one that replaces it (DESIGN se
 
 def _one(tx: Transaction, table: str, names: tuple[str, ...], value: str | None) -> Row | None:
     """The row whose first column is `value`."""
-    row: Row | None = tx.db.execute(
-        f"SELECT {columns(names)} FROM {table} WHERE {names[0]} = ?",  # noqa: S608 - constants
-        (value,),
-    ).fetchone()
+    row: Row | None = tx.db.execute(f"{_select(table, names)} WHERE {names[0]} = ?", (value,)).fetchone()
     return row
 
 
 def _all(tx: Transaction, table: str, names: tuple[str, ...], where: str = "", *values: str | int) -> list[Row]:
-    return tx.db.execute(f"SELECT {columns(names)} FROM {table} {where}", values).fetchall()  # noqa: S608 - constants
+    return tx.db.execute(f"{_select(table, names)} {where}", values).fetchall()
+
+
+@cache
+def _select(table: str, names: tuple[str, ...]) -> str:
+    return f"SELECT {columns(names)} FROM {table}"  # noqa: S608 - constants
 
 
 def agent(tx: Transaction, name: AgentName) -> Agent | None:
@@ -268,28 +271,3 @@ def worked_for(tx: Transaction, holder: AgentName, since: int) -> frozenset[str]
         (holder, since),
     )
     return frozenset(principal for (principal,) in found)
-
-
-def standing(
-    tx: Transaction,
-    agent_name: AgentName,
-    thumbprint: Thumbprint | None,
-    subject: PersonName | None,
-    leaf: LinkId | None,
-) -> Standing:
-    chain = () if leaf is None else tuple(map(rows.link, tx.db.execute(LINKS_UP, (leaf,))))
-    of_session = session(tx, chain[0].session) if chain else None
-    named = {agent_name, *(one.holder for one in chain)}
-    known = {name: found for name in named if (found := agent(tx, name)) is not None}
-    prints = {one for step in chain for one in (step.holder_key, step.signed_by) if one is not None}
-    return Standing(
-        agent=known.get(agent_name),
-        key=None if thumbprint is None else key(tx, thumbprint),
-        person=None if subject is None else person(tx, subject),
-        grant=None if of_session is None else grant(tx, of_session.grant),
-        session=of_session,
-        links=chain,
-        holders={one.holder: known[one.holder] for one in chain if one.holder in known},
-        owner=person(tx, known[chain[0].holder].owner) if chain and chain[0].holder in known else None,
-        keys={one: held for one in prints if (held := key(tx, one)) is not None},
-    )

@@ -1,6 +1,6 @@
 """How a row stands for a value of the vocabulary: the columns in their order, and the way there and back.
 
-Parsing of immutable text (scopes, tools maps) is remembered by that text; a status never is.
+What a text or number stands for (scopes, tools maps, times) is remembered by it; a status never is.
 """
 
 from __future__ import annotations
@@ -76,6 +76,7 @@ def micros(at: datetime) -> int:
     return (at - _EPOCH) // _TICK
 
 
+@lru_cache(maxsize=8192)
 def when(stored: int) -> datetime:
     """The time that `micros` stored."""
     return _EPOCH + timedelta(microseconds=stored)

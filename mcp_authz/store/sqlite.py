@@ -44,6 +44,7 @@ from mcp_authz.store import (
     holds,
     inputs,
     pins,
+    present,
     records,
     registry,
     shredding,
@@ -270,7 +271,7 @@ class SqliteStore(
     async def standing(
         self, *, agent: AgentName, key: Thumbprint | None, person: PersonName | None, link: LinkId | None
     ) -> Standing:
-        return self._ask(lambda tx: registry.standing(tx, agent, key, person, link))
+        return self._ask(lambda tx: present.standing(tx, agent, key, person, link))
 
     # Enrolments
 
