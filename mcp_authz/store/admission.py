@@ -107,6 +107,11 @@ def remember(tx: Transaction, once: Once) -> bool:
     return inserted.rowcount == 1
 
 
+DUE: Final = """(EXISTS (SELECT 1 FROM once WHERE expires_at <= :once)
+    OR EXISTS (SELECT 1 FROM counted WHERE expires_at <= :now)
+    OR EXISTS (SELECT 1 FROM spent WHERE expires_at <= :once))"""
+
+
 def forget(tx: Transaction) -> None:
     """Some of what could not be accepted any more anyway, and of what counts for nothing any more, is forgotten."""
     tx.db.execute(

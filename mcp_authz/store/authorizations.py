@@ -194,6 +194,10 @@ def rotate(tx: Transaction, used: bytes, after: RefreshToken, opened: tuple[Sess
         registry.open_session(tx, *opened)
 
 
+DUE: Final = """(EXISTS (SELECT 1 FROM codes WHERE expires_at <= :codes)
+    OR EXISTS (SELECT 1 FROM refresh_tokens WHERE expires_at <= :codes))"""
+
+
 def forget(tx: Transaction, kept: int) -> None:
     """Some of the codes and refresh tokens that expired before `kept` are forgotten."""
     for table in ("codes", "refresh_tokens"):

@@ -102,6 +102,10 @@ def approved_like(tx: Transaction, held: HeldCall, limit: int) -> tuple[HeldCall
     return tuple(_held(tx, row) for row in rows)
 
 
+DUE: Final = """EXISTS (SELECT 1 FROM holds INDEXED BY holds_that_wait
+    WHERE state IN ('pending', 'approved') AND expires_at <= :now)"""
+
+
 def expire_due(tx: Transaction) -> None:
     """Every hold whose time is up is expired, each with its record."""
     due = tx.db.execute(

@@ -41,6 +41,10 @@ def opened(tx: Transaction, sequence: int, sealed: bytes) -> Mapping[str, Any]:
     return kept
 
 
+DUE: Final = f"""(EXISTS (SELECT 1 FROM inputs WHERE at <= :inputs)
+    OR (SELECT min(number) FROM inputs) <= (SELECT max(number) FROM inputs) - {limits.INPUTS_KEPT})"""  # noqa: S608
+
+
 def forget(tx: Transaction, kept: timedelta) -> None:
     """Some of what is older than `kept`, and of what is more than may be kept, is gone."""
     tx.db.execute(

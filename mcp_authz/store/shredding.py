@@ -50,6 +50,13 @@ def rehearse(tx: Transaction, what: OfCalls | Before) -> None:
     raise Rehearsed(shred(tx, what, None, at_once=limits.JSON_INTEGER))
 
 
+DUE: Final = f"""(EXISTS (SELECT 1 FROM holds WHERE {_OVER} AND ended_at <= min(:evidence, :replay))
+    OR EXISTS (SELECT 1 FROM evidence WHERE kind = 'call-proof' AND at <= :evidence)
+    OR (SELECT number FROM evidence WHERE kind = 'call-proof' ORDER BY at LIMIT 1)
+        <= (SELECT max(number) FROM evidence) - {limits.PROOFS_KEPT}
+    OR EXISTS (SELECT 1 FROM standing_approvals WHERE expires_at <= min(:evidence, :now)))"""  # noqa: S608 - constants
+
+
 def shred_due(tx: Transaction, kept: timedelta) -> bool:
     """Whether some of what was over for longer than `kept` is gone now; what could still be asked for is not over."""
     until = micros(tx.at - max(kept, limits.REPLAY_WINDOW))

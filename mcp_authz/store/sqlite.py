@@ -12,7 +12,6 @@ from contextlib import closing
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 from mcp_authz import ids, limits
 from mcp_authz.errors import StoreError
@@ -38,19 +37,14 @@ from mcp_authz.rules.redaction import Redaction
 from mcp_authz.signing_key import KeyUse, SigningKey
 from mcp_authz.store import (
     admission,
-    authorizations,
     decided,
     enrolments,
-    holds,
-    inputs,
     pins,
     present,
     records,
     registry,
-    shredding,
     signed,
     signing_keys,
-    tasks,
 )
 from mcp_authz.store.bell import Bell
 from mcp_authz.store.changes import Changes
@@ -81,18 +75,10 @@ from mcp_authz.store.sqlite_retention import RetentionInSqlite
 from mcp_authz.store.sqlite_standing import StandingInSqlite
 from mcp_authz.store.sqlite_switches import SwitchesInSqlite
 from mcp_authz.store.sqlite_tasks import TasksInSqlite
-from mcp_authz.store.transaction import Transaction, known_secret, secret
+from mcp_authz.store.tidying import Kept, tidy
+from mcp_authz.store.transaction import known_secret, secret
 from mcp_authz.store.witness import Mark, Witness, WitnessedPen, begin_witness, require_current
 from mcp_authz.store.writer import Writer
-
-_CODES_KEPT = int(timedelta(days=1).total_seconds() * 1_000_000)  # beyond their end: who uses one again is found out
-
-
-class Kept(NamedTuple):
-    """How long what has argument values is kept: what calls were decided upon, and everything."""
-
-    inputs: timedelta
-    evidence: timedelta
 
 
 class SqliteStore(
@@ -120,7 +106,7 @@ class SqliteStore(
         self._running = set()
         self._bell = Bell(reader.path, instance.name)
         self._changes = Changes(reader.version, self._bell)
-        self._writer = Writer(pen, first=partial(_tidy, kept=kept), then=self._tell)
+        self._writer = Writer(pen, first=partial(tidy, kept=kept), then=self._tell)
         super().__init__(reader, self._writer)
 
     @classmethod
@@ -368,15 +354,6 @@ class SqliteStore(
 
     async def changed(self, since: int) -> int:
         return await self._changes.after(since)
-
-
-def _tidy(tx: Transaction, *, kept: Kept) -> None:
-    holds.expire_due(tx)
-    admission.forget(tx)
-    authorizations.forget(tx, tx.now - _CODES_KEPT)
-    inputs.forget(tx, min(kept.inputs, kept.evidence))
-    tasks.forget(tx)
-    shredding.shred_due(tx, kept.evidence)
 
 
 def _make_ready(

@@ -68,6 +68,9 @@ def change_task(tx: Transaction, task_id: TaskId, change: Callable[[Task], Task]
     return _known(tx, task_id)
 
 
+DUE: Final = "EXISTS (SELECT 1 FROM tasks WHERE expires_at <= :now)"
+
+
 def forget(tx: Transaction) -> None:
     """Some of the tasks whose time is up are forgotten."""
     tx.db.execute("DELETE FROM tasks WHERE id IN (SELECT id FROM tasks WHERE expires_at <= ? LIMIT 100)", (tx.now,))

@@ -187,7 +187,7 @@ async def test_the_key_of_an_older_store_stays_the_key(
     path = tmp_path / "store.db"
     with monkeypatch.context() as older:
         older.setattr("mcp_authz.store.schema.MIGRATIONS", MIGRATIONS[:schema])
-        for later in ("_tidy", "begin_witness"):  # they look at tables of later schemas
+        for later in ("tidy", "begin_witness"):  # they look at tables of later schemas
             older.setattr(f"mcp_authz.store.sqlite.{later}", lambda *_, **__: None)
         store = SqliteStore.open(path, sealer=SEALER, clock=Time())
         await store.secret("issuer-key", lambda: OLD)
