@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime
 
 from mcp_authz import limits
@@ -37,7 +36,7 @@ def caller_of(standing: Standing, token: AccessToken, proof: Proof, at: datetime
         if token.session is not None or token.subject != f"agent:{agent.name}":
             raise TokenRefused("the token names a person or a session, and no link")
         return Caller(agent=agent, key=key.thumbprint, proof=proof, token=token, public_key=key.raw)
-    return replace(_delegated_caller(standing, agent, token, proof, at), public_key=key.raw)
+    return _delegated_caller(standing, agent, token, proof, at, public_key=key.raw)
 
 
 def _client_agent(standing: Standing, agent: Agent, token: AccessToken, proof: Proof, at: datetime) -> Caller:
@@ -51,7 +50,9 @@ def _client_agent(standing: Standing, agent: Agent, token: AccessToken, proof: P
     return _delegated_caller(standing, agent, token, proof, at)
 
 
-def _delegated_caller(standing: Standing, agent: Agent, token: AccessToken, proof: Proof, at: datetime) -> Caller:
+def _delegated_caller(
+    standing: Standing, agent: Agent, token: AccessToken, proof: Proof, at: datetime, *, public_key: bytes = b""
+) -> Caller:
     grant, session = standing.grant, standing.session
     if session is None or session.id != token.session or session.principal != token.subject or not standing.links:
         raise TokenRefused("the token's link is not one of its session and person")
@@ -64,13 +65,14 @@ def _delegated_caller(standing: Standing, agent: Agent, token: AccessToken, proo
     if leaf.id != token.link or leaf.holder != agent.name:
         raise TokenRefused("the token's link is not the actor's")
     if is_over(session, at):  # before the links, which end with it
-        return Caller(agent=agent, key=token.key, proof=proof, token=token, session_over=True)
+        return Caller(agent=agent, key=token.key, proof=proof, token=token, public_key=public_key, session_over=True)
     chain = chain_of(standing, session, grant, at)
     return Caller(
         agent=agent,
         key=token.key,
         proof=proof,
         token=token,
+        public_key=public_key,
         person=None if session.subject is None else standing.person,
         grant=grant,
         session=session,

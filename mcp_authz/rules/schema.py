@@ -23,6 +23,7 @@ from referencing.exceptions import Unresolvable
 from mcp_authz import limits
 from mcp_authz.errors import InputError
 from mcp_authz.rules.canonical import canonical
+from mcp_authz.rules.plain_schema import plain
 
 Check = Callable[[Any, Any, Any, Any], Iterator[ValidationError] | None]
 
@@ -42,12 +43,15 @@ class ArgumentSchema:
             chosen.check_schema(dict(schema))
         except (SchemaError, RecursionError):
             self._problem = "the tool's input schema is not a valid JSON Schema; its server has to correct it"
+        self._passes = None if self._problem is not None else plain(dict(schema))
         self._validator: Validator = self._bounded(chosen, dict(schema))(dict(schema), registry=Registry())
 
     def problem(self, arguments: Mapping[str, Any]) -> str | None:
         """One sentence that a model can act on, without any argument value; None when the arguments fit."""
         if self._problem is not None:
             return self._problem
+        if self._passes is not None and self._passes(arguments):
+            return None
         self._left = limits.SCHEMA_STEPS
         try:
             error = best_match(self._validator.iter_errors(arguments))

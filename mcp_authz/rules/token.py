@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Final
 
 from mcp_authz import limits
@@ -87,9 +88,15 @@ def read_access_token(token: str, *, keys: Keys, issuer: str, audience: str, now
     )
 
 
+@lru_cache(maxsize=512)
+def _parsed(token: str) -> jose.UnverifiedJws:
+    """What these very bytes say, whoever wrote them; their signature is looked at each time."""
+    return jose.read(token)
+
+
 def _read(token: str, *, typ: str, keys: Keys, issuer: str) -> tuple[dict[str, Any], str]:
     """The claims, once signed by one of these keys as an object of this type for this issuer; and by which one."""
-    unverified = jose.read(token)
+    unverified = _parsed(token)
     kid = unverified.kid or ""
     key = keys.get(kid)
     if key is None:

@@ -41,8 +41,8 @@ def opened(tx: Transaction, sequence: int, sealed: bytes) -> Mapping[str, Any]:
     return kept
 
 
-DUE: Final = f"""(EXISTS (SELECT 1 FROM inputs WHERE at <= :inputs)
-    OR (SELECT min(number) FROM inputs) <= (SELECT max(number) FROM inputs) - {limits.INPUTS_KEPT})"""  # noqa: S608
+DUE: Final = """(EXISTS (SELECT 1 FROM inputs WHERE at <= :inputs)
+    OR (SELECT min(number) FROM inputs) <= (SELECT max(number) FROM inputs) - :inputs_most)"""
 
 
 def forget(tx: Transaction, kept: timedelta) -> None:

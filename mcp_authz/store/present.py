@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import islice
+from itertools import accumulate
 from typing import Final, TypeVar
 
 from mcp_authz.principals import AgentName, LinkId, PersonName, Thumbprint
@@ -21,7 +21,7 @@ _WHO: Final = f"""
         LEFT JOIN people ON people.name = ?
 """  # noqa: S608 - constants
 
-# Each link from the root down to one, with its holder, its keys, and, where it is the root, what it all began with.
+# Each link from the root down to one, with its holder and keys; in each row also what the root belongs to.
 _CHAIN: Final = f"""{UP}
     SELECT {columns(LINK, "links")}, {columns(AGENT, "agents")}, {columns(KEY, "held")}, {columns(KEY, "signing")},
         {columns(SESSION, "sessions")}, {columns(GRANT, "grants")}, {columns(PERSON, "people")}
@@ -36,37 +36,37 @@ _CHAIN: Final = f"""{UP}
 """  # noqa: S608 - constants
 
 
+def _places(*tables: tuple[str, ...]) -> tuple[slice, ...]:
+    """Where in a row the columns of each table are."""
+    ends = tuple(accumulate(map(len, tables)))
+    return tuple(slice(end - len(table), end) for table, end in zip(tables, ends, strict=True))
+
+
+_ACTOR, _LOGIN, _SUBJECT = _places(AGENT, KEY, PERSON)
+_LINK, _HOLDER, _HELD, _SIGNING, _SESSION, _GRANT, _OWNER = _places(LINK, AGENT, KEY, KEY, SESSION, GRANT, PERSON)
+
+
 def standing(
     tx: Transaction, agent: AgentName, key: Thumbprint | None, person: PersonName | None, leaf: LinkId | None
 ) -> Standing:
     """The agent, key, person and link of these names, and what the link stands on; absent where they are not there."""
-    who = _Cells(tx.db.execute(_WHO, (agent, key, person)).fetchone())
-    actor, login, subject = who.next(AGENT, rows.agent), who.next(KEY, rows.key), who.next(PERSON, rows.person)
-    chain = [] if leaf is None else [_Cells(row) for row in tx.db.execute(_CHAIN, (leaf,))]
-    links = [cells.next(LINK, rows.link) for cells in chain]
-    holders = [cells.next(AGENT, rows.agent) for cells in chain]
-    keys = [cells.next(KEY, rows.key) for cells in chain for _ in ("held", "signing")]
-    root = chain[0] if chain else _Cells(())
+    who = tx.db.execute(_WHO, (agent, key, person)).fetchone()
+    chain = [] if leaf is None else tx.db.execute(_CHAIN, (leaf,)).fetchall()
+    holders = [_there(row[_HOLDER], rows.agent) for row in chain]
+    keys = [_there(row[place], rows.key) for row in chain for place in (_HELD, _SIGNING)]
     return Standing(
-        agent=actor,
-        key=login,
-        person=subject,
-        session=root.next(SESSION, rows.session),
-        grant=root.next(GRANT, rows.grant),
-        owner=root.next(PERSON, rows.person),
-        links=tuple(link for link in links if link is not None),
+        agent=_there(who[_ACTOR], rows.agent),
+        key=_there(who[_LOGIN], rows.key),
+        person=_there(who[_SUBJECT], rows.person),
+        session=_there(chain[0][_SESSION], rows.session) if chain else None,
+        grant=_there(chain[0][_GRANT], rows.grant) if chain else None,
+        owner=_there(chain[0][_OWNER], rows.person) if chain else None,
+        links=tuple(rows.link(row[_LINK]) for row in chain),
         holders={one.name: one for one in holders if one is not None},
         keys={one.thumbprint: one for one in keys if one is not None},
     )
 
 
-class _Cells:
-    """The columns of one row, taken in their order, table by table."""
-
-    def __init__(self, row: Row) -> None:
-        self._left = iter(row)
-
-    def next(self, names: tuple[str, ...], read: Callable[[Row], T]) -> T | None:
-        """What the next columns stand for; None where the table had no row that belongs here."""
-        cells = tuple(islice(self._left, len(names)))
-        return read(cells) if cells and cells[0] is not None else None
+def _there(cells: Row, read: Callable[[Row], T]) -> T | None:
+    """What these columns stand for; None where the table had no row that belongs here."""
+    return None if cells[0] is None else read(cells)

@@ -53,7 +53,7 @@ def rehearse(tx: Transaction, what: OfCalls | Before) -> None:
 DUE: Final = f"""(EXISTS (SELECT 1 FROM holds WHERE {_OVER} AND ended_at <= min(:evidence, :replay))
     OR EXISTS (SELECT 1 FROM evidence WHERE kind = 'call-proof' AND at <= :evidence)
     OR (SELECT number FROM evidence WHERE kind = 'call-proof' ORDER BY at LIMIT 1)
-        <= (SELECT max(number) FROM evidence) - {limits.PROOFS_KEPT}
+        <= (SELECT max(number) FROM evidence) - :proofs_most
     OR EXISTS (SELECT 1 FROM standing_approvals WHERE expires_at <= min(:evidence, :now)))"""  # noqa: S608 - constants
 
 

@@ -29,15 +29,17 @@ class Kept(NamedTuple):
 def tidy(tx: Transaction, *, kept: Kept) -> None:
     """Every hold whose time is up is expired, and some of whatever else has run out is gone."""
     codes, inputs_kept = micros(tx.at - _CODES_KEPT), min(kept.inputs, kept.evidence)
-    times = {
+    bounds = {
         "now": tx.now,
         "once": micros(tx.at - limits.ONCE_KEPT),
         "codes": codes,
         "inputs": micros(tx.at - inputs_kept),
         "evidence": micros(tx.at - kept.evidence),
         "replay": micros(tx.at - limits.REPLAY_WINDOW),
+        "inputs_most": limits.INPUTS_KEPT,
+        "proofs_most": limits.PROOFS_KEPT,
     }
-    expired, spent, unused, old, ended, over = tx.db.execute(_DUE, times).fetchone()
+    expired, spent, unused, old, ended, over = tx.db.execute(_DUE, bounds).fetchone()
     if expired:
         holds.expire_due(tx)
     if spent:

@@ -8,10 +8,16 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 
 from mcp_authz.rules.offered import fits_template
+from mcp_authz.rules.plain_schema import plain
 from mcp_authz.rules.schema import ArgumentSchema
 
+SMALL = st.integers(0, 2)
+NAMES = st.sampled_from("ab")
 DIALECTS = [
     "https://json-schema.org/draft/2020-12/schema",
     "https://json-schema.org/draft/2019-09/schema",
@@ -153,3 +159,66 @@ def test_no_template_keeps_the_gateway_busy() -> None:
     with within(5):
         for variable in ("{+a}", "{a}", "a{+a}"):
             assert not fits_template("a" * 2000 + "/", variable * 8 + "b")
+
+
+_PLAIN = st.recursive(
+    st.one_of(
+        st.fixed_dictionaries({"type": st.just("string")}, optional={"minLength": SMALL, "maxLength": SMALL}),
+        st.fixed_dictionaries({"type": st.just("string"), "enum": st.lists(st.sampled_from("ab"), min_size=1)}),
+        st.fixed_dictionaries(
+            {"type": st.sampled_from(["integer", "number"])}, optional={"minimum": SMALL, "maximum": SMALL}
+        ),
+        st.just({"type": "boolean"}),
+    ),
+    lambda inner: st.one_of(
+        st.fixed_dictionaries({"type": st.just("array"), "items": inner}),
+        st.fixed_dictionaries(
+            {"type": st.just("object"), "properties": st.dictionaries(NAMES, inner)},
+            optional={"required": st.lists(NAMES, unique=True), "additionalProperties": st.booleans()},
+        ),
+    ),
+    max_leaves=4,
+)
+_VALUES = st.recursive(
+    st.one_of(st.none(), st.booleans(), SMALL, st.sampled_from([0.0, 1.0, 1.5, "", "a", "b", "ab"])),
+    lambda inner: st.one_of(st.lists(inner, max_size=2), st.dictionaries(NAMES, inner, max_size=2)),
+    max_leaves=4,
+)
+
+
+@given(_PLAIN, _VALUES)
+def test_whatever_the_short_check_of_a_plain_schema_lets_through_fits(schema: dict[str, Any], value: Any) -> None:
+    passes = plain(schema)
+    assert passes is not None
+    if passes(value):
+        Draft202012Validator(schema).validate(value)
+
+
+@pytest.mark.parametrize("value", [{"a": 1, "b": "x"}, {"a": 0, "b": "xyz", "c": [True]}])
+def test_the_short_check_lets_ordinary_calls_through(value: dict[str, Any]) -> None:
+    named = {
+        "a": {"type": "integer", "minimum": 0, "description": "how many"},
+        "b": {"type": "string", "maxLength": 3},
+        "c": {"type": "array", "items": {"type": "boolean"}},
+    }
+    passes = plain({"type": "object", "properties": named, "required": ["a"], "additionalProperties": False})
+    assert passes is not None and passes(value)
+    assert not any(map(passes, ({**value, "a": True}, {**value, "b": "wxyz"}, {**value, "d": 1}, {"b": "x"}, [value])))
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {},
+        True,
+        {"type": ["string", "null"]},
+        {"type": "string", "pattern": "a"},
+        {"type": "object", "properties": {"a": {"$ref": "#"}}},
+        {"type": "object", "additionalProperties": {"type": "string"}},
+        {"type": "integer", "minimum": 0.5},
+        {"type": "string", "$schema": "http://json-schema.org/draft-04/schema#"},
+        {"type": "string", "new": 1},
+    ],
+)
+def test_a_schema_that_says_more_is_left_to_the_whole_check(schema: Any) -> None:
+    assert plain(schema) is None
