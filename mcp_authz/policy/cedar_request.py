@@ -26,6 +26,7 @@ from mcp_authz.policy.engine import PolicyInput
 _RESERVED: Final = frozenset({"__entity", "__extn", "__expr"})
 _LONG: Final = range(-(2**63), 2**63)
 _INTEGER_BITS: Final = 4096  # far beyond the strict reader's bound; Python refuses to print much longer ones
+_OBJECT: Final = (dict, Mapping)  # the first is what nearly all are, and costs nothing to ask for
 _DECIMAL: Final = 4  # digits after the point that a Cedar decimal has
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{3})?Z", re.ASCII)
 
@@ -50,7 +51,7 @@ class CedarRequest:
         Raises:
             PolicyError: it is not an input document, or has something in it that Cedar would not read as data.
         """
-        if not isinstance(document, Mapping):
+        if not isinstance(document, _OBJECT):
             raise PolicyError("the input is not a document")
         actor, tool = _record(document, "actor"), _record(document, "resource")
         if actor.get("type") != "agent":
@@ -148,7 +149,7 @@ def _text(record: Mapping[str, Any], name: str) -> str:
 
 def _record(record: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     value = record.get(name)
-    if not isinstance(value, Mapping):
+    if not isinstance(value, _OBJECT):
         raise PolicyError(f"the input's `{name}` is not an object")
     return value
 
@@ -162,7 +163,7 @@ def _list(record: Mapping[str, Any], name: str) -> list[Any]:
 
 def _records(record: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
     items = _list(record, name)
-    if not all(isinstance(item, Mapping) for item in items):
+    if not all(isinstance(item, _OBJECT) for item in items):
         raise PolicyError(f"the input's `{name}` is not a list of objects")
     return items
 
@@ -194,7 +195,7 @@ def _normal(value: Any, depth: int = 0) -> Any:
         return value if value in _LONG else _digits(value)
     if depth > limits.JSON_DEPTH:
         raise PolicyError("the input is nested too deeply")
-    if isinstance(value, Mapping):
+    if isinstance(value, _OBJECT):
         return _normal_record(value, depth)
     if isinstance(value, list):
         return [{} if item is None else _normal(item, depth + 1) for item in value]

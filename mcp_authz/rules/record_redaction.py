@@ -107,7 +107,7 @@ class RecordRedaction:
                 texts.append(value)
             case None | bool():
                 pass
-            case Mapping():
+            case dict() | Mapping():
                 texts.extend(value)
                 return any(map(self._redaction.names, value)) or any(self._texts(it, texts) for it in value.values())
             case list() | tuple():

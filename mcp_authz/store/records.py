@@ -30,7 +30,7 @@ def append(tx: Transaction, event: Event) -> Record:
         StoreError: the head does not fit the records, so that nothing can follow.
     """
     event = _redacted(tx, event)
-    sequence, previous = head(tx)
+    sequence, previous = tx.log_end.known or head(tx)
     body = record_bytes(
         sequence=sequence + 1, previous=previous, kind=event.kind, at=event.at, call=event.call, fields=event.fields
     )
@@ -40,6 +40,7 @@ def append(tx: Transaction, event: Event) -> Record:
     except sqlite3.IntegrityError:
         raise StoreError("the log's head does not fit its records; run `mcp-authz audit verify`") from None
     tx.db.execute("UPDATE log_head SET sequence = ?, hash = ?", (sequence + 1, hash_))
+    tx.log_end.known = (sequence + 1, hash_)
     keep(tx, sequence + 1, event)
     if event.signed is not None:
         evidence.keep(tx, "call-proof", event.signed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
@@ -13,6 +13,13 @@ from mcp_authz.rules.keys import Sealer
 from mcp_authz.rules.record_redaction import DEFAULT, RecordRedaction
 
 _DEFAULT: Final = RecordRedaction(DEFAULT)
+
+
+@dataclass(slots=True)
+class LogEnd:
+    """Where the log ends, once a write transaction has looked; nobody else appends while it lasts."""
+
+    known: tuple[int, bytes] | None = None  # sequence and hash of the last record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +32,7 @@ class Transaction:
     sealer: Sealer
     instance: str  # the open store that runs it; a claimed hold remembers its own
     redact: RecordRedaction = _DEFAULT  # takes out what no record may have
+    log_end: LogEnd = field(default_factory=LogEnd)  # of a write transaction; forgotten with what is undone
 
     def unseal(self, sealed: bytes, context: bytes) -> bytes:
         """Return what was sealed for this context.

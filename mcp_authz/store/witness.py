@@ -118,7 +118,7 @@ class WitnessedPen(FilePen):
         return self._tx
 
     def commit(self) -> None:
-        mark = None if self._tx is None else self._mark(self._tx.db)
+        mark = None if self._tx is None else self._mark(self._tx)
         super().commit()
         if mark is not None and mark.sequence > 0:
             self._witness.say(mark)
@@ -127,10 +127,13 @@ class WitnessedPen(FilePen):
         super().close()
         self._witness.close()
 
-    def _mark(self, db: sqlite3.Connection) -> Mark:
+    def _mark(self, tx: Transaction) -> Mark:
         if self._epoch is None:
-            self._epoch = epoch_of(db) or 0
-        return _end(db, self._epoch)
+            self._epoch = epoch_of(tx.db) or 0
+        if tx.log_end.known is None:
+            return _end(tx.db, self._epoch)
+        sequence, hash_ = tx.log_end.known
+        return Mark(epoch=self._epoch, sequence=sequence, hash=hash_)
 
 
 def begin_witness(tx: Transaction, witness: Witness) -> None:

@@ -297,6 +297,7 @@ def _do(tx: Transaction, waiting: _Waiting) -> _Did:
         did = _Did(waiting, error=error)  # handed on to whoever asked for the job
     if did.error is not None:
         tx.db.execute("ROLLBACK TO job")
+        tx.log_end.known = None
     tx.db.execute("RELEASE job")
     return did
 
