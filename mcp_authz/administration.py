@@ -92,6 +92,7 @@ class Administration:
         self._turns = Turns(most=limits.READERS_WAITING)
         self._foreseeing = Turns(most=limits.READERS_WAITING)  # nobody who wants to stop something waits for reading
         self._attempts = Attempts()
+        self._exports = Attempts(burst=1, per_second=limits.EXPORTS_PER_SECOND)
 
     async def require(self, actor: Actor, command: str) -> None:
         """The actor has a role that may do this to everything; an attempt without one is on record.
@@ -181,13 +182,18 @@ class Administration:
     ) -> Ahead:
         """The oldest records behind `after` that are wanted, as `records` has the newest; whole, or not at all.
 
+        That the actor takes records away is on record by then: once for all that they take within ten minutes.
+
         Raises:
             Forbidden: they may not write the log for another program.
             SlowDown: too much of theirs is being looked for already.
         """
         await self.require(actor, "audit export")
         async with self.turn(actor):
-            return await look_ahead(self._store, wanted, limit, after=after, before=before, at_most=at_most)
+            found = await look_ahead(self._store, wanted, limit, after=after, before=before, at_most=at_most)
+        if self._exports.count(actor.name, self._clock()) is not None:
+            await self._say_exported(actor, found)
+        return found
 
     def turn(self, actor: Actor) -> AbstractAsyncContextManager[None]:
         """The actor reads inside, and nothing else of theirs is read meanwhile.
@@ -363,6 +369,15 @@ class Administration:
 
     async def _owned(self, actor: Actor) -> frozenset[AgentName]:
         return frozenset() if actor.person is None else await self._store.agents_owned(actor.person.name)
+
+    async def _say_exported(self, actor: Actor, found: Ahead) -> None:
+        fields = {
+            "by": actor.name,
+            "command": "audit export",
+            "head": found.head,
+            "summary": f"{actor.name} exports records of the log from elsewhere",
+        }
+        await self._store.append(Event(kind="administration", at=self._clock(), fields=fields))
 
     async def _refused(self, actor: Actor, command: str) -> Forbidden:
         """What to raise; the attempt is on record, one of a flood as a number in the next record."""
