@@ -209,7 +209,9 @@ def test_a_passkey_signed_exactly_what_the_statement_says() -> None:
     assert len(asked) == 1
 
 
-@pytest.mark.parametrize("text", [with_passkey(challenge=b"another"), with_passkey(signature=b"forged")])
+@pytest.mark.parametrize(
+    "text", [with_passkey(challenge=b"another"), with_passkey(signature=b"forged")], ids=["challenge", "signature"]
+)
 def test_a_passkeys_answer_to_something_else_is_wrong(text: str) -> None:
     assert "wrong" in verdicts_of(found(registered(text), GATEWAY, verdicts=[text], passkeys=PASSKEYS))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from mcp_authz.rules.evidence_checks import NOTHING, check_evidence
+from mcp_authz.rules.evidence_checks import MEMBERS, check_evidence
 from mcp_authz.rules.excerpt import Excerpted
 from mcp_authz.rules.keys import PrivateKey
 from mcp_authz.rules.link_id import uuid7
@@ -46,7 +46,11 @@ RECORDS = (
 
 
 def found(links: list[str], *keys: PrivateKey) -> tuple[Finding, ...]:
-    evidence = {**NOTHING, "links": [links], "keys": [key.public.jwk for key in keys]}
+    evidence = {
+        **{name: {} if name == "passkeys" else [] for name in MEMBERS},
+        "links": [links],
+        "keys": [key.public.jwk for key in keys],
+    }
     return check_evidence(RECORDS, evidence, lambda *_: None)
 
 
