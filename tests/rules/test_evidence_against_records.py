@@ -152,7 +152,7 @@ def test_a_verdict_is_of_the_answer_that_its_record_has() -> None:
         {"signed_by": OTHER.public.thumbprint},
         {"standing": "a_1"},
     ],
-    ids=lambda it: f"{it}"[:24],
+    ids=lambda it: f"{it}"[:12],
 )
 def test_a_verdict_beside_the_record_of_another_answer_is_wrong(other: dict[str, Any]) -> None:
     assert verdicts_of(found(answered(OWN, ALICE, **other), ALICE, OTHER, verdicts=[OWN]))[0] == "wrong"
