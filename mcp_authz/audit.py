@@ -43,7 +43,7 @@ class Evidence:
 
     def __init__(self, key: bytes, *, values: Values | None = None) -> None:
         """`values` is what records show of arguments' values; None: nothing."""
-        self._key = key
+        self._mac = hmac.new(key, digestmod="sha256")  # copied for each digest, so that the key is taken in once
         self._values = values
 
     def __repr__(self) -> str:
@@ -51,7 +51,7 @@ class Evidence:
 
     def digest(self, value: object) -> str:
         """Hex HMAC over the canonical form of a JSON value."""
-        return hmac.digest(self._key, canonical(value), "sha256").hex()
+        return self._hex(canonical(value))
 
     def values(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """The member that shows values of arguments, where the operator wants it; the store redacts it."""
@@ -69,7 +69,12 @@ class Evidence:
             body = json.dumps(result, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
         except (TypeError, ValueError, RecursionError):
             raise InputError("the result cannot be written as JSON") from None
-        return hmac.digest(self._key, body, "sha256").hex()
+        return self._hex(body)
+
+    def _hex(self, body: bytes) -> str:
+        mac = self._mac.copy()
+        mac.update(body)
+        return mac.hexdigest()
 
 
 def who(caller: Caller) -> dict[str, Any]:

@@ -110,6 +110,7 @@ class Writer:
         self._size = 0
         self._is_away = False  # the last batch failed
         self._wake = threading.Condition()
+        self._asking: asyncio.AbstractEventLoop | None = None  # which is about to wake the thread
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="mcp-authz-store", daemon=True)
         self._thread.start()
@@ -130,7 +131,7 @@ class Writer:
                 raise StoreError(f"{len(self._waiting)} writes wait for the disk already; try again in a moment")
             self._waiting.append(_Waiting(job, size, waiters=[waiter]))
             self._size += size
-            self._wake.notify()
+        self._ask(waiter.get_loop())
         return await waiter
 
     async def finish(self, name: str, job: Job[T], *, size: int = 0) -> T:
@@ -147,7 +148,7 @@ class Writer:
         with self._wake:
             self._require_open()
             self._end(name, job, size).waiters.append(waiter)
-            self._wake.notify()
+        self._ask(waiter.get_loop())
         return await waiter
 
     def finish_later(self, name: str, job: Job[Any]) -> None:
@@ -155,6 +156,17 @@ class Writer:
         with self._wake, suppress(StoreError):
             self._require_open()
             self._end(name, job, 0)
+            self._wake.notify()
+
+    def _ask(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The thread is woken as soon as all have asked who are answered in this turn: one flush serves them all."""
+        if self._asking is not loop:
+            self._asking = loop
+            loop.call_soon(self._asked)
+
+    def _asked(self) -> None:
+        with self._wake:
+            self._asking = None
             self._wake.notify()
 
     def _end(self, name: str, job: Job[Any], size: int) -> _Waiting:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from mcp_authz.errors import InputError
 from mcp_authz.rules.log import GENESIS, Stored, first_break, record_bytes, record_hash
 from mcp_authz.store.ports import Event, Record
 from tests.store.conftest import Stores
+from tests.store.test_sqlite_faults import opened
 from tests.store.world import START, event
 
 
@@ -84,3 +86,15 @@ async def test_two_processes_append_to_one_chain(stores: Stores) -> None:
         assert sorted(record.sequence for record in appended) == list(range(1, 101))
         rows = map(stored, await other.records())
         assert first_break(rows, head=await store.head()) is None
+
+
+async def test_writes_that_are_asked_for_in_one_turn_share_one_flush(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(tmp_path / "store.db") as store:
+        flushes, commit = list[None](), store._pen.commit
+        monkeypatch.setattr(store._pen, "commit", lambda: flushes.append(commit()))  # type: ignore[func-returns-value]
+        await asyncio.gather(*(store.append(event("pin", n=n)) for n in range(20)))
+        assert len(flushes) == 1
+        await store.append(event("pin", n=20))
+        assert len(flushes) == 2
