@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import anyio
 
@@ -50,6 +50,8 @@ from mcp_authz.web import PageRoute
 from mcp_authz.wiring import Running, run_gateway
 
 log = logging.getLogger(__name__)
+
+_COLLECTED: Final = 10_000  # objects more than there were, until cycles are looked for among them
 
 
 @asynccontextmanager
@@ -212,6 +214,7 @@ async def serve(config: Config, *, idle: timedelta | None = None, port_beside: i
                     print(f"  one more process of it, on port {port_beside}", flush=True)
                 gc.collect()
                 gc.freeze()  # what was loaded lives as long as the process; no collection has to look at it again
+                gc.set_threshold(_COLLECTED)  # calls leave hardly a cycle behind: looking for one finds calls that run
                 leaving = Leaving(running.installation, lambda: running.parts.underway.calls)
                 stop.asks(server, before=partial(_leave, running, leaving))
                 if idle is not None:
