@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-import anyio
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
@@ -296,18 +296,20 @@ async def _body(visit: Visit) -> bytes | Unreadable:
     if not declared.isascii() or not declared.isdecimal() or len(declared) > 9 or int(declared) > limits.BODY_BYTES:
         return large
     chunks, size = [], 0
-    with anyio.move_on_after(limits.BODY_TIME.total_seconds()):
-        while True:
-            message = await visit.receive()
-            if message["type"] == "http.disconnect":
-                return b""
-            chunks.append(message.get("body", b""))
-            size += len(chunks[-1])
-            if size > limits.BODY_BYTES:
-                return large
-            if not message.get("more_body", False):
-                return b"".join(chunks)
-    return Unreadable(status=408, code=INVALID_REQUEST, message="the body took too long to arrive", closes=True)
+    try:
+        async with asyncio.timeout(limits.BODY_TIME.total_seconds()):
+            while True:
+                message = await visit.receive()
+                if message["type"] == "http.disconnect":
+                    return b""
+                chunks.append(message.get("body", b""))
+                size += len(chunks[-1])
+                if size > limits.BODY_BYTES:
+                    return large
+                if not message.get("more_body", False):
+                    return b"".join(chunks)
+    except TimeoutError:
+        return Unreadable(status=408, code=INVALID_REQUEST, message="the body took too long to arrive", closes=True)
 
 
 def _with_nonce(send: Send, nonce: str) -> Send:
