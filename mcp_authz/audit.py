@@ -6,7 +6,7 @@ import hmac
 import json
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from mcp_authz import limits
 from mcp_authz.errors import InputError
@@ -33,6 +33,7 @@ __all__ = [
     "who",
 ]
 
+_ENCODER: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 Values = Callable[[Mapping[str, Any], Callable[[object], str]], Mapping[str, Any]]
 """Shows of arguments what may be recorded, given what makes the digests of the others (`argument_values`)."""
@@ -66,7 +67,7 @@ class Evidence:
             InputError: it is no JSON: some parsers let NaN and infinity through.
         """
         try:
-            body = json.dumps(result, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+            body = _ENCODER.encode(result).encode()
         except (TypeError, ValueError, RecursionError):
             raise InputError("the result cannot be written as JSON") from None
         return self._hex(body)

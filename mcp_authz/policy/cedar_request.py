@@ -26,6 +26,7 @@ from mcp_authz.policy.engine import PolicyInput
 _RESERVED: Final = frozenset({"__entity", "__extn", "__expr"})
 _LONG: Final = range(-(2**63), 2**63)
 _INTEGER_BITS: Final = 4096  # far beyond the strict reader's bound; Python refuses to print much longer ones
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 _OBJECT: Final = (dict, Mapping)  # the first is what nearly all are, and costs nothing to ask for
 _DECIMAL: Final = 4  # digits after the point that a Cedar decimal has
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{3})?Z", re.ASCII)
@@ -233,7 +234,7 @@ def _normal_float(value: float) -> Any:
 
 
 def _json(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    text = _ENCODER.encode(value)
     if not _is_unicode(text):
         raise PolicyError("the input has text that is not Unicode")
     return text

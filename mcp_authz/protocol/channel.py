@@ -23,6 +23,7 @@ NO_TASKS: Final = f"declare the extension {TASKS} in the client capabilities of 
 TASKS_NEEDED: Final[Mapping[str, Any]] = {"requiredCapabilities": {"extensions": {TASKS: {}}}}
 _LOG_LEVEL_KEY: Final = "io.modelcontextprotocol/logLevel"
 
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _LINE_ENDS: Final = tuple((end.encode(), f"\\u{ord(end):04x}".encode()) for end in "\x85\u2028\u2029")
 
 Emit = Callable[[Mapping[str, Any]], Awaitable[None]]
@@ -156,7 +157,7 @@ def request_outbound(ctx: ServerRequestContext[Any, Any]) -> DispatchContext[Any
 
 def dump(message: Mapping[str, Any]) -> bytes:
     """One JSON-RPC message as UTF-8 bytes; every member kept, no number changed."""
-    return json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode()
+    return _ENCODER.encode(message).encode()
 
 
 def sse(message: Mapping[str, Any]) -> bytes:
