@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
-from mcp_authz.model import ApprovalRule, Assurance
+from mcp_authz.model import ApprovalRule, Assurance, HoldId, StandingId
 from mcp_authz.principals import AgentName, PersonName
 from mcp_authz.relations import what_is
 from mcp_authz.rules.administration import Role
 from mcp_authz.store.sqlite import SqliteStore
 from mcp_authz.store.witness import Mark, Witness
 from tests.store.conftest import SEALER
-from tests.store.world import Time, agent, event, held, key, link, open_hold, person, settle
+from tests.store.world import Time, agent, event, grant, held, key, link, open_hold, person, settle
 
 
 async def test_owner_is_whoever_owns_an_agent_of_the_chain_down_to_the_thing_and_of_none_below(tmp_path: Path) -> None:
@@ -48,6 +50,55 @@ async def test_an_approver_may_answer_a_call_and_is_nobody_to_one_of_others(tmp_
         assert await what_is(store, ops, "hold", "h_1") == {Role.APPROVER}
         assert await what_is(store, person("bob"), "hold", "h_1") == frozenset()
         assert await what_is(store, ops, "hold", "h_2") == frozenset()
+    finally:
+        await store.aclose()
+
+
+class OneApproval:
+    """A store with one standing approval more, given by bob and made from `h_1`."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        self.store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.store, name)
+
+    async def standing_approval(self, standing: StandingId) -> Any:
+        terms = SimpleNamespace(person=PersonName("bob"), hold=HoldId("h_1"))
+        return SimpleNamespace(terms=terms) if standing == "a_1" else None
+
+
+async def test_each_thing_has_an_owner_a_person_it_is_for_and_whoever_answered(tmp_path: Path) -> None:
+    store = SqliteStore.open(tmp_path / "store.db", sealer=SEALER, clock=Time())
+    try:
+        await settle(store)
+        await store.add_person(person("olga"), event())
+        await store.add_person(person("carol"), event())
+        await store.add_key(key("user:carol"), event(), retire_others_at=None)
+        lent = AgentName("lent")
+        await store.add_agent(replace(agent(lent), owner=PersonName("olga")), key(f"agent:{lent}"), event())
+        await store.add_grant(grant("g_lent", lent), event())
+        ops = ApprovalRule(name="one", by=("group:ops",), quorum=1, assurance=Assurance.SIGNED_IN)
+        await open_hold(store, held(rules=(ops,), actor=lent, owner=PersonName("olga")))
+        every: Any = OneApproval(store)
+        alice, olga, carol = person(), person("olga"), person("carol")
+        bob, dan = (replace(person(name), groups=frozenset({"ops"})) for name in ("bob", "dan"))
+        are = {
+            ("hold", "h_1"): {"alice": Role.PERSON, "olga": Role.OWNER, "bob": Role.APPROVER, "dan": Role.APPROVER},
+            ("approval", "a_1"): {"alice": Role.PERSON, "olga": Role.OWNER, "bob": Role.APPROVER},
+            ("grant", "g_lent"): {"alice": Role.PERSON, "olga": Role.OWNER},
+            ("agent", "lent"): {"olga": Role.OWNER},
+            ("key", key(f"agent:{lent}").thumbprint): {"olga": Role.OWNER},
+            ("key", key("user:carol").thumbprint): {"carol": Role.PERSON},
+            ("person", "carol"): {"carol": Role.PERSON},
+            ("approval", "a_2"): {},
+            ("tool", "lent"): {},
+        }
+        for (kind, name), expected in are.items():
+            for who in (alice, olga, carol, bob, dan):
+                role = expected.get(who.name)
+                found = await what_is(every, who, kind, name)  # type: ignore[arg-type]
+                assert found == (frozenset() if role is None else {role}), (kind, name, who.name)
     finally:
         await store.aclose()
 
