@@ -13,6 +13,7 @@ from mcp_authz.rules.checkpoint import checkpoint_digest
 from mcp_authz.rules.excerpt import entry, excerpt
 from mcp_authz.rules.log import record_bytes
 from mcp_authz.store.ports import Record, Store
+from mcp_authz.taken_away import taken_away
 
 _MOST: Final = 1000  # records of one call; a caller can make the same call again and again
 
@@ -20,7 +21,8 @@ _MOST: Final = 1000  # records of one call; a caller can make the same call agai
 async def records_of(store: Store, call: str) -> tuple[Record, ...]:
     """Return every record of this call, or of all calls of this hold, oldest first; enough of the id names it.
 
-    A held call is made again with an id of its own: what became of it is told by the hold that both belong to.
+    A held call is made again with an id of its own: what became of it is told by the hold that both belong to. What
+    was taken away while it ran is among them, if that ended it.
 
     Raises:
         NotFound: no record is of such a call.
@@ -41,6 +43,7 @@ async def records_of(store: Store, call: str) -> tuple[Record, ...]:
     for again in {record.event.call for record in found.values() if record.event.kind == "decision"}:
         if again is not None:
             found |= {record.sequence: record for record in await store.records(call=again, limit=_MOST)}
+    found |= {record.sequence: record for record in await taken_away(store, found.values(), Filter())}
     return tuple(found[sequence] for sequence in sorted(found))
 
 

@@ -11,6 +11,7 @@ from mcp_authz.audit_reading import look_back
 from mcp_authz.errors import InputError, NotFound
 from mcp_authz.rules.audit_filter import Filter
 from mcp_authz.store.ports import Record, Store
+from mcp_authz.taken_away import taken_away
 
 _MOST: Final = 1000  # records of one call; a caller can make the same call again and again
 _HOLDS: Final = 3  # that one call is looked for by: each is looked for in a stretch of the log
@@ -20,7 +21,8 @@ async def call_as_read(store: Store, call: str, readable: Filter) -> tuple[Recor
     """Return the records of the one call or hold that is named, oldest first, if one of them is readable.
 
     Enough of the id names it, among those that are readable. A held call is made again with an id of its own: what
-    became of it is told by the hold that both belong to. What is not readable reads as what is not there.
+    became of it is told by the hold that both belong to. What is not readable reads as what is not there. What was
+    taken away while it ran is among them, if that ended it and is readable.
 
     Raises:
         NotFound: nothing that is readable is of such a call.
@@ -37,6 +39,7 @@ async def call_as_read(store: Store, call: str, readable: Filter) -> tuple[Recor
         found |= {record.sequence: record for record in of.records if hold in holds_of([record])}
     for again in sorted({record.event.call for record in found.values() if record.event.call is not None}):
         found |= {record.sequence: record for record in await store.records(call=again, limit=_MOST)}
+    found |= {record.sequence: record for record in await taken_away(store, found.values(), readable)}
     return tuple(found[sequence] for sequence in sorted(found))
 
 

@@ -55,6 +55,7 @@ LAYERS = [
         "mcp_authz.ids",
         "mcp_authz.audit",
         "mcp_authz.audit_reading",
+        "mcp_authz.taken_away",
         "mcp_authz.audit_excerpts",
         "mcp_authz.audit_bundles",
         "mcp_authz.shredding",

@@ -57,7 +57,8 @@ def sentence(event: Written) -> str:
             said = f.get("summary") or ", ".join(
                 f"{key} {_bare(value)}" for key, value in f.items() if _is_short(value)
             )
-            return f"{event.kind}: {said}{_why_refused(event.kind, f)}"
+            whose = f" (by {_bare(f['by'])})" if event.kind == "revocation" and f.get("by") else ""
+            return f"{event.kind}: {said}{_why_refused(event.kind, f)}{whose}"
 
 
 def _why_refused(kind: str, f: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 import httpx2
 
+from mcp_authz.audit_excerpts import records_of
 from mcp_authz.installation import open_installation, utc_now
 from mcp_authz.model import HoldState
 from mcp_authz.revocation import Revocation
@@ -68,6 +69,10 @@ async def test_what_runs_on_something_revoked_is_cancelled_at_its_tool_server(tm
             assert (await w.store.hold(held.id)).state is HoldState.UNKNOWN, what
             (outcome,) = [it for it in await w.records("outcome") if it.event.call == error["data"]["call"]]
             assert (outcome.event.fields["outcome"], outcome.event.fields["ended_by"]) == ("unknown", "revocation")
+            explained = await records_of(w.store, error["data"]["call"])
+            assert [it for it in explained if it.event.kind == "revocation"] == [(await w.records("revocation"))[-1]], (
+                what
+            )
         said = answer_in(await w.raw_call(others.token, "plain__cancelled", {}))["result"]
         assert said["structuredContent"]["value"] == [what for _, what in RUNNING]
         assert (await w.store.hold(unmoved.id)).state is HoldState.CLAIMED and "of somebody else" not in told
