@@ -4,9 +4,10 @@ Patterns are RE2's, which have neither look-around nor references back: each sea
 text that could be searched for long all the same, because what is found in it is looked at over and over, uses up a
 budget, and is then withheld as a whole.
 
-**What is looked at.** Every text, also member names; numbers, as they are written; text that is JSON, member by
-member. A member that is one of `fields` loses its value, and so does the rest of a line of other text after `field:`
-or `field=`. What is no text (images, audio, binary resources) is withheld. The few words of the protocol itself stand.
+**What is looked at.** Every text, also member names, as it came and as it is read, without what is drawn as nothing;
+numbers, as they are written; text that is JSON, member by member. A member that is one of `fields` loses its value, and
+so does the rest of a line of other text after `field:` or `field=`. What is no text (images, audio, binary resources)
+is withheld. The few words of the protocol itself stand.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any, Final
 import re2  # type: ignore[import-untyped]
 
 from mcp_authz.errors import ConfigError, InputError
+from mcp_authz.rules.unseen import bare, without_unseen
 
 REDACTED: Final = "[redacted]"
 
@@ -65,6 +67,11 @@ class Redaction:
     def names(self, member: str) -> bool:
         """Whether a member of this name loses its value."""
         name = member.lower()
+        if not name.isascii() and (read := without_unseen(name)) != name and self._has(read):
+            return True
+        return self._has(name)
+
+    def _has(self, name: str) -> bool:
         return name in self.fields or name.endswith(self.endings)
 
 
@@ -175,11 +182,12 @@ class Redactor:
         return found
 
     def _cut(self, text: str, named: Iterable[str]) -> str:
-        """Return the text without what is found in it; every search is of the text as it came."""
+        """Return the text without what is found in it; every search is of the text as it came, or as it is read."""
         self._require_time()
-        raw = text.encode("utf-8", "replace")  # a lone surrogate is no text that any pattern could mean
-        spans = [span for pattern in self._patterns for span in self._spans(_compiled(pattern), raw, 0)]
-        spans += [span for pattern in named for span in self._spans(_compiled(pattern), raw, 1)]
+        raw, named = text.encode("utf-8", "replace"), tuple(named)  # a lone surrogate is nothing that patterns mean
+        spans = self._found(raw, named)
+        if (read := bare(text)) is not None:
+            spans += [read.in_text(*span) for span in self._found(read.raw, named)]
         if not spans:
             return text
         pieces, at = [], 0
@@ -188,6 +196,10 @@ class Redactor:
             pieces += [raw[at:start], _CUT]
             at = end
         return b"".join([*pieces, raw[at:]]).decode("utf-8", "replace")
+
+    def _found(self, raw: bytes, named: Iterable[str]) -> list[tuple[int, int]]:
+        spans = [span for pattern in self._patterns for span in self._spans(_compiled(pattern), raw, 0)]
+        return spans + [span for pattern in named for span in self._spans(_compiled(pattern), raw, 1)]
 
     def _require_time(self) -> None:
         if not self._may_go_on():
@@ -259,6 +271,8 @@ def finds(redaction: Redaction) -> Callable[[Sequence[str]], bool]:
     def suspects(texts: Sequence[str]) -> bool:
         if any(text.lstrip()[:1] in _OPENS for text in texts):  # in JSON any character may be written in another way
             return True
+        if not all(text.isascii() for text in texts):
+            texts = [*texts, *(read for text in texts if (read := without_unseen(text)) != text)]
         if search is not None and search("\n".join(texts).encode("utf-8", "replace")) is not None:
             return True
         return any(one(text.encode("utf-8", "replace")) is not None for one in alone for text in texts)

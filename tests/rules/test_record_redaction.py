@@ -126,6 +126,19 @@ def test_whatever_is_recorded_is_redacted_twice_as_it_is_once(fields: dict[str, 
     assert once.keys() == fields.keys() and redact("decision", once) == once
 
 
+def test_what_is_drawn_as_nothing_hides_no_name_and_no_secret() -> None:
+    fields = {
+        "purpose": "pass\u200bword=hunter2",
+        "detail": f"é ghp_{'a' * 9}\u2060{'b' * 29}",
+        "resource": {"api\u00adkey": "hunter2", "é\u200b": "stays"},
+    }
+    assert redact("decision", fields) == {
+        "purpose": "pass\u200bword=[redacted]",
+        "detail": "é [redacted]",
+        "resource": {"api\u00adkey": "[redacted]", "é\u200b": "stays"},
+    }
+
+
 def test_a_text_made_to_be_searched_for_long_is_withheld() -> None:
     many = " ".join(["ab"] * 100_000)
     began = time.monotonic()

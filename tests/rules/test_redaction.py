@@ -48,6 +48,13 @@ def redacted(value: Any) -> Any:
         ("", ""),
         ("text", "text"),
         (REDACTED, REDACTED),
+        ("p\u200bass\u2060word: x\u200d y\nz", "p\u200bass\u2060word: [redacted]\nz"),
+        ("pass\u00adword\ufe0f=x", "pass\u00adword\ufe0f=[redacted]"),
+        ("é \U000e0061password=x", "é \U000e0061password=[redacted]"),
+        ('{"pass\u200bword": "x"}', '{"pass\u200bword": "[redacted]"}'),
+        ('{"pass\\u200bword": "x"}', '{"pass\u200bword": "[redacted]"}'),
+        (f"\u200bé {SECRET[:5]}\u200b\ufeff{SECRET[5:]}\u200b.", "\u200bé [redacted]\u200b."),
+        ("é pass\u200bword is what you need", "é pass\u200bword is what you need"),
     ],
 )
 def test_text_loses_what_is_found_in_it(said: str, told: str) -> None:
