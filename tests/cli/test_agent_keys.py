@@ -13,9 +13,11 @@ from mcp_authz.client.key_files import load_key, save_key
 from mcp_authz.client.rotation import draft_of
 from mcp_authz.enrolment import Codes
 from mcp_authz.principals import AgentName
+from mcp_authz.rules.jose import read
 from mcp_authz.rules.keys import PrivateKey
 from tests.cli.desk import Desk, Done
 from tests.oauth.house import OPERATOR, Actor, House, house
+from tests.world import world
 
 
 async def there(desk: Desk, *words: str | Path, stdin: str = "") -> Done:
@@ -133,3 +135,20 @@ def test_a_document_elsewhere_is_asked_for_only_where_it_may_be(desk: Desk) -> N
     desk.ok("agent", "add", "planner", "--owner", "alice", "--new-key", "p.pem")
     assert "agent rotate" in desk.refused("agent", "refresh", "planner")
     assert "agent list" in desk.refused("agent", "refresh", "nobody")
+
+
+async def test_a_token_is_of_the_session_that_is_named_and_of_none_where_several_are_not(
+    desk: Desk, tmp_path: Path
+) -> None:
+    async with world(tmp_path) as w:
+        coder = await w.ready("coder", "pr:read:acme:api")
+        session, _ = await w.start(await w.grant("alice", "coder", "pr:read:acme:api"))
+        save_key(desk.path("coder.pem"), coder.key, replace=False)
+        there = desk.path("there.toml")
+        there.write_text(f'public_url = "{w.config.public_url}"\n')
+        token = partial(desk.run, "agent", "token", "coder", "--key", "coder.pem", global_options=["--config", str(there)])
+        named = await anyio.to_thread.run_sync(partial(token, "--session", session.id))
+        assert (named.code, named.err) == (0, "") and read(named.out.strip()).claims["sid"] == session.id
+        unnamed = await anyio.to_thread.run_sync(token)
+        assert unnamed.code == 0 and "sid" not in read(unnamed.out.strip()).claims
+        assert "is of no session" in unnamed.err and "--session ID" in unnamed.err
