@@ -46,7 +46,9 @@ async def explain(
         raise typer.BadParameter(
             "--with-arguments goes with --bundle FILE; `mcp-authz holds show` shows those of a hold"
         )
-    if (there := named_gateway(ctx)) is not None and bundle is None:
+    if (there := named_gateway(ctx)) is not None:
+        if bundle is not None:
+            raise ConfigError("a bundle is written on the machine of the gateway alone; leave out --bundle, or --at")
         await elsewhere_log.story(there, call, json=json)
         return
     async with installation(ctx) as here:

@@ -85,5 +85,7 @@ async def test_a_person_reads_and_stops_from_another_machine_what_is_theirs(tmp_
             assert not await w.store.switched_off()
             here = await run(home, "--at", w.url, "user", "sign-out", "alice")
             assert here.returncode == 1 and "leave out --at" in here.stderr
+            bundle = await run(home, "--at", w.url, "audit", "explain", "c_1", "--bundle", str(tmp_path / "b.json"))
+            assert bundle.returncode == 1 and "leave out --bundle" in bundle.stderr
             gone = await run(home, "--at", "http://localhost:9", "audit", "list")
             assert gone.returncode == 1 and "Traceback" not in gone.stderr, gone.stderr
