@@ -132,11 +132,11 @@ def _say_foreseen(
 
 
 def _told(made: SigningKey) -> Sequence[str]:
+    published = f"{made.use} key {made.kid} is published, and signs from {local(made.signs_from)} on"
+    if made.use == "checkpoint":
+        return published, "what the one before signs until then counts for good: keep the public keys of both"
     last = local(made.signs_from + OVERLAP[made.use])
-    return (
-        f"{made.use} key {made.kid} is published, and signs from {local(made.signs_from)} on",
-        f"what the one before signs until then counts until it ends, {last} at last",
-    )
+    return published, f"what the one before signs until then counts until it ends, {last} at last"
 
 
 def _told_now(made: SigningKey) -> Sequence[str]:
