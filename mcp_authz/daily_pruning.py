@@ -37,8 +37,12 @@ async def keep_pruning(here: Installation, kept: timedelta, elapsed: Callable[[]
         try:
             if is_steady(last, now) or await is_lived_by(here.store, now[0]):
                 await prune_once(here, kept, now[0])
-            else:
-                log.warning("the log is not pruned today: no record tells that it is %s now", now[0].date())
+            elif isinstance(await prunable(here.store, kept, now[0]), Prunable):
+                log.warning(
+                    "the log is not pruned today: nothing on record bears out yet that it is %s; "
+                    "once this gateway has run for a day, it is pruned",
+                    now[0].date(),
+                )
         except AuthzError as error:
             log.error("the log was not pruned: %s", error)
         last = now
