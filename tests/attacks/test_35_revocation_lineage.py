@@ -20,11 +20,13 @@ TREE = {
     "deep": "middle",
     "deeper": "deep",
     "beside": "deep",
+    "left": "middle",
+    "leftmost": "left",
 }
 BELOW = {
     "deeper": {"deeper"},
     "deep": {"deep", "deeper", "beside"},
-    "middle": {"middle", "deep", "deeper", "beside"},
+    "middle": {"middle", "deep", "deeper", "beside", "left", "leftmost"},  # the last two by nothing but this link
 }
 
 
