@@ -12,6 +12,7 @@ import pytest
 from mcp_authz.errors import StoreError, StoreInDoubt
 from mcp_authz.model import HoldId, HoldState
 from mcp_authz.rules.sentence import sentence
+from mcp_authz.store.calls_port import Ending
 from mcp_authz.store.sqlite import SqliteStore
 from mcp_authz.store.transaction import Transaction
 from tests.store.test_endings import begun_calls
@@ -137,3 +138,25 @@ async def test_a_claim_without_a_call_is_undone_where_it_is_there_and_nowhere_el
         await store.append(event())
         assert await state_of(store) is expected
         assert len(await store.records(kind="outcome")) == (expected is HoldState.FAILED)
+
+
+async def test_a_call_that_goes_on_with_an_answer_is_begun_and_undone_with_the_approval_that_it_goes_on_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(tmp_path / "store.db") as store:
+        await settle(store)
+        await open_hold(store)
+        await approve(store)
+        hold = HoldId("h_1")
+        for call, by in (("c_1", {"claim": hold}), ("c_2", {"continues": hold})):  # asked, and answered
+            assert isinstance(await store.admit(admission(call, **by)), int)
+            rows = await store._writer.run(lambda tx: tx.db.execute("SELECT call, hold_id FROM begun").fetchall())
+            assert rows == [(call, "h_1")]
+            await store.end_call(Ending(call=call, event=event("outcome", call, outcome="asked"), hold=hold, to=None))
+        after_the_commit(store, monkeypatch)
+        with pytest.raises(StoreInDoubt):
+            await store.admit(admission("c_3", continues=hold))
+        await none_begun(store)
+        assert await state_of(store) is HoldState.FAILED
+        (undone,) = [it.event for it in await store.records(kind="outcome") if it.event.call == "c_3"]
+        assert (undone.fields["hold"], undone.fields["ended_by"]) == ("h_1", "store")
