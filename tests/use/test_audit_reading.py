@@ -11,6 +11,7 @@ from mcp_authz.audit_reading import look_ahead, look_back
 from mcp_authz.halting import Halting
 from mcp_authz.model import HoldId
 from mcp_authz.rules.audit_filter import Filter
+from mcp_authz.running import running_calls, stands_on
 from mcp_authz.shredding import shred_now
 from mcp_authz.store.evidence_port import OfCalls, Shredded
 from mcp_authz.store.sqlite import SqliteStore
@@ -84,5 +85,24 @@ async def test_a_sweep_names_the_running_calls_of_what_it_ends_and_no_others(tmp
         foreseen = await halting.foresee_sweep("agent:planner", before)
         assert [it.call for it in foreseen.running] == ["c_old"]
         assert await halting.sweep("agent:planner", before, reason="x", by="user:op") == foreseen
+    finally:
+        await store.aclose()
+
+
+async def test_a_running_call_is_told_by_the_record_that_let_it_through_whatever_else_is_on_record_of_it(
+    tmp_path: Path,
+) -> None:
+    store = SqliteStore.open(tmp_path / "store.db", sealer=SEALER, clock=Time())
+    try:
+        await settle(store)
+        await store.append(event("decision", "c_1", decision="hold", actor="agent:coder", tool="files__held"))
+        told = {"session": "s_1", "links": ["l_leaf"], "tool": "files__write", "server": "files"}
+        permit = event("decision", "c_1", decision="permit", actor="agent:coder", **told)
+        assert isinstance(await store.admit(replace(admission("c_1"), event=permit)), int)
+        await store.append(event("administration", "c_1", actor="agent:coder", tool="files__asked"))
+        (running,) = await running_calls(store)
+        assert (running.tool, running.server) == ("files__write", "files")
+        assert stands_on(running, "link", frozenset({"l_leaf"}))
+        assert stands_on(running, "tool", frozenset({"files__write"}))
     finally:
         await store.aclose()

@@ -39,6 +39,8 @@ async def test_everybody_sees_themselves_and_those_with_a_role_everybody(tmp_pat
             for said in ("bob in team<b>, no passkey", "alice in no group, 1 passkey, signed in with 1 browser"):
                 assert said in people
             assert "cursor which calls itself “Cursor”" in people
+            later = words((await ann.get("/people?after=alice")).text)
+            assert "bob in team<b>" in later and "alice in no group" not in later
             for path in ("/people", "/person/bob", "/person/alice"):
                 seen = (await ann.get(path)).text
                 assert "/stop/" not in seen and "team<b>" not in seen, path
