@@ -209,8 +209,8 @@ def outcome_event(
 ) -> Event:
     """The outcome record of one forwarded call: `done`, `tool-error`, `error` or `unknown`, and how long it took.
 
-    `redacted` is how much of what was said was taken out; None where nothing had to be. `ended_by` says what the
-    gateway ended the call for, where it did.
+    `redacted` is how much of what was said was taken out; None where nothing had to be. `ended_by` says who
+    or what cut the call short, where the gateway knows: `revocation`, `caller` or `shutdown`.
     """
     fields: dict[str, Any] = {
         "outcome": outcome,

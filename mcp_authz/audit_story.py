@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
+from typing import Any, TypeVar
 
 from mcp_authz.rules.display import visible
+from mcp_authz.rules.sentence import sentence
 from mcp_authz.store.ports import Event
+
+_Told = TypeVar("_Told")
 
 _BY: Mapping[str, str] = {
     "client": "in their own client",
@@ -24,6 +28,8 @@ _ENDED: Mapping[str, str] = {
 _CUT_SHORT: Mapping[str, str] = {
     "revocation": "cancelled while it ran because what it stood on was revoked",
     "crash": "interrupted while it ran because the gateway stopped",
+    "caller": "its caller cancelled it{after}",
+    "shutdown": "the gateway was told to stop, and ended it{after}",
 }
 _OVER: Mapping[str, str] = {
     "expired": "nobody answered in time",
@@ -73,6 +79,24 @@ def story(events: Sequence[Event]) -> str:
         return "nothing was decided about this call"
     asked = _asked(decisions[0]) if decisions else _asked_before(rest[0])
     return f"{asked}: {', '.join(_steps(events))}"
+
+
+def told_once(records: Iterable[_Told], event: Callable[[_Told], Event]) -> Iterator[tuple[_Told, tuple[_Told, ...]]]:
+    """Return each record, and with it those right behind it by which the same waiting call was asked for again."""
+    for _, same in groupby(enumerate(records), lambda it: _waits_as(event(it[1])) or it[0]):
+        first, *again = (record for _, record in same)
+        yield first, tuple(again)
+
+
+def times_again(count: int) -> str:
+    """`; asked again 3 times until`, which a time follows."""
+    return f"; asked again {'once' if count == 1 else f'{count} times'}, until"
+
+
+def _waits_as(event: Event) -> tuple[str, str] | None:
+    """What the records have in common by which a call waits that its client asks for now and then."""
+    is_hold = event.kind == "decision" and event.fields.get("decision") == "hold" and event.fields.get("hold")
+    return (str(event.fields["hold"]), sentence(event)) if is_hold else None
 
 
 def _asked(f: Mapping[str, Any]) -> str:
@@ -145,14 +169,19 @@ def _step(event: Event) -> str:
         case "approval", _:
             return _verdict(f)
         case "outcome", _:
-            if f.get("ended_by") in _CUT_SHORT:
-                return f"{_CUT_SHORT[f['ended_by']]}, nobody can say how far it came"
-            if f.get("ended_by") == "store":
-                return "not run, because the gateway's store failed"
-            took = f.get("milliseconds")
-            ended = _ENDED.get(str(f.get("outcome")), str(f.get("outcome")))
-            return f"{ended} in {_duration(took)}" if ended == "done" and isinstance(took, int) else ended
+            return _outcome(f)
     return ""
+
+
+def _outcome(f: Mapping[str, Any]) -> str:
+    took = f.get("milliseconds")
+    if f.get("ended_by") in _CUT_SHORT:
+        after = f" after {_duration(took)}" if isinstance(took, int) else ""
+        return f"{_CUT_SHORT[f['ended_by']].format(after=after)}, nobody can say how far it came"
+    if f.get("ended_by") == "store":
+        return "not run, because the gateway's store failed"
+    ended = _ENDED.get(str(f.get("outcome")), str(f.get("outcome")))
+    return f"{ended} in {_duration(took)}" if ended == "done" and isinstance(took, int) else ended
 
 
 def _denied(f: Mapping[str, Any]) -> str:

@@ -78,7 +78,7 @@ class Forwarding:
 
     async def _record_unknown(self) -> None:
         try:
-            await self._record("unknown", HoldState.UNKNOWN, self._hold, None)
+            await self._record("unknown", HoldState.UNKNOWN, self._hold, None, ended_by=self._ended_by())
         except StoreError as error:
             trouble.error(error, "the outcome of call %s is not on record: %s", self._admitted.call_id, error)
 
@@ -99,7 +99,7 @@ class Forwarding:
         except DownstreamError as error:
             text = await self._said(str(error))
             state, outcome = (HoldState.UNKNOWN, "unknown") if error.sent else (HoldState.FAILED, "error")
-            await self._record(outcome, state, hold, None)
+            await self._record(outcome, state, hold, None, ended_by=self._ended_by() if error.sent else None)
             return self._broken(INTERNAL_ERROR, text, None, may_have_run=error.sent)
         if result.get("resultType") == "input_required":
             return await self._ask_on(result, digest, hold)
@@ -199,7 +199,12 @@ class Forwarding:
         return Asked(call_id=self._admitted.call_id, result=asked)
 
     async def _record(
-        self, outcome: str, state: HoldState | None, hold: HoldId | None, result: Mapping[str, Any] | None
+        self,
+        outcome: str,
+        state: HoldState | None,
+        hold: HoldId | None,
+        result: Mapping[str, Any] | None,
+        ended_by: str | None = None,
     ) -> None:
         event = audit.outcome_event(
             self._admitted.call_id,
@@ -211,12 +216,20 @@ class Forwarding:
             result=self._result_digest if result is not None else None,
             hold=hold,
             redacted=None if self._redacting is None else self._redacting.count,
-            ended_by="revocation" if outcome == "unknown" and self._running.cancel_called else None,
+            ended_by=ended_by,
         )
         self._recorded = True  # there is room for it, whatever becomes of the store; it is written once
         ending = Ending(call=self._admitted.call_id, event=event, hold=hold, to=state, result=result)
         with anyio.CancelScope(shield=True):  # what is known of the call by now is not made unknown by who leaves now
             await self._parts.store.end_call(ending)
+
+    def _ended_by(self) -> str | None:
+        """What ended a call of which nobody can say whether it ran; None where the gateway does not know."""
+        if self._running.cancel_called:
+            return "revocation"
+        if self._channel.is_gone:
+            return "caller"
+        return "shutdown" if self._parts.waits.is_leaving else None
 
     def _broken(self, code: int, message: str, data: object, *, may_have_run: bool) -> Broken:
         return Broken(

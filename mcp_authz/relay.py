@@ -47,6 +47,10 @@ class Channel(Protocol):
     def longest_wait(self) -> timedelta:
         """How long the request may go without an answer."""
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether the caller has called the request off, or gone away, where that ends it."""
+
     def disagreement(self, schema: Any, arguments: Mapping[str, Any]) -> str | None:
         """How the transport's own fields contradict the arguments (`Mcp-Param-*`); None when they agree."""
 

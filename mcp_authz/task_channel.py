@@ -32,6 +32,11 @@ class PollChannel:
         """What a tool server may ask by its result; before it is called, our own questions have been the task's."""
         return self._poll.can_elicit & _FORM if self._decided else frozenset()
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether the poll's caller has gone away, which ends the run."""
+        return self._poll.is_gone
+
     def disagreement(self, schema: Any, arguments: Mapping[str, Any]) -> str | None:
         """Nothing: the headers of the call were compared when it came, those of a poll are the poll's."""
         return None

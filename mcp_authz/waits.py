@@ -39,6 +39,11 @@ class Waits:
         """How many requests wait now."""
         return self._places.total()
 
+    @property
+    def is_leaving(self) -> bool:
+        """Whether the gateway was told to stop."""
+        return self._leaving
+
     @contextmanager
     def place(self, hold: HoldId) -> Iterator[bool]:
         """Whether there was a place for one more request that waits for this hold; it is taken until the end."""

@@ -49,6 +49,7 @@ class ModernChannel:
 
     can_be_asked = False
     can_return = True
+    is_gone = False
     longest_wait = limits.WAIT_ROUND
 
     def __init__(self, read: Read, *, emit: Emit, commit: Callable[[], Awaitable[None]]) -> None:
@@ -112,6 +113,11 @@ class LegacyChannel:
         self._levels = _levels(level) if level is not None else None  # None: the server decides what it sends
         meta = (ctx.params or {}).get("_meta")
         self._token = meta.get("progressToken") if isinstance(meta, Mapping) else None
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the client has sent `notifications/cancelled` for this request."""
+        return self._outbound.cancel_requested.is_set()
 
     def disagreement(self, schema: Any, arguments: Mapping[str, Any]) -> str | None:
         """Nothing: this era has no headers that repeat arguments."""

@@ -106,7 +106,7 @@ async def serve_call(gateway: Gateway, caller: Caller, exchange: Exchange, recei
     message = exchange.read.message
     channel = ModernChannel(exchange.read, emit=exchange.emit, commit=exchange.commit)
     with anyio.CancelScope() as scope:
-        watching = asyncio.get_running_loop().create_task(_watch(receive, exchange, scope))
+        watching = asyncio.get_running_loop().create_task(_watch(receive, exchange, channel, scope))
         try:
             await exchange.finish(await _said(gateway, caller, message, channel, places))
         finally:
@@ -124,7 +124,7 @@ async def _said(gateway: Gateway, caller: Caller, message: Message, channel: Mod
         return BROKEN
 
 
-async def _watch(receive: Receive, exchange: Exchange, scope: anyio.CancelScope) -> None:
+async def _watch(receive: Receive, exchange: Exchange, channel: ModernChannel, scope: anyio.CancelScope) -> None:
     """Cancel the call when its client goes away; a client that stays hears something now and then."""
     while True:
         try:
@@ -134,5 +134,6 @@ async def _watch(receive: Receive, exchange: Exchange, scope: anyio.CancelScope)
             await exchange.ping()
             continue
         if message["type"] == "http.disconnect":
+            channel.is_gone = True
             scope.cancel()
             return

@@ -9,9 +9,12 @@ from typing import Any, Final, Protocol
 SAID: Final = (
     "'s call of in ms approved denied now refused from before identity was known asked for delegated by itself "
     "permitted not run again the recorded outcome was given held sent back to agree sign more no rule permits it "
-    "observe mode would have been client standing approval none it claims"
+    "observe mode would have been client standing approval none it claims its caller cancelled gateway was stopped"
 )
 """Every word that a sentence has and its record has not."""
+
+
+_ENDED_BY: Final[Mapping[str, str]] = {"caller": "its caller cancelled it", "shutdown": "the gateway was stopped"}
 
 
 class Written(Protocol):
@@ -41,7 +44,7 @@ def sentence(event: Written) -> str:
         case "decision":
             return _decision_sentence(f)
         case "outcome":
-            ended = f" ({f['ended_by']})" if f.get("ended_by") else ""
+            ended = f" ({_ENDED_BY.get(str(f['ended_by']), f['ended_by'])})" if f.get("ended_by") else ""
             took = "" if f.get("milliseconds") is None else f" in {f['milliseconds']} ms"
             came_of_it = f"{f.get('outcome')}{took}{ended}"
             return f"{_bare(f.get('actor'))}'s call of {f.get('tool')}: {came_of_it}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,11 @@ from mcp_authz.installation import open_installation
 from mcp_authz.model import HoldState
 from tests.ports import free_port
 from tests.road.places import DESTRUCTIVE, plain
+from tests.road.wire import wire
 from tests.site import outcome_of, site, until
+from tests.world import LEGACY, MODERN, world
 
+PROGRESS = {"progressToken": 1}
 CALL = ("plain__received", {"text": "hello"})
 
 
@@ -48,3 +52,17 @@ async def test_who_waits_is_answered_at_once_and_goes_on_at_another_process(tmp_
             done = await here.call(other, *CALL, requestState=answers[0]["requestState"])
             assert not outcome_of(done) and not done.get("isError")
             assert gateway.returncode == 0
+
+
+async def test_a_call_that_runs_when_the_gateway_stops_is_on_record_as_ended_by_that(tmp_path: Path) -> None:
+    async with AsyncExitStack() as clients:
+        async with world(tmp_path, servers={"plain": plain()}) as w:
+            coder = await w.ready("coder", "use")
+            for mode in (LEGACY, MODERN):
+                client = await clients.enter_async_context(wire(w, coder, mode, "use"))
+                reply = await clients.enter_async_context(client.calling("plain__wait", {"tag": mode}, meta=PROGRESS))
+                await reply.next("notifications/progress")
+            w.running.parts.waits.leave()  # as the signal does
+        async with open_installation(w.config) as installation:
+            ended = [record.event.fields for record in await installation.store.records(kind="outcome")]
+    assert [(it["outcome"], it["ended_by"]) for it in ended] == [("unknown", "shutdown")] * 2

@@ -8,6 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
+from mcp_authz.rules.sentence import sentence
 from tests.road.places import BOTH, asking, at, plain
 from tests.road.wire import SOON, wire
 from tests.servers.start import web
@@ -195,9 +196,13 @@ async def test_a_call_that_its_client_cancels_is_cancelled_at_the_tool_server(tm
         await cancel_a_waiting_call(w, coder, mode, "given up")
         async with w.client(coder, mode) as client:
             seen = await called(client, "plain__cancelled", {})
-        outcomes = [record.event.fields["outcome"] for record in await w.records("outcome")]
+        ended = [record.event for record in await w.records("outcome")]
     assert seen.result["structuredContent"]["value"] == ["given up"]
-    assert outcomes == ["unknown", "done"]
+    assert [(it.fields["outcome"], it.fields.get("ended_by")) for it in ended] == [
+        ("unknown", "caller"),
+        ("done", None),
+    ]
+    assert sentence(ended[0]).endswith(" ms (its caller cancelled it)")
 
 
 async def test_a_newer_client_that_goes_away_cancels_its_call(tmp_path: Path) -> None:

@@ -36,4 +36,4 @@ async def test_a_client_that_waits_hears_something_now_and_then_and_its_call_end
         with anyio.fail_after(20):
             while not (ended := await w.records("outcome")):  # noqa: ASYNC110 - the log has no event
                 await anyio.sleep(0.01)
-        assert [record.event.fields["outcome"] for record in ended] == ["unknown"]
+        assert [(it.event.fields["outcome"], it.event.fields["ended_by"]) for it in ended] == [("unknown", "caller")]

@@ -61,6 +61,20 @@ def event(kind: EventKind, **fields: Any) -> Event:
             "permitted, interrupted while it ran because the gateway stopped, nobody can say how far it came",
         ),
         (
+            [
+                event("decision", **ASKED, decision="permit"),
+                event("outcome", outcome="unknown", milliseconds=4100, ended_by="caller"),
+            ],
+            "permitted, its caller cancelled it after 4.1 s, nobody can say how far it came",
+        ),
+        (
+            [
+                event("decision", **ASKED, decision="permit"),
+                event("outcome", outcome="unknown", milliseconds=9, ended_by="shutdown"),
+            ],
+            "permitted, the gateway was told to stop, and ended it after 9 ms, nobody can say how far it came",
+        ),
+        (
             [event("decision", **ASKED, decision="permit", observed={"would": "hold"})],
             "permitted in observe mode (it would have been held), no outcome is on record yet",
         ),
@@ -95,6 +109,8 @@ def event(kind: EventKind, **fields: Any) -> Event:
         "approved",
         "revoked",
         "crashed",
+        "called off",
+        "shut down",
         "observed",
         "approved ahead",
         "sent back",
