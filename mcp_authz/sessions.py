@@ -116,7 +116,7 @@ class Sessions:
         if not found:
             raise NotFound(f"`{subject}` has no active grant to `{agent}`; `mcp-authz grant add` makes one")
         if len(found) > 1:
-            raise NotFound(f"there are {len(found)} active grants of `{subject}` to `{agent}`; name the grant")
+            raise NotFound(f"`{subject}` has {len(found)} active grants to `{agent}`; name one with --grant ID")
         return found[0]
 
     async def start(

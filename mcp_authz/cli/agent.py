@@ -29,6 +29,7 @@ from mcp_authz.cli.invocation import (
 )
 from mcp_authz.cli.options import Json, duration
 from mcp_authz.cli.output import facts, local, next_step, print_json, say, table
+from mcp_authz.cli.scopes_taken import note_untaken
 from mcp_authz.cli.states import shown_words
 from mcp_authz.cli.token import token
 from mcp_authz.config import Config
@@ -121,6 +122,7 @@ async def add(
             )
         if len(keys) > 1:
             await hosted.refresh(name, by=operator())
+        note_untaken(here.config, await here.store.pins(), parse_scopes(ceiling))
         made = None if keys else await Codes(here.store, here.clock).make(agent.name, by=operator())
     say(f"agent {agent.name} is enrolled, owned by {agent.owner}")
     for one in keys:

@@ -11,6 +11,7 @@ from mcp_authz.changing import Changes, change_agent
 from mcp_authz.cli.invocation import advising, asynchronous, command_line, installation, operator
 from mcp_authz.cli.options import Json
 from mcp_authz.cli.output import next_step, print_json, say
+from mcp_authz.cli.scopes_taken import note_untaken
 from mcp_authz.cli.states import shown_words
 from mcp_authz.config import Config
 from mcp_authz.errors import NotFound
@@ -60,6 +61,7 @@ async def edit(
             agent = await change_agent(
                 here.store, here.clock, name, changes, roles=role_scopes(here.config), by=operator()
             )
+        note_untaken(here.config, await here.store.pins(), changes.ceiling or ())
     if json:
         print_json(views.agent(agent))
         return

@@ -11,6 +11,7 @@ from pathlib import Path
 import typer
 
 from mcp_authz.cli import delegate_options as options
+from mcp_authz.cli.delegate_ceilings import note_typed, require_under_ceilings
 from mcp_authz.cli.delegate_drawing import shown_bounds, shown_tools
 from mcp_authz.cli.delegate_show import show, verified
 from mcp_authz.cli.delegate_sources import AtHand, at_hand, delegate_key, known_agent, private_key, read_text, schemas
@@ -96,6 +97,8 @@ async def make(
     )
     giver = known_agent(here, signer.public, have.issuer)
     name = to or f"{giver.name if giver else delegator or 'AGENT'}/{child}"
+    require_under_ceilings(ctx, here, describe(made), name)
+    note_typed(here, have.issuer, scope)
     _warn(ctx, giver, name, [tool for tool in given or () if known and tool not in known])
     place = () if here.of_gateway(have.issuer) is not None else (have.issuer,)
     _deliver(made, name, out, command_line(ctx, "connect", *place, "--agent", name, "--chain", str(out or "FILE")))

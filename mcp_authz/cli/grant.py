@@ -13,6 +13,7 @@ from mcp_authz.cli import elsewhere_commands
 from mcp_authz.cli.invocation import advising, asynchronous, command_line, installation, named_gateway, operator
 from mcp_authz.cli.options import Json, duration, the_one
 from mcp_authz.cli.output import facts, local, next_step, print_json, say, shortener, table
+from mcp_authz.cli.scopes_taken import note_untaken
 from mcp_authz.cli.states import shown_subject, shown_words
 from mcp_authz.cli.tools_typed import Tools, Where, shown_tools, typed_tools
 from mcp_authz.errors import DelegationError, NotFound
@@ -49,11 +50,12 @@ async def add(
 ) -> None:
     """Record that a person lets an agent act for them."""
     async with installation(ctx) as here:
+        sessions = Sessions(here.store, here.clock)
         with (
             advising(DelegationError, f"what it can be granted: {command_line(ctx, 'agent', 'show', agent)}"),
             advising(NotFound, "see `mcp-authz user list` and `mcp-authz agent list`"),
         ):
-            granted = await Sessions(here.store, here.clock).grant(
+            granted = await sessions.grant(
                 subject,
                 agent,
                 scope=parse_scopes(scope),
@@ -61,6 +63,8 @@ async def add(
                 lifetime=lifetime,
                 by=operator(),
             )
+        note_untaken(here.config, await here.store.pins(), granted.scope)
+        between = [grant for grant in await sessions.active_grants(granted.agent) if grant.subject == granted.subject]
     if json:
         print_json(views.grant(granted))
         return
@@ -69,7 +73,8 @@ async def add(
     for line in shown_tools(granted.tools) if granted.tools is not None else ():
         say(f"  only {line}")
     start = ("session", "start", "--agent", agent, "--subject", subject, "--purpose", "WHY")
-    next_step(command_line(ctx, *start))
+    which = ("--grant", granted.id) if len(between) > 1 else ()
+    next_step(command_line(ctx, *start, *which))
 
 
 @app.command("list")

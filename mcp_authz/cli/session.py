@@ -16,6 +16,7 @@ from mcp_authz.cli.grant import find_grant
 from mcp_authz.cli.invocation import advising, asynchronous, command_line, installation, named_gateway, operator
 from mcp_authz.cli.options import Json, duration, the_one
 from mcp_authz.cli.output import draw, local, next_step, print_json, say, shortener, table
+from mcp_authz.cli.scopes_taken import note_untaken
 from mcp_authz.cli.states import Open, link_state, session_state, shown_budget, shown_subject, shown_words, what_is_open
 from mcp_authz.cli.tools_typed import Tools, Where, shown_tools, typed_tools
 from mcp_authz.errors import DelegationError, NotFound
@@ -87,6 +88,7 @@ async def start(
                 found = await _grant(here, sessions, str(subject), agent, grant)
                 limited = await typed_tools(here.store, tools, where, had=found.tools)
                 session, root = await sessions.start(found, scope=scopes, tools=limited, mode=mode, **bounds)
+        note_untaken(here.config, await here.store.pins(), scopes or ())
     if json:
         print_json({**views.session(session), "links": [views.link(root)]})
         return

@@ -224,6 +224,28 @@ async def test_on_the_machine_of_the_gateway_keys_tools_and_names_are_at_hand(de
     assert "no tool `acme__close` is known" in warned.err
 
 
+async def test_what_is_over_a_ceiling_is_refused_where_it_is_known_with_the_scope_that_fits(desk: Desk) -> None:
+    async with desk.open() as here:
+        cast = await settle(here)
+        await own_chain(desk, here, cast)
+    key_file(desk, "data/agents/planner.pem", cast.planner)
+    asked = ("delegate", "--as", "planner", "--chain", "planner.chain", "-o", "coder.chain")
+    desk.ok("agent", "edit", "coder", "--ceiling", "files:read:a files:read:b")
+    refused = desk.refused(*asked, "--to", "coder")
+    assert "`deploy:production` `files:read` is over the ceiling of `coder`" in refused
+    assert "give what fits: --scope 'files:read:a files:read:b'" in refused and not desk.path("coder.chain").exists()
+    desk.ok(*asked, "--to", "coder", "--scope", "files:read:a files:read:b")
+    by_key = ("--to", "reviewer", "--to-key", json.dumps(cast.coder.public.jwk))
+    assert "over the ceiling of `coder`" in desk.refused(*asked, *by_key)
+    desk.ok("agent", "edit", "coder", "--ceiling", "other")
+    assert "nothing of it fits; see: mcp-authz" in desk.refused(*asked, "--to", "coder")
+    desk.ok("agent", "edit", "planner", "--ceiling", "files:read")
+    child = ("--child", "worker-7", "--to-key", json.dumps(CODER.public.jwk))
+    refused = desk.refused(*asked, *child)
+    assert "`deploy:production` is over the ceiling of `planner`" in refused and "--scope files:read" in refused
+    desk.ok(*asked, *child, "--scope", "files:read")
+
+
 async def test_a_gateway_elsewhere_gives_the_chain_and_the_key_of_the_delegate(desk: Desk, tmp_path: Path) -> None:
     directory = tmp_path / "elsewhere"
     directory.mkdir()

@@ -135,12 +135,14 @@ async def test_a_session_is_drawn_as_the_tree_of_its_delegations(desk: Desk) -> 
 def test_which_of_several_grants_is_meant_is_never_guessed(desk: Desk) -> None:
     desk.ok("user", "add", "alice")
     desk.ok("agent", "add", "coder", "--owner", "alice", "--ceiling", "a b")
-    for scope in ("a", "b"):
-        desk.ok("grant", "add", "--subject", "alice", "--agent", "coder", "--scope", scope)
+    add = ("grant", "add", "--subject", "alice", "--agent", "coder", "--scope")
+    assert "--grant" not in desk.ok(*add, "a")
+    next_one = desk.ok(*add, "b").splitlines()[-1]
     start = ("session", "start", "--agent", "coder", "--subject", "alice", "--purpose", "x")
     several = desk.refused(*start)
-    assert "2 active grants" in several and "name the grant" in several
-    (first, second) = (grant["id"] for grant in desk.json("grant", "list"))
+    assert "2 active grants" in several and "name one with --grant ID" in several
+    first, second = (it["id"] for it in sorted(desk.json("grant", "list"), key=lambda it: str(it["scope"])))
+    assert next_one.endswith(f"--grant {second}")
     desk.ok(*start, "--grant", second[:20])
     assert desk.json("session", "list")[0]["grant"] == second != first
 
