@@ -85,7 +85,7 @@ async def test_what_was_approved_runs_once_for_whoever_waits_and_whoever_collect
 
                 await until(others_are_told)
                 (held,) = await pending()
-                with anyio.fail_after(10):  # of the minute that they would wait
+                with anyio.fail_after(30):  # of the minute that they would wait
                     await here.approve(installation, held.id)
                     while got.total() < AT_ONCE:  # noqa: ASYNC110 - counted by others
                         await anyio.sleep(0.01)

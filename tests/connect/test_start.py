@@ -142,12 +142,12 @@ def test_a_gateway_ends_when_nobody_uses_it(tmp_path: Path) -> None:
 async def test_an_open_stream_keeps_the_gateway_running(tmp_path: Path) -> None:
     with desktop(tmp_path) as d:
         await d.settle()
-        with serve(d, "--idle-minutes", "0.05") as gateway:
+        with serve(d, "--idle-minutes", "0.1") as gateway:
             assert gateway.stdout is not None and gateway.stdout.readline()  # else the client starts one of its own
             async with d.wire() as wire:
                 await wire.introduce()
                 await wire.ask(1, "tools/list")
-                await anyio.sleep(5)  # longer than it is allowed to be idle
+                await anyio.sleep(7)  # longer than it is allowed to be idle
                 assert gateway.poll() is None
                 await wire.closed()
             assert gateway.wait(SOON) == 0
