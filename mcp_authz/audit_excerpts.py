@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+import anyio.lowlevel
+import anyio.to_thread
+
 from mcp_authz.audit_reading import newest
 from mcp_authz.errors import InputError, NotFound
 from mcp_authz.rules import jose
@@ -54,13 +57,16 @@ async def excerpt_of(
     made = await _checkpoints(store)
     covered: dict[str, list[Mapping[str, Any]]] = {}
     uncovered: list[bytes] = []
+    of, hashes = "", tuple[bytes, ...]()
     for record in records:
         one = next((one for one in made if record.sequence <= one["sequence"]), None)
         if one is None:
             uncovered.append(_bytes(record))
             continue
-        hashes = await store.record_hashes(after=one["after"], until=one["sequence"])
-        shown = entry(_bytes(record), sequence=record.sequence, after=one["after"], hashes=hashes)
+        if of != one["text"]:
+            of, hashes = one["text"], await store.record_hashes(after=one["after"], until=one["sequence"])
+        # A tree over very many records takes a while, in which others are served.
+        shown = await anyio.to_thread.run_sync(_entry, record, one["after"], hashes)
         covered.setdefault(str(one["text"]), []).append(shown)
     issuers = [str(jose.read(text).claims["iss"]) for text in covered]  # the URL that it had then
     return excerpt(covered, uncovered, gateway=(issuers or [gateway])[-1], evidence=evidence)
@@ -76,7 +82,12 @@ async def _checkpoints(store: Store) -> list[dict[str, Any]]:
             if "text" in said and checkpoint_digest(str(said["text"])).hex() == said.get("digest"):
                 made.append({"text": said["text"], "sequence": int(said["sequence"]), "after": before})
                 before = int(said["sequence"])
+        await anyio.lowlevel.checkpoint()
     return made
+
+
+def _entry(record: Record, after: int, hashes: tuple[bytes, ...]) -> dict[str, Any]:
+    return entry(_bytes(record), sequence=record.sequence, after=after, hashes=hashes)
 
 
 def holds_of(records: Iterable[Record]) -> set[str]:

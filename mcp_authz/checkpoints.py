@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 
 from mcp_authz.checkpoint_delivery import Delivery, Sink
 from mcp_authz.errors import StoreError
@@ -176,4 +177,5 @@ async def checkpoint_keys(store: Store) -> dict[str, Any]:
             if "jwk" in record.event.fields:
                 kid = str(record.event.fields["kid"])
                 found[kid] = {**record.event.fields["jwk"], "kid": kid, "use": "sig", "alg": "EdDSA"}
+        await anyio.lowlevel.checkpoint()
     return {"keys": list(found.values())}

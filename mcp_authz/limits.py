@@ -214,6 +214,11 @@ REPLACEMENT_SHOWN: Final = timedelta(days=7)  # how long the page says that some
 RECORDS_LOOKED_AT: Final = 200_000  # records that one request looks through: some tenths of a second
 EXPORTED_BYTES: Final = 4 * 1024 * 1024  # of records in one answer to an export
 EXPORTS_PER_SECOND: Final = 1 / 600  # records of one person's exports: they ask for page after page
+BUNDLE_BYTES: Final = 4 * 1024 * 1024  # of the bundle of one call in an answer
+BUNDLE_RECORDS: Final = 1_000  # of the call itself, in such a bundle
+BUNDLE_WITHIN: Final = timedelta(seconds=30)  # for looking through the whole log for it, while others are served
+BUNDLES_BURST: Final = 100  # bundles that one person takes at once: each has a record
+BUNDLES_PER_SECOND: Final = 1.0
 READERS_WAITING: Final = 8  # requests of one person that read the log or wait for that; one reads at a time
 ATTEMPTS_BURST: Final = 20  # attempts of one person without the role that have a record each; the rest is a number
 ATTEMPTS_PER_SECOND: Final = 0.1

@@ -99,6 +99,7 @@ LAYERS = [
         "mcp_authz.stopping",
         "mcp_authz.halting",
         "mcp_authz.overview",
+        "mcp_authz.audit_proofs",
         "mcp_authz.naming",
         "mcp_authz.relations",
         "mcp_authz.administration",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from mcp_authz.errors import InputError
 from mcp_authz.rules import strict_json
@@ -54,6 +56,11 @@ def excerpted(path: Path, keys: Mapping[str, PublicKey]) -> Shown:
     records = verify_excerpt(document, keys)
     passkey = partial(verify_kept, public_url=str(document["gateway"]))
     return Shown(records=records, findings=printable(check_evidence(records, document["evidence"], passkey)))
+
+
+def bundle_text(document: Mapping[str, Any]) -> str:
+    """What a file of this bundle has: no character of it that a terminal could act on."""
+    return json.dumps(document, indent=1) + "\n"
 
 
 def _read(path: Path) -> bytes:

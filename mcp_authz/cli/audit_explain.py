@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json as json_text
+import os
+import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -13,7 +14,8 @@ from mcp_authz.audit_bundles import bundle_of
 from mcp_authz.audit_excerpts import records_of
 from mcp_authz.audit_story import story
 from mcp_authz.checkpoints import checkpoint_keys
-from mcp_authz.cli import elsewhere_log
+from mcp_authz.cli import elsewhere_log, elsewhere_proofs
+from mcp_authz.cli.audit_evidence import bundle_text
 from mcp_authz.cli.invocation import asynchronous, command_line, installation, named_gateway
 from mcp_authz.cli.options import Json
 from mcp_authz.cli.output import local, next_step, print_json, say
@@ -47,9 +49,9 @@ async def explain(
             "--with-arguments goes with --bundle FILE; `mcp-authz holds show` shows those of a hold"
         )
     if (there := named_gateway(ctx)) is not None:
-        if bundle is not None:
-            raise ConfigError("a bundle is written on the machine of the gateway alone; leave out --bundle, or --at")
-        await elsewhere_log.story(there, call, json=json)
+        if with_arguments:
+            raise ConfigError("values of arguments leave the machine of the gateway by no --at; leave one of them out")
+        await _elsewhere(ctx, there, call, bundle, json=json)
         return
     async with installation(ctx) as here:
         records = await records_of(here.store, call)
@@ -63,7 +65,7 @@ async def explain(
                 await record_taking(here, "a bundle", str(records[0].event.call or call))
     told = story([record.event for record in records])
     if bundle is not None and excerpt is not None:
-        _write(bundle, excerpt)
+        _write(bundle, bundle_text(excerpt))
     if json:
         print_json({"story": told, "gone": list(gone), "records": [views.record(record) for record in records]})
         return
@@ -74,26 +76,54 @@ async def explain(
     for record in records:
         say(f"{local(record.event.at)}  {visible(sentence(record.event))}")
     if bundle is not None and excerpt is not None:
-        say()
-        newer = len(excerpt["uncovered"])
-        if newer:
-            say(f"{newer} of these records are newer than the last checkpoint: they are the gateway's word alone")
-        say(f"the keys are those of `{command_line(ctx, 'audit', 'keys')}`; bring them there by a way of their own")
+        _say_written(ctx, len(excerpt["uncovered"]))
         next_step(command_line(ctx, "audit", "verify", "--excerpt", str(bundle), "--keys", "KEYS.json"))
+
+
+async def _elsewhere(ctx: typer.Context, there: str, call: str, bundle: Path | None, *, json: bool) -> None:
+    """The story of a call at a gateway elsewhere is told, and its bundle written: what is no bundle is not."""
+    newer = 0
+    if bundle is not None:
+        _be_free(bundle)  # before anybody is on record for taking it
+        text, newer = await elsewhere_proofs.bundle(there, call)
+        _write(bundle, text)
+    await elsewhere_log.story(there, call, json=json)
+    if bundle is not None and not json:
+        _say_written(ctx, newer)
+        next_step(shlex.join(["mcp-authz", "audit", "verify", "--excerpt", str(bundle), "--keys", "KEYS.json"]))
+
+
+def _say_written(ctx: typer.Context, newer: int) -> None:
+    say()
+    if newer:
+        say(f"{newer} of these records are newer than the last checkpoint: they are the gateway's word alone")
+    say(f"the keys are those of `{command_line(ctx, 'audit', 'keys')}`; bring them there by a way of their own")
 
 
 @asynchronous
 async def keys(ctx: typer.Context) -> None:
     """Print the public keys of all checkpoints as a JWK Set; keep it away from the store, to verify with."""
+    if (there := named_gateway(ctx)) is not None:
+        await elsewhere_proofs.keys(there)
+        return
     async with installation(ctx) as here:
         print_json(await checkpoint_keys(here.store))
 
 
-def _write(path: Path, document: dict[str, Any]) -> None:
+def _be_free(path: Path) -> None:
+    if os.path.lexists(path):
+        raise _there_already(path)
+
+
+def _there_already(path: Path) -> ConfigError:
+    return ConfigError(f"`{path}` is there already; name another file")
+
+
+def _write(path: Path, text: str) -> None:
     """The file is there whole; it has what the records have, so it is for its owner alone."""
     try:
-        write_new(path, json_text.dumps(document, indent=1) + "\n")
+        write_new(path, text)
     except FileExistsError:
-        raise ConfigError(f"`{path}` is there already; name another file") from None
+        raise _there_already(path) from None
     except OSError as error:
         raise ConfigError(f"`{path}` cannot be written: {error.strerror}") from None

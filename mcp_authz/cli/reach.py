@@ -15,6 +15,7 @@ ELSEWHERE: Final = frozenset(
         "audit tail",
         "audit explain",
         "audit export",
+        "audit keys",
         "agent list",
         "agent show",
         "user list",

@@ -16,6 +16,7 @@ from typing import Any, Final
 import anyio
 
 from mcp_authz.administration import Administration
+from mcp_authz.audit_proofs import Proofs
 from mcp_authz.cli.checkpointing import checkpointing
 from mcp_authz.cli.listening import Server, Stop, Use, listening
 from mcp_authz.cli.places import beside, listeners, the_only_one
@@ -159,6 +160,7 @@ def _administration(
     api = AdministrationApi(
         administration=administration,
         overview=overview,
+        proofs=Proofs(administration, store, clock, gateway=config.public_url),
         roles=roles_of_people(config),
         identifier=identifier,
         remember=store.remember,

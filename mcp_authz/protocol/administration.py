@@ -18,6 +18,7 @@ from starlette.routing import Route
 
 from mcp_authz import limits
 from mcp_authz.administration import Administration, Forbidden, RolesOfPeople
+from mcp_authz.audit_proofs import Proofs
 from mcp_authz.errors import AuthzError, Conflict, InputError, NotFound, StoreError, StoreUpgraded
 from mcp_authz.identity import Identifier, Unidentified
 from mcp_authz.overview import Overview
@@ -54,6 +55,7 @@ class AdministrationApi:
         *,
         administration: Administration,
         overview: Overview,
+        proofs: Proofs,
         roles: RolesOfPeople,
         identifier: Identifier,
         remember: Callable[[Once], Awaitable[bool]],
@@ -61,7 +63,7 @@ class AdministrationApi:
         refusals: Refusals,
         clock: Clock,
     ) -> None:
-        self._reading = Reading(administration, overview)
+        self._reading = Reading(administration, overview, proofs)
         self._stopping = Stopping(administration, clock)
         self._roles = roles
         self._identifier = identifier

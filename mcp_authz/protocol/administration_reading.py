@@ -10,6 +10,7 @@ from starlette.requests import Request
 
 from mcp_authz import limits, views
 from mcp_authz.administration import Actor, Administration
+from mcp_authz.audit_proofs import Proofs
 from mcp_authz.audit_story import story
 from mcp_authz.errors import InputError
 from mcp_authz.overview import Overview
@@ -24,9 +25,10 @@ _EVENTS: Final = get_args(EventKind)
 class Reading:
     """Reads what is asked for, and has `Administration` and `Overview` look for it."""
 
-    def __init__(self, administration: Administration, overview: Overview) -> None:
+    def __init__(self, administration: Administration, overview: Overview, proofs: Proofs) -> None:
         self._administration = administration
         self._overview = overview
+        self._proofs = proofs
 
     @property
     def answers(self) -> Mapping[str, Answer]:
@@ -35,6 +37,8 @@ class Reading:
             "/records": self.records,
             "/export": self.export,
             "/calls/{call}": self.call,
+            "/calls/{call}/bundle": self.bundle,
+            "/audit-keys": self.audit_keys,
             "/agents": self.agents,
             "/agents/{agent}": self.agent,
             "/sessions": self.sessions,
@@ -90,6 +94,16 @@ class Reading:
         found = await self._administration.story(actor, request.path_params["call"])
         told = story([record.event for record in found])
         return {"story": told, "records": [views.record(record) for record in found]}
+
+    async def bundle(self, request: Request, actor: Actor) -> Mapping[str, Any]:
+        """What `audit explain --bundle` writes of one call or hold; never with values of arguments."""
+        _nothing(request)
+        return await self._proofs.bundle(actor, request.path_params["call"])
+
+    async def audit_keys(self, request: Request, actor: Actor) -> Mapping[str, Any]:
+        """The public keys of all checkpoints, as a JWK Set."""
+        _nothing(request)
+        return await self._proofs.keys(actor)
 
     async def agents(self, request: Request, actor: Actor) -> Mapping[str, Any]:
         """By name, those behind `after`; `next` is what to ask for behind it, where there are more."""
@@ -149,6 +163,16 @@ class Reading:
         """The gateway's own keys, a page at a time."""
         found = [views.signing_key(key, how) for key, how in await self._overview.keys(actor)]
         return _page(request, "keys", found, "key")
+
+
+def _nothing(request: Request) -> None:
+    """The request has no parameters.
+
+    Raises:
+        InputError: it asks for more, or for something else.
+    """
+    if request.query_params:
+        raise InputError("there are no parameters here")
 
 
 def _page(request: Request, what: str, found: Sequence[Mapping[str, Any]], by: str) -> Mapping[str, Any]:

@@ -33,6 +33,7 @@ COMMANDS: Final[Mapping[str, frozenset[Role]]] = {
     "audit list": _READ | {Role.OWNER, Role.PERSON},
     "audit tail": _READ | {Role.OWNER, Role.PERSON},
     "audit explain": _READ | {Role.OWNER, Role.PERSON},
+    "audit explain --bundle": _READ,  # it shows grants, delegations and enrolments beside the call
     "audit export": _READ,
     "audit keys": _READ,
     "audit shred": _CHANGE,

@@ -67,7 +67,12 @@ async def test_a_person_reads_and_stops_from_another_machine_what_is_theirs(tmp_
             assert listed.returncode == 0, listed.stderr
             assert {"coder" in json.dumps(record) for record in json.loads(listed.stdout)} == {True}
             shown = await run(home, "--at", w.url, "session", "show", mine)
-            assert shown.returncode == 0 and "coder: pr:read:acme:api" in shown.stdout
+            assert shown.returncode == 0 and "agent:coder" in shown.stdout and "pr:read:acme:api" in shown.stdout
+            assert f"session {mine}: open\n" in shown.stdout and "calls, depth 0, may" in shown.stdout
+            there = await run(home, "--at", w.url, "session", "list", "--json")
+            assert {(it["id"], it["state"]) for it in json.loads(there.stdout)} == {(mine, "open")}
+            columns = (await run(home, "--at", w.url, "session", "list")).stdout.splitlines()[0].split()
+            assert columns == ["SESSION", "STATE", "AGENT", "FOR", "PURPOSE", "UNTIL", "CALLS"]
             hidden = await run(home, "--at", w.url, "session", "show", theirs)
             assert hidden.returncode == 1 and hidden.stderr == f"mcp-authz: there is no session `{theirs}`\n"
 
@@ -77,6 +82,8 @@ async def test_a_person_reads_and_stops_from_another_machine_what_is_theirs(tmp_
             assert "stopped: agent coder" in told.stdout
             session = await w.store.session(SessionId(mine))
             assert session is not None and session.status == "revoked"
+            shown = await run(home, "--at", w.url, "session", "show", mine)
+            assert f"session {mine}: revoked\n" in shown.stdout and "  open\n" not in shown.stdout
             again = await run(home, "--at", w.url, *stop)
             assert again.returncode == 0 and "already" in again.stdout
 
@@ -85,7 +92,11 @@ async def test_a_person_reads_and_stops_from_another_machine_what_is_theirs(tmp_
             assert not await w.store.switched_off()
             here = await run(home, "--at", w.url, "user", "sign-out", "alice")
             assert here.returncode == 1 and "leave out --at" in here.stderr
-            bundle = await run(home, "--at", w.url, "audit", "explain", "c_1", "--bundle", str(tmp_path / "b.json"))
-            assert bundle.returncode == 1 and "leave out --bundle" in bundle.stderr
+            bundle = ("audit", "explain", "c_1", "--bundle", str(tmp_path / "b.json"))
+            valued = await run(home, "--at", w.url, *bundle, "--with-arguments")
+            assert valued.returncode == 1 and "values of arguments" in valued.stderr
+            lean = await run(home, "--at", w.url, *bundle)
+            assert lean.returncode == 1 and "takes a role that you do not have" in lean.stderr
+            assert not (tmp_path / "b.json").exists()
             gone = await run(home, "--at", "http://localhost:9", "audit", "list")
             assert gone.returncode == 1 and "Traceback" not in gone.stderr, gone.stderr

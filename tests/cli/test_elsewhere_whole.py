@@ -22,6 +22,9 @@ from mcp_authz.cli import elsewhere_log
 from mcp_authz.cli.main import app
 from mcp_authz.client.administering import Elsewhere
 from mcp_authz.store.ports import Event
+from tests.cli.desk import Desk
+from tests.cli.test_audit_bundle import a_signed_deployment
+from tests.cli.test_audit_evidence import checkpoint
 from tests.world import ROOT, World, incident_server, world
 
 BOTH = "administration:read administration:stop"
@@ -145,6 +148,50 @@ async def test_an_export_elsewhere_is_byte_by_byte_that_of_the_store_whatever_co
         )
         verifying = refused(await desks.of("ann", "audit", "verify"))
         assert "leave out --at" in verifying and "audit export --format chain" in verifying
+
+
+async def test_a_bundle_from_elsewhere_is_that_of_the_store_and_verifies_where_there_is_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {name: tmp_path / f"{name}.json" for name in ("here", "there", "keys", "none")}
+    async with world(tmp_path, administration=ROLES) as w:
+        for person in ("ada", "ann", "eve"):
+            await w.person(person)
+        hold, desks = await a_signed_deployment(w), Desks(w, monkeypatch)
+        await desks.of("ann", "agent", "list")  # so that what makes her client is in the log
+        await checkpoint(w, tmp_path / "checkpoints.txt")
+        explain = ("audit", "explain", hold, "--bundle")
+        there = told(await desks.of("ann", *explain, str(files["there"])))
+        assert "mcp-authz audit verify --excerpt" in there and f"mcp-authz --at {w.url} audit keys" in there
+        told(await desks.here(*explain, str(files["here"])))
+        assert files["there"].read_bytes() == files["here"].read_bytes(), "who took one is no part of the next"
+        assert files["there"].stat().st_mode & 0o777 == 0o600
+        keys = told(await desks.of("ann", "audit", "keys"))
+        assert keys == told(await desks.here("audit", "keys"))
+        files["keys"].write_text(keys)
+
+        taken = (await w.records("administration"))[-1].event.fields
+        call = (await w.records("decision"))[0].event.call
+        assert (taken["by"], taken["command"], taken["bundle"]) == ("user:ann", "audit explain --bundle", call)
+        assert "is there already" in refused(await desks.of("ada", *explain, str(files["here"])))
+        for person in ("alice", "eve"):  # it is alice's own call, whose story she may read
+            for words in ((*explain, str(files["none"])), ("audit", "keys")):
+                assert "takes a role" in refused(await desks.of(person, *words))
+                tried = (await w.records("administration"))[-1].event.fields
+                assert (tried["by"], tried["decision"]) == (f"user:{person}", "deny")
+                assert tried["command"] == ("audit keys" if words[-1] == "keys" else "audit explain --bundle")
+        valued = await desks.of("ann", *explain, str(files["none"]), "--with-arguments")
+        assert "values of arguments" in refused(valued)
+        assert "no record is of" in refused(await desks.of("ann", "audit", "explain", "c_0", *explain[3:], "none.json"))
+        monkeypatch.setattr(limits, "BUNDLE_BYTES", 1000)
+        assert "on the machine of the gateway" in refused(await desks.of("ann", *explain, str(files["none"])))
+        assert not files["none"].exists()
+        assert len([it for it in await w.records("administration") if "bundle" in it.event.fields]) == 1
+
+    (tmp_path / "far").mkdir()
+    verify = ("audit", "verify", "--excerpt", str(files["there"]), "--keys", str(files["keys"]))
+    done = await anyio.to_thread.run_sync(lambda: Desk(directory=tmp_path / "far").run(*verify, global_options=()))
+    assert done.code == 0 and "alice's own key signed that they approved exactly this" in done.out, done
 
 
 async def test_lists_elsewhere_are_those_of_the_store_for_whom_the_table_gives_them(

@@ -11,28 +11,49 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import httpx2
 import pytest
 import typer
+from click.testing import Result
+from typer.testing import CliRunner
 
-from mcp_authz.cli import agent, audit_export, client, elsewhere_commands, elsewhere_log, grant, keys, tools, user
+from mcp_authz.cli import (
+    agent,
+    audit_export,
+    client,
+    elsewhere_commands,
+    elsewhere_log,
+    elsewhere_proofs,
+    grant,
+    keys,
+    session,
+    tools,
+    user,
+)
 from mcp_authz.cli import elsewhere_revoke as stops
+from mcp_authz.cli.audit_evidence import excerpted
 from mcp_authz.cli.main import app
 from mcp_authz.client import administering
 from mcp_authz.client.administering import Elsewhere, segment
 from mcp_authz.errors import AuthzError, InputError
 from mcp_authz.rules.audit_filter import Filter
+from mcp_authz.rules.excerpt import FORMAT
 from mcp_authz.store.ports import Event
 from tests.world import world
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\u202eevil\nmcp-authz: all is well"
 RECORD = {"sequence": 1, "at": "2026-01-31T12:00:00Z", "kind": EVIL, "call": EVIL, "fields": {"summary": EVIL}}
 AGENT = {"name": EVIL, "owner": EVIL, "status": EVIL, "ceiling": [EVIL], "depth": EVIL, "delegates_to": [EVIL]}
+USED = {"mode": "delegated", "max_calls": None, "calls_made": 1, "expires_at": "2026-01-31T12:00:00Z"}
 SESSION = {
-    **dict.fromkeys(("id", "agent", "subject", "purpose", "status"), EVIL),
-    "started_at": "2026-01-31T12:00:00Z",
-    "expires_at": "2026-01-31T12:00:00Z",
-    "links": [{"id": EVIL, "holder": EVIL, "scope": [EVIL], "status": EVIL, "depth": 10**9}],
+    **dict.fromkeys(("id", "grant", "agent", "subject", "purpose", "status"), EVIL),
+    **dict.fromkeys(("started_at", "last_used_at"), "2026-01-31T12:00:00Z"),
+    **USED,
+    "links": [
+        {**dict.fromkeys(("id", "holder", "status", "reason"), EVIL), "scope": [EVIL], "parent": None, "tools": None}
+        | {"depth": 10**9, "max_depth": 10**9, "issued_at": "2026-01-31T12:00:00Z", **USED}
+    ],
 }
 THING = {
     **dict.fromkeys(
@@ -59,6 +80,8 @@ ANSWERS: list[Any] = [
     {"records": [{"at": "9999-12-31T23:59:59-23:59"}], "agents": [[]], "sessions": [1], "story": EVIL, "reached": 1},
     {"records": [{**RECORD, "at": "soon"}], "reached": 1, "head": 1, "agents": [{}], "sessions": [{}], "story": {}},
     {"records": [{**RECORD, "fields": 1}], "reached": 1, "head": 1, "next": {}, "agents": 7, "sessions": [SESSION, 1]},
+    {"format": FORMAT, "uncovered": 7, "keys": [{"kid": EVIL}]},
+    {"format": FORMAT, "uncovered": [EVIL], "keys": [{"kid": [EVIL]}]},
     [],
     "x",
     None,
@@ -84,6 +107,8 @@ async def commands(url: str) -> list[Any]:
         done += [
             lambda j=json_: elsewhere_log.records(url, Filter(), 5, json=j),
             lambda j=json_: elsewhere_log.story(url, "c_1", json=j),
+            lambda: elsewhere_proofs.keys(url),
+            lambda: elsewhere_proofs.bundle(url, "c_1"),
             lambda j=json_: every.listed(url, "agents", partial(agent._say_agents, json=j, empty="none")),
             lambda j=json_: every.one(url, "agents", "x", partial(agent._say_elsewhere, json=j)),
             lambda j=json_: every.listed(url, "users", partial(user._say_people, ctx, json=j)),
@@ -92,8 +117,8 @@ async def commands(url: str) -> list[Any]:
             lambda j=json_: every.listed(url, "grants", partial(grant._say_grants, json=j)),
             lambda j=json_: every.listed(url, "tools", partial(tools._say_tools, server=None, json=j)),
             lambda j=json_: every.listed(url, "keys", partial(keys._say_keys, json=j)),
-            lambda j=json_: every.sessions(url, json=j),
-            lambda j=json_: every.session(url, "s_1", json=j),
+            lambda j=json_: every.sessions(url, session._say_sessions, json=j),
+            lambda j=json_: every.session(url, "s_1", session._say_session, json=j),
             lambda j=json_: stops.revoke(ctx, url, "link", "l_1", reason="x", dry_run=False, json=j),
             lambda j=json_: stops.revoke(ctx, url, "tool", "t", reason="x", dry_run=False, json=j),
             lambda j=json_: stops.sweep(ctx, url, "user:x", "now", reason="x", dry_run=True, json=j),
@@ -128,6 +153,39 @@ async def test_whatever_it_answers_is_printed_harmlessly_or_refused(
         for text in (said.out, said.err):
             assert not {"\x1b", "\x07", "\u202e"} & set(text), text
             assert "\nmcp-authz: all is well" not in text, text
+
+
+async def test_what_is_no_bundle_is_not_written_and_what_is_one_has_no_character_that_acts_on_a_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there, file = tmp_path / "there.json", tmp_path / "call.json"
+    there.write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+
+    async def explained(answer: Any, path: Path) -> tuple[Result, int]:
+        body = answer if isinstance(answer, bytes) else json.dumps(answer, ensure_ascii=False).encode()
+        lies, words = lying(monkeypatch, 200, body), ("audit", "explain", "c_1", "--bundle", str(path))
+        run = partial(CliRunner().invoke, app, ["--at", "https://gateway.example", *words])
+        return await anyio.to_thread.run_sync(run), len(lies.asked)
+
+    story = {"story": EVIL, "records": [RECORD]}
+    lie = {**story, "format": FORMAT, "uncovered": [EVIL], "checkpoints": [], "gateway": EVIL, "evidence": {EVIL: EVIL}}
+    for path in (there, tmp_path / "link"):
+        done, asked = await explained(lie, path)
+        assert "is there already" in str(done.exception) and asked == 0, "nobody is on record for taking it"
+    deep = b'{"format": "%s", "uncovered": [], "x": %s1%s}' % (FORMAT.encode(), b"[" * 990, b"]" * 990)
+    for answer in (story, {**lie, "format": EVIL}, {**lie, "uncovered": None}, {"format": FORMAT}, [lie], deep):
+        done, asked = await explained(answer, file)
+        assert isinstance(done.exception, AuthzError) and asked == 1, done.output
+        assert "\x1b" not in str(done.exception) + done.output
+    assert not (file.exists() or (tmp_path / "nowhere").exists()) and there.read_text() == "mine"
+
+    done, _ = await explained(lie, file)
+    assert done.exit_code == 0 and "mcp-authz audit verify --excerpt" in done.output, done.exception
+    assert not {"\x1b", "\x07", "\u202e"} & set(done.output + file.read_text())
+    assert file.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(AuthzError):  # and what it shows is for the keys to say
+        excerpted(file, {})
 
 
 async def test_what_is_no_answer_is_said_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,7 +248,7 @@ async def test_the_log_elsewhere_is_read_past_one_answer_and_followed(
             group.cancel_scope.cancel()
         assert seen == [f"number {number:02}" for number in range(8, 17)]
         await elsewhere_commands.listed(w.url, "agents", partial(agent._say_agents, json=False, empty="none"))
-        await elsewhere_commands.sessions(w.url, json=False)
+        await elsewhere_commands.sessions(w.url, session._say_sessions, json=False)
         out = capsys.readouterr().out
         assert "cli@ada" in out and cli.session in out and "open" in out
 

@@ -24,7 +24,7 @@ from tests.road.test_administration_api import PEOPLE, ROLES, api, people, stop
 from tests.world import world
 
 LISTS = {"users": "user list", "clients": "client list", "grants": "grant list", "tools": "tools list"}
-LISTS |= {"keys": "keys list", "export": "audit export"}
+LISTS |= {"keys": "keys list", "export": "audit export", "audit-keys": "audit keys"}
 OFF = {"tool": "acme__deploy", "server": "acme"}
 
 
