@@ -27,7 +27,6 @@ from mcp_authz.cli import (
     elsewhere_proofs,
     grant,
     keys,
-    session,
     tools,
     user,
 )
@@ -45,15 +44,11 @@ from tests.world import world
 EVIL = "\x1b]0;owned\x07\x1b[2J\u202eevil\nmcp-authz: all is well"
 RECORD = {"sequence": 1, "at": "2026-01-31T12:00:00Z", "kind": EVIL, "call": EVIL, "fields": {"summary": EVIL}}
 AGENT = {"name": EVIL, "owner": EVIL, "status": EVIL, "ceiling": [EVIL], "depth": EVIL, "delegates_to": [EVIL]}
-USED = {"mode": "delegated", "max_calls": None, "calls_made": 1, "expires_at": "2026-01-31T12:00:00Z"}
 SESSION = {
-    **dict.fromkeys(("id", "grant", "agent", "subject", "purpose", "status"), EVIL),
-    **dict.fromkeys(("started_at", "last_used_at"), "2026-01-31T12:00:00Z"),
-    **USED,
-    "links": [
-        {**dict.fromkeys(("id", "holder", "status", "reason"), EVIL), "scope": [EVIL], "parent": None, "tools": None}
-        | {"depth": 10**9, "max_depth": 10**9, "issued_at": "2026-01-31T12:00:00Z", **USED}
-    ],
+    **dict.fromkeys(("id", "agent", "subject", "purpose", "status"), EVIL),
+    "started_at": "2026-01-31T12:00:00Z",
+    "expires_at": "2026-01-31T12:00:00Z",
+    "links": [{"id": EVIL, "holder": EVIL, "scope": [EVIL], "status": EVIL, "depth": 10**9}],
 }
 THING = {
     **dict.fromkeys(
@@ -117,8 +112,8 @@ async def commands(url: str) -> list[Any]:
             lambda j=json_: every.listed(url, "grants", partial(grant._say_grants, json=j)),
             lambda j=json_: every.listed(url, "tools", partial(tools._say_tools, server=None, json=j)),
             lambda j=json_: every.listed(url, "keys", partial(keys._say_keys, json=j)),
-            lambda j=json_: every.sessions(url, session._say_sessions, json=j),
-            lambda j=json_: every.session(url, "s_1", session._say_session, json=j),
+            lambda j=json_: every.sessions(url, json=j),
+            lambda j=json_: every.session(url, "s_1", json=j),
             lambda j=json_: stops.revoke(ctx, url, "link", "l_1", reason="x", dry_run=False, json=j),
             lambda j=json_: stops.revoke(ctx, url, "tool", "t", reason="x", dry_run=False, json=j),
             lambda j=json_: stops.sweep(ctx, url, "user:x", "now", reason="x", dry_run=True, json=j),
@@ -248,7 +243,7 @@ async def test_the_log_elsewhere_is_read_past_one_answer_and_followed(
             group.cancel_scope.cancel()
         assert seen == [f"number {number:02}" for number in range(8, 17)]
         await elsewhere_commands.listed(w.url, "agents", partial(agent._say_agents, json=False, empty="none"))
-        await elsewhere_commands.sessions(w.url, session._say_sessions, json=False)
+        await elsewhere_commands.sessions(w.url, json=False)
         out = capsys.readouterr().out
         assert "cli@ada" in out and cli.session in out and "open" in out
 
