@@ -72,7 +72,7 @@ def _until_it_answers(process: subprocess.Popen[bytes], port: int, until: float)
     while True:
         try:
             with socket.create_connection(("127.0.0.1", port), timeout=_PATIENCE) as probe:
-                probe.sendall(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n")
+                probe.sendall(b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n")
                 if probe.recv(1):
                     return
         except OSError:
