@@ -33,7 +33,7 @@ async def revoke(ctx: typer.Context, url: str, kind: str, name: str, *, reason: 
                 say(f"where the gateway runs, `{_accepting(kind, name, told)}` lets it be called again")
         else:
             _say_revoked(kind, name, told, dry_run=dry_run)
-        if told["already"]:
+        if told["already_revoked"]:
             return
     if dry_run:
         next_step(command_line(ctx, "revoke", *named(kind, name, "--reason", reason)))
@@ -53,7 +53,7 @@ async def sweep(
             print_json({"kind": "everything", **told})
             return
         full = visible(told["name"])
-        if told["already"]:
+        if told["already_revoked"]:
             say(f"{full} has nothing from before then that is still active; nothing was changed")
             return
         say_swept(full, told, dry_run=dry_run)
@@ -88,7 +88,7 @@ async def start_all(url: str) -> None:
 
 
 def _say_revoked(kind: str, name: str, told: dict[str, Any], *, dry_run: bool) -> None:
-    if told["already"]:
+    if told["already_revoked"]:
         say(f"{kind} {name} {'waits no longer' if kind == 'hold' else 'is revoked already'}; nothing was changed")
         return
     say(f"{kind} {name} {'would be' if dry_run else 'is'} revoked")

@@ -86,4 +86,4 @@ def _say_off(kind: str, name: str, off: Off, *, dry_run: bool, json: bool) -> No
     if json:
         print_json({"kind": kind, "name": name, "dry_run": dry_run, "already_revoked": off.already, **told})
     else:
-        say_off(kind, name, {"already": off.already, **told}, dry_run=dry_run)
+        say_off(kind, name, {"already_revoked": off.already, **told}, dry_run=dry_run)

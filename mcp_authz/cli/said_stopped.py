@@ -20,7 +20,7 @@ def say_ended(holds: Iterable[str], running: Iterable[Mapping[str, Any]], *, dry
 
 def say_off(kind: str, name: str, told: Mapping[str, Any], *, dry_run: bool) -> None:
     """Say what came of switching off a tool or a server."""
-    if told["already"]:
+    if told["already_revoked"]:
         say(f"{kind} {name} is switched off already; nothing was changed")
         return
     say(f"{kind} {name} {'would be' if dry_run else 'is'} switched off: nobody can call it until it is accepted again")

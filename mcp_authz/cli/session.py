@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Annotated, TypedDict
 
@@ -149,13 +149,17 @@ def _whom(session: Session) -> str:
 async def list_(ctx: typer.Context, json: Json = False) -> None:
     """List every session, oldest first."""
     if (there := named_gateway(ctx)) is not None:
-        await elsewhere_commands.sessions(there, json=json)
+        await elsewhere_commands.sessions(there, _say_sessions, json=json)
         return
     async with installation(ctx) as here:
         sessions, is_open = await here.store.sessions(), await what_is_open(here.store, here.clock())
     if json:
         print_json([{**views.session(session), "state": session_state(session, is_open)} for session in sessions])
         return
+    _say_sessions(sessions, is_open)
+
+
+def _say_sessions(sessions: Sequence[Session], is_open: Open) -> None:
     short = shortener(session.id for session in sessions)
     table(
         ("SESSION", "STATE", "AGENT", "FOR", "PURPOSE", "UNTIL", "CALLS"),
@@ -184,7 +188,7 @@ async def show(
 ) -> None:
     """Show one session as a tree: who holds what, how far down, until when, and what was revoked."""
     if (there := named_gateway(ctx)) is not None:
-        await elsewhere_commands.session(there, session, json=json)
+        await elsewhere_commands.session(there, session, _say_session, json=json)
         return
     async with installation(ctx) as here:
         known = {found.id: found for found in await here.store.sessions()}
@@ -194,9 +198,13 @@ async def show(
         tree = [{**views.link(link), "state": link_state(link, is_open)} for link in links]
         print_json({**views.session(found), "state": session_state(found, is_open), "links": tree})
         return
-    say(f"session {found.id}: {session_state(found, is_open)}")
+    _say_session(found, links, is_open)
+
+
+def _say_session(found: Session, links: Iterable[Link], is_open: Open) -> None:
+    say(visible(f"session {found.id}: {session_state(found, is_open)}"))
     say(f"purpose: {visible(found.purpose)}")
-    say(f"mode: {found.mode.value}, {found.agent} works {_whom(found)}")
+    say(visible(f"mode: {found.mode.value}, {found.agent} works {_whom(found)}"))
     calls = shown_budget(found.calls_made, found.max_calls)
     say(f"from {local(found.started_at)} until {local(found.expires_at)}, {calls}")
     draw(_tree(found.principal, links, is_open))
@@ -204,7 +212,7 @@ async def show(
 
 def _tree(subject: str, links: Iterable[Link], is_open: Open) -> Tree:
     """Links come parents first, as the store lists them."""
-    top = Tree(Text(subject, style="bold"), guide_style="dim")
+    top = Tree(Text(visible(subject), style="bold"), guide_style="dim")
     links = list(links)
     short, nodes = shortener(link.id for link in links), dict[LinkId | None, Tree]()
     for link in links:
@@ -214,10 +222,10 @@ def _tree(subject: str, links: Iterable[Link], is_open: Open) -> Tree:
 
 def _shown_link(link: Link, id_: str, state: str) -> Text:
     shown = Text()
-    shown.append(f"agent:{link.holder}", style="bold")
-    shown.append(f"  {id_}  ")
-    shown.append(state, style="green" if state == "open" else "red")
-    shown.append(f"\n{shown_words(link.scope)}")
+    shown.append(visible(f"agent:{link.holder}"), style="bold")
+    shown.append(visible(f"  {id_}  "))
+    shown.append(visible(state), style="green" if state == "open" else "red")
+    shown.append(f"\n{visible(shown_words(link.scope))}")
     if link.tools is not None:
         shown.append("".join(f"\nonly {line}" for line in shown_tools(link.tools)))
     further = (

@@ -73,7 +73,7 @@ class Stopping:
             stopped = await it.revoke(actor, kind, name, reason=reason)
         links = [{**views.link(link), "session": session.id} for session, link in stopped.links]
         ended = {"links": links, "holds": list(stopped.holds), "running": views.running(running)}
-        return {"name": await it.full(kind, name), "already": stopped.already, **ended}
+        return {"name": await it.full(kind, name), "already_revoked": stopped.already, **ended}
 
     async def _tool_off(self, actor: Actor, name: str, reason: str, dry_run: bool) -> Off:
         if dry_run:
@@ -94,7 +94,7 @@ class Stopping:
             away = await self._administration.foresee_sweep(actor, of, before)
         else:
             away = await self._administration.sweep(actor, of, before, reason=reason)
-        swept = {"name": away.subject, "already": away.swept.is_nothing, "dry_run": dry_run}
+        swept = {"name": away.subject, "already_revoked": away.swept.is_nothing, "dry_run": dry_run}
         return {**swept, **views.swept(away.swept), "running": views.running(away.running)}
 
     def _time(self, said: str) -> datetime:
@@ -108,7 +108,8 @@ class Stopping:
 
 def _off(it: Off) -> Mapping[str, Any]:
     digest = {} if it.pin is None else {"digest": (it.pin.changed_digest or it.pin.digest).hex()}
-    return {"already": it.already, "links": [], "holds": list(it.holds), "running": views.running(it.running), **digest}
+    ended = {"links": [], "holds": list(it.holds), "running": views.running(it.running)}
+    return {"already_revoked": it.already, **ended, **digest}
 
 
 def _with_a_reason(said: Mapping[str, Any], *needed: str) -> tuple[str, bool]:

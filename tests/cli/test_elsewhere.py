@@ -67,7 +67,12 @@ async def test_a_person_reads_and_stops_from_another_machine_what_is_theirs(tmp_
             assert listed.returncode == 0, listed.stderr
             assert {"coder" in json.dumps(record) for record in json.loads(listed.stdout)} == {True}
             shown = await run(home, "--at", w.url, "session", "show", mine)
-            assert shown.returncode == 0 and "coder: pr:read:acme:api" in shown.stdout
+            assert shown.returncode == 0 and "agent:coder" in shown.stdout and "pr:read:acme:api" in shown.stdout
+            assert f"session {mine}: open\n" in shown.stdout and "calls, depth 0, may" in shown.stdout
+            there = await run(home, "--at", w.url, "session", "list", "--json")
+            assert (mine, "open") in [(it["id"], it["state"]) for it in json.loads(there.stdout)]
+            columns = (await run(home, "--at", w.url, "session", "list")).stdout.splitlines()[0].split()
+            assert columns == ["SESSION", "STATE", "AGENT", "FOR", "PURPOSE", "UNTIL", "CALLS"]
             hidden = await run(home, "--at", w.url, "session", "show", theirs)
             assert hidden.returncode == 1 and hidden.stderr == f"mcp-authz: there is no session `{theirs}`\n"
 
@@ -77,6 +82,8 @@ async def test_a_person_reads_and_stops_from_another_machine_what_is_theirs(tmp_
             assert "stopped: agent coder" in told.stdout
             session = await w.store.session(SessionId(mine))
             assert session is not None and session.status == "revoked"
+            shown = await run(home, "--at", w.url, "session", "show", mine)
+            assert f"session {mine}: revoked\n" in shown.stdout and "  open\n" not in shown.stdout
             again = await run(home, "--at", w.url, *stop)
             assert again.returncode == 0 and "already" in again.stdout
 

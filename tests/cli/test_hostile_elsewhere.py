@@ -27,6 +27,7 @@ from mcp_authz.cli import (
     elsewhere_proofs,
     grant,
     keys,
+    session,
     tools,
     user,
 )
@@ -44,11 +45,15 @@ from tests.world import world
 EVIL = "\x1b]0;owned\x07\x1b[2J\u202eevil\nmcp-authz: all is well"
 RECORD = {"sequence": 1, "at": "2026-01-31T12:00:00Z", "kind": EVIL, "call": EVIL, "fields": {"summary": EVIL}}
 AGENT = {"name": EVIL, "owner": EVIL, "status": EVIL, "ceiling": [EVIL], "depth": EVIL, "delegates_to": [EVIL]}
+USED = {"mode": "delegated", "max_calls": None, "calls_made": 1, "expires_at": "2026-01-31T12:00:00Z"}
 SESSION = {
-    **dict.fromkeys(("id", "agent", "subject", "purpose", "status"), EVIL),
-    "started_at": "2026-01-31T12:00:00Z",
-    "expires_at": "2026-01-31T12:00:00Z",
-    "links": [{"id": EVIL, "holder": EVIL, "scope": [EVIL], "status": EVIL, "depth": 10**9}],
+    **dict.fromkeys(("id", "grant", "agent", "subject", "purpose", "status"), EVIL),
+    **dict.fromkeys(("started_at", "last_used_at"), "2026-01-31T12:00:00Z"),
+    **USED,
+    "links": [
+        {**dict.fromkeys(("id", "holder", "status", "reason"), EVIL), "scope": [EVIL], "parent": None, "tools": None}
+        | {"depth": 10**9, "max_depth": 10**9, "issued_at": "2026-01-31T12:00:00Z", **USED}
+    ],
 }
 THING = {
     **dict.fromkeys(
@@ -62,16 +67,17 @@ THING = {
     **{"keys": [{"thumbprint": EVIL, "status": EVIL}], "quarantined": True, "observed": True},
 }
 LISTS = {**{key: [THING] for key in ("users", "clients", "grants", "tools", "agents")}, "next": None}
+BEFORE = {"already": False, "already_revoked": False}
 SWEPT = {"ids": {EVIL: [EVIL]}, "sign_ins": EVIL, "codes": EVIL, "running": [THING], "digest": "00", "name": EVIL}
 ANSWERS: list[Any] = [
     {**LISTS, "keys": [{**THING, "thumbprint": EVIL}]},
     {**THING, "passkeys": [THING | {"label": EVIL}], "identities": [{"issuer": EVIL, "subject": EVIL}], "browsers": 1},
-    {**SWEPT, "already": False, "links": [], "holds": [EVIL], "stopped": True, "dry_run": False},
+    {**SWEPT, **BEFORE, "links": [], "holds": [EVIL], "stopped": True, "dry_run": False},
     {"records": [RECORD], "reached": 1, "head": 1, "story": EVIL, "agents": [AGENT], "sessions": [SESSION], **SESSION}
-    | {"next": None, "already": False, "holds": [EVIL], "stopped": True, "started": True},
+    | {"next": None, **BEFORE, "holds": [EVIL], "stopped": True, "started": True},
     {"records": [RECORD] * 9, "reached": 10**9, "head": EVIL, "agents": [AGENT], "sessions": [SESSION], "next": "x"},
     {},
-    {"records": 1, "agents": {}, "sessions": None, "links": "x", "story": 1, "already": [], "next": 7, "reached": "x"},
+    {"records": 1, "agents": {}, "sessions": None, "links": "x", "story": 1, "already_revoked": [], "reached": "x"},
     {"records": [{"at": "9999-12-31T23:59:59-23:59"}], "agents": [[]], "sessions": [1], "story": EVIL, "reached": 1},
     {"records": [{**RECORD, "at": "soon"}], "reached": 1, "head": 1, "agents": [{}], "sessions": [{}], "story": {}},
     {"records": [{**RECORD, "fields": 1}], "reached": 1, "head": 1, "next": {}, "agents": 7, "sessions": [SESSION, 1]},
@@ -112,8 +118,8 @@ async def commands(url: str) -> list[Any]:
             lambda j=json_: every.listed(url, "grants", partial(grant._say_grants, json=j)),
             lambda j=json_: every.listed(url, "tools", partial(tools._say_tools, server=None, json=j)),
             lambda j=json_: every.listed(url, "keys", partial(keys._say_keys, json=j)),
-            lambda j=json_: every.sessions(url, json=j),
-            lambda j=json_: every.session(url, "s_1", json=j),
+            lambda j=json_: every.sessions(url, session._say_sessions, json=j),
+            lambda j=json_: every.session(url, "s_1", session._say_session, json=j),
             lambda j=json_: stops.revoke(ctx, url, "link", "l_1", reason="x", dry_run=False, json=j),
             lambda j=json_: stops.revoke(ctx, url, "tool", "t", reason="x", dry_run=False, json=j),
             lambda j=json_: stops.sweep(ctx, url, "user:x", "now", reason="x", dry_run=True, json=j),
@@ -243,7 +249,7 @@ async def test_the_log_elsewhere_is_read_past_one_answer_and_followed(
             group.cancel_scope.cancel()
         assert seen == [f"number {number:02}" for number in range(8, 17)]
         await elsewhere_commands.listed(w.url, "agents", partial(agent._say_agents, json=False, empty="none"))
-        await elsewhere_commands.sessions(w.url, json=False)
+        await elsewhere_commands.sessions(w.url, session._say_sessions, json=False)
         out = capsys.readouterr().out
         assert "cli@ada" in out and cli.session in out and "open" in out
 

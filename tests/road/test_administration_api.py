@@ -104,8 +104,8 @@ async def test_reading_is_of_what_is_theirs_and_stopping_is_on_record(tmp_path: 
             assert (await ada.post("/start-all", json={})).json() == {"started": True}
         async with api(w, "alice") as alice:
             told = (await stop(alice, "session", session.id)).json()
-            assert [link["holder"] for link in told["links"]] == ["coder"] and not told["already"]
-            assert (await stop(alice, "session", session.id)).json()["already"]
+            assert [link["holder"] for link in told["links"]] == ["coder"] and not told["already_revoked"]
+            assert (await stop(alice, "session", session.id)).json()["already_revoked"]
         assert (await w.records("revocation"))[-1].event.fields["by"] == "user:alice"
 
 

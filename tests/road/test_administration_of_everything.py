@@ -98,7 +98,7 @@ async def test_what_is_swept_from_elsewhere_is_named_with_a_time_that_is_over(tm
             assert not await w.store.switched_off() and not await w.records("revocation")
 
             nothing = (await sweep(ada, "user:alice", ago)).json()
-            assert nothing["already"] and not any(nothing["ids"].values())
+            assert nothing["already_revoked"] and not any(nothing["ids"].values())
             # Who sweeps themselves has no session any more, and so no token.
             assert (await sweep(ada, "user:ada")).status_code == 200
             assert (await ada.get("/agents")).status_code == 401
@@ -141,7 +141,7 @@ async def test_whoever_stops_something_is_told_which_calls_ran(tmp_path: Path) -
             told = (await ada.post("/stop-all", json={"reason": "x", "dry_run": True})).json()
             assert [it["call"] for it in told["running"]] == [running.call] and not ended
             told = (await stop(ada, "tool", "plain__wait")).json()
-            assert [it["call"] for it in told["running"]] == [running.call] and not told["already"]
+            assert [it["call"] for it in told["running"]] == [running.call] and not told["already_revoked"]
             (pin,) = [pin for pin in await w.store.pins() if pin.tool == "wait"]
             assert told["digest"] == pin.digest.hex()
         assert len(ended) == 1 and await running_calls(w.store) == ()
