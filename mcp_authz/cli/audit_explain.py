@@ -12,7 +12,7 @@ import typer
 from mcp_authz import views
 from mcp_authz.audit_bundles import bundle_of
 from mcp_authz.audit_excerpts import records_of
-from mcp_authz.audit_story import story
+from mcp_authz.audit_story import story, times_again, told_once
 from mcp_authz.checkpoints import checkpoint_keys
 from mcp_authz.cli import elsewhere_log, elsewhere_proofs
 from mcp_authz.cli.audit_evidence import bundle_text
@@ -73,8 +73,9 @@ async def explain(
     for one in gone:
         say(one)
     say()
-    for record in records:
-        say(f"{local(record.event.at)}  {visible(sentence(record.event))}")
+    for record, again in told_once(records, lambda record: record.event):
+        until = f"{times_again(len(again))} {local(again[-1].event.at)}" if again else ""
+        say(f"{local(record.event.at)}  {visible(sentence(record.event))}{until}")
     if bundle is not None and excerpt is not None:
         _say_written(ctx, len(excerpt["uncovered"]))
         next_step(command_line(ctx, "audit", "verify", "--excerpt", str(bundle), "--keys", "KEYS.json"))

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from datetime import datetime
+from itertools import groupby
 from typing import Final, cast
 
 import typer
 
-from mcp_authz.audit_story import story
+from mcp_authz.audit_story import story, times_again, told_once
 from mcp_authz.cli.audit_evidence import Shown
-from mcp_authz.cli.output import print_json, say
+from mcp_authz.cli.output import local, print_json, say
 from mcp_authz.errors import InputError
 from mcp_authz.rules.display import visible
 from mcp_authz.rules.excerpt import Excerpted
 from mcp_authz.rules.sentence import sentence
 from mcp_authz.store.ports import Event, EventKind
 
+_NONE: Final = (ArithmeticError, ValueError, LookupError, TypeError, AttributeError)  # what reading none ends in
 _MARKS: Final = {"verified": "\N{CHECK MARK}", "wrong": "\N{BALLOT X}", "open": "?"}
 
 
@@ -46,8 +49,8 @@ def _view(shown: Shown) -> dict[str, object]:
 
 def _say(shown: Shown) -> None:
     try:
-        told = [*map(_line, shown.records), "", visible(story(_calls(shown)))]
-    except (ValueError, LookupError, TypeError, AttributeError):  # anybody could have made what no checkpoint covers
+        told = [*_lines(shown.records), "", visible(story(_calls(shown)))]
+    except _NONE:  # anybody could have made what no checkpoint covers
         raise InputError("a record in the bundle is none that a gateway writes; do not rely on it") from None
     for line in told:
         say(line)
@@ -64,9 +67,14 @@ def _say(shown: Shown) -> None:
         say("nothing is wrong; `?` is what it cannot show, nor does it show that nothing went unrecorded")
 
 
-def _line(one: Excerpted) -> str:
-    by = "no checkpoint: whoever made this file says so" if one.checkpoint is None else f"checkpoint {_number(one)}"
-    return f"{one.body['at']}  {visible(sentence(_event(one)))}  ({by})"
+def _lines(records: Iterable[Excerpted]) -> Iterator[str]:
+    """A line for each, or for several that say the same, by the same checkpoint."""
+    for number, covered in groupby(records, _number):
+        by = "no checkpoint: whoever made this file says so" if number is None else f"checkpoint {number}"
+        for one, again in told_once(covered, _event):
+            until = f"{times_again(len(again))} {local(_event(again[-1]).at)}" if again else ""
+            event = _event(one)
+            yield f"{local(event.at)}  {visible(sentence(event))}{until}  ({by})"
 
 
 def _calls(shown: Shown) -> list[Event]:

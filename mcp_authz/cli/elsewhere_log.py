@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import anyio
 
+from mcp_authz.audit_story import times_again, told_once
 from mcp_authz.cli.elsewhere import elsewhere
 from mcp_authz.cli.output import flush, local, note, print_json, print_json_line, say, shortener, table
 from mcp_authz.client.administering import Elsewhere, Refused, segment
@@ -86,8 +87,9 @@ async def story(url: str, call: str, *, json: bool) -> None:
             return
         say(visible(found["story"]))
         say()
-        for record in found["records"]:
-            say(f"{_local(record['at'])}  {_sentence(record)}")
+        for record, again in told_once(found["records"], _event):
+            until = f"{times_again(len(again))} {_local(again[-1]['at'])}" if again else ""
+            say(f"{_local(record['at'])}  {_sentence(record)}{until}")
 
 
 class LogElsewhere:

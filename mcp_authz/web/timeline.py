@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from itertools import groupby
 from typing import Final, get_args
@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from mcp_authz.audit_story import story
+from mcp_authz.audit_story import story, times_again, told_once
 from mcp_authz.rules.administration import reaches_everything
 from mcp_authz.rules.audit_query import DECISIONS, asked_for, number
 from mcp_authz.rules.display import visible
@@ -50,6 +50,8 @@ class ShownRecord:
     says: str
     fields: str
     hash: str
+    again: str = ""  # that it was asked for again, and
+    until: datetime | None = None  # when last
 
 
 class Timeline:
@@ -98,7 +100,7 @@ class Timeline:
             actor,
             call=request.path_params["call"],
             story=story([record.event for record in found]),
-            records=[shown(record) for record in found],
+            records=[_shown_once(*one) for one in told_once(found, lambda record: record.event)],
         )
 
 
@@ -119,6 +121,12 @@ def shown(record: Record) -> ShownRecord:
         fields="\n".join(map(visible, json.dumps(dict(event.fields), ensure_ascii=False, indent=2).split("\n"))),
         hash=record.hash.hex(),
     )
+
+
+def _shown_once(record: Record, again: tuple[Record, ...]) -> ShownRecord:
+    """A record of a call as its own page shows it: what only repeats it is counted, and stands in the timeline."""
+    once = shown(record)
+    return replace(once, again=times_again(len(again)), until=again[-1].event.at) if again else once
 
 
 def _days(records: Iterable[Record]) -> Iterator[tuple[date, list[ShownRecord]]]:
