@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from mcp_authz import grounds
 from mcp_authz.grounds import Grounds, Known
@@ -24,6 +23,7 @@ class RunningCall:
     tool: str
     server: str
     grounds: Grounds
+    hold: HoldId | None = None  # that it was approved as
 
 
 async def running_calls(store: Store) -> tuple[RunningCall, ...]:
@@ -65,8 +65,10 @@ async def _running(store: Store, event: Event, known: Known) -> RunningCall:
     if session is not None:
         links = [link for id_ in fields.get("links", ()) if (link := await store.link(LinkId(id_))) is not None]
         stands |= grounds.of_chain(session, links, known)
+    hold = None
     if isinstance(approval := fields.get("approval"), Mapping):
-        stands |= await _approved(store, approval)
+        hold = HoldId(str(approval.get("hold")))
+        stands |= await _approved(store, hold)
     return RunningCall(
         call=str(event.call),
         since=event.at,
@@ -74,11 +76,12 @@ async def _running(store: Store, event: Event, known: Known) -> RunningCall:
         tool=str(fields.get("tool")),
         server=str(fields.get("server")),
         grounds=stands,
+        hold=hold,
     )
 
 
-async def _approved(store: Store, approval: Mapping[str, Any]) -> Grounds:
-    held = await store.hold(HoldId(str(approval.get("hold"))))
+async def _approved(store: Store, hold: HoldId) -> Grounds:
+    held = await store.hold(hold)
     if held is None:
         return Grounds(names={})
     people = {str(it.person): who for it in held.verdicts if (who := await store.person(it.person)) is not None}

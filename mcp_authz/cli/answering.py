@@ -24,7 +24,7 @@ from mcp_authz.installation import Installation
 from mcp_authz.model import Assurance, HeldCall, HoldId, HoldState
 from mcp_authz.principals import PersonName
 from mcp_authz.rules.display import displayed, for_whom, shown_name, visible
-from mcp_authz.rules.hold import is_enough, wants_reason
+from mcp_authz.rules.hold import is_eligible, is_enough, wants_reason
 from mcp_authz.rules.session_request import sentence
 from mcp_authz.rules.standing_approval import make_statement as make_standing
 from mcp_authz.rules.standing_approval import sentence as sentence_of
@@ -70,9 +70,32 @@ async def approvals_of(here: Installation) -> Approvals:
     return Approvals(store=here.store, clock=here.clock, gateway_key=await verdict_key(here.store))
 
 
+def page_of(here: Installation, held: HeldCall) -> str:
+    """The address where the call is shown, and answered by whoever signs in there."""
+    return f"{here.config.public_url}/holds/{held.id}"
+
+
+async def say_how_to_answer(ctx: typer.Context, here: Installation, held: HeldCall) -> None:
+    """A person has read where the call's page is, and the command for it: with a key if one of a person would count."""
+    say(f"page: {page_of(here, held)}")
+    signed = ("--as", "PERSON", "--key", "FILE") if await _takes_a_key(here.store, held) else ()
+    next_step(command_line(ctx, "holds", "approve", held.id, *signed))
+
+
+async def _takes_a_key(store: Store, held: HeldCall) -> bool:
+    """Whether somebody whom its rules name has a key, by which an approval would be enough."""
+    for person in await store.people():
+        named = any(is_eligible(person, held, rule) for rule in held.rules)
+        if named and is_enough(person, held, Assurance.SIGNED_IN):
+            keys = await store.keys_of(f"user:{person.name}")
+            if any(key.status == "active" for key in keys):
+                return True
+    return False
+
+
 def open_page(here: Installation, held: HeldCall) -> None:
     """The address of the call's page is printed, and the person's browser shows it where there is one."""
-    url = f"{here.config.public_url}/holds/{held.id}"
+    url = page_of(here, held)
     say(f"answer it on its page: {url}")
     if sys.platform in {"darwin", "win32"} or os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"):
         import webbrowser

@@ -8,7 +8,18 @@ from typing import Annotated
 import typer
 
 from mcp_authz import views
-from mcp_authz.cli.answering import Said, Signing, answer, approvals_of, approve_alike, compared, find, open_page
+from mcp_authz.approvals import Context
+from mcp_authz.cli.answering import (
+    Said,
+    Signing,
+    answer,
+    approvals_of,
+    approve_alike,
+    compared,
+    find,
+    open_page,
+    say_how_to_answer,
+)
 from mcp_authz.cli.hold_bundle import export, verify
 from mcp_authz.cli.hold_stats import stats
 from mcp_authz.cli.invocation import asynchronous, command_line, installation
@@ -17,7 +28,7 @@ from mcp_authz.cli.output import local, next_step, print_json, say, shortener, t
 from mcp_authz.cli.standing import Any_, Below, Calls, OneOf, Options, list_standing
 from mcp_authz.cli.watching import watch
 from mcp_authz.errors import Conflict, InputError
-from mcp_authz.model import HoldState, Verdict
+from mcp_authz.model import HeldCall, HoldState, Verdict
 from mcp_authz.principals import PersonName
 from mcp_authz.rules.display import displayed, for_whom, visible
 from mcp_authz.rules.hold import was_sent_back
@@ -85,9 +96,17 @@ async def show(ctx: typer.Context, hold: HoldText, json: Json = False) -> None:
     async with installation(ctx) as here:
         held = await find(here.store, hold)
         context = await (await approvals_of(here)).context(held)
-    if json:
-        print_json({**views.held(held), "displayed": displayed(held), **views.context(context)})
-        return
+        if json:
+            print_json({**views.held(held), "displayed": displayed(held), **views.context(context)})
+            return
+        _say(held, context)
+        if held.state is HoldState.PENDING:
+            await say_how_to_answer(ctx, here, held)
+        elif held.verdicts:
+            next_step(command_line(ctx, "holds", "export", held.id))
+
+
+def _say(held: HeldCall, context: Context) -> None:
     say(displayed(held))
     say()
     for line in compared(held, context):
@@ -98,10 +117,6 @@ async def show(ctx: typer.Context, hold: HoldText, json: Json = False) -> None:
     ended = "" if held.ended_at is None else f" since {local(held.ended_at)}"
     state = "sent back" if was_sent_back(held) else held.state.value
     say(f"asked {local(held.asked_at)}, {state}{ended}")
-    if held.state is HoldState.PENDING:
-        next_step(command_line(ctx, "holds", "approve", held.id, "--as", "PERSON", "--key", "FILE"))
-    elif held.verdicts:
-        next_step(command_line(ctx, "holds", "export", held.id))
 
 
 @app.command()

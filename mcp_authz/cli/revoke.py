@@ -10,12 +10,14 @@ import typer
 from mcp_authz import views
 from mcp_authz.administration import Administration, at_the_store
 from mcp_authz.cli import elsewhere_revoke
+from mcp_authz.cli.hold_over import say_over
 from mcp_authz.cli.invocation import asynchronous, command_line, installation, named_gateway, operator
 from mcp_authz.cli.options import Json, Why, named, the_one, why
 from mcp_authz.cli.output import next_step, print_json, say
 from mcp_authz.cli.revoke_more import revoke_everything, revoke_server, revoke_tool, say_stopped
 from mcp_authz.cli.states import shown_subject
 from mcp_authz.installation import Installation
+from mcp_authz.model import HoldId
 from mcp_authz.revocation import Stopped
 from mcp_authz.rules.display import visible
 from mcp_authz.rules.keys import b64url
@@ -119,8 +121,11 @@ async def _revoke(
     if json:
         print_json({"kind": kind, "name": full, "dry_run": dry_run, **_view(stopped, running)})
         return
+    if stopped.already and kind == "hold":
+        await say_over(ctx, here, HoldId(full))
+        return
     if stopped.already:
-        say(f"{kind} {full} {'waits no longer' if kind == 'hold' else 'is revoked already'}; nothing was changed")
+        say(f"{kind} {full} is revoked already; nothing was changed")
         return
     say(f"{kind} {full} would be revoked" if dry_run else f"{kind} {full} is revoked: {_EFFECT[kind]}")
     would = "would stop" if dry_run else "stopped"

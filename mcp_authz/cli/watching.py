@@ -9,8 +9,9 @@ import anyio
 import typer
 
 from mcp_authz import views
-from mcp_authz.cli.invocation import asynchronous, command_line, installation, until_interrupted
-from mcp_authz.cli.output import flush, local, next_step, note, print_json_line, say
+from mcp_authz.cli.answering import page_of, say_how_to_answer
+from mcp_authz.cli.invocation import asynchronous, installation, until_interrupted
+from mcp_authz.cli.output import flush, local, note, print_json_line, say
 from mcp_authz.installation import Installation
 from mcp_authz.model import HeldCall, HoldId, HoldState
 from mcp_authz.rules.display import displayed
@@ -32,7 +33,7 @@ async def watch(
                 _tell_end(waiting[hold], await here.store.hold(hold), here.clock(), json)
             for hold, held in now.items():
                 if hold not in waiting:
-                    _tell(ctx, here, held, json)
+                    await _tell(ctx, here, held, json)
             if first and not json and not now:
                 note("no call waits; each one is shown here when it comes. Stop with Ctrl-C")
             waiting, first = now, False
@@ -53,14 +54,12 @@ def _until_one_ends(waiting: dict[HoldId, HeldCall], now: datetime) -> float | N
     return min(((held.expires_at - now).total_seconds() for held in waiting.values()), default=None)
 
 
-def _tell(ctx: typer.Context, here: Installation, held: HeldCall, json: bool) -> None:
-    page = f"{here.config.public_url}/holds/{held.id}"
+async def _tell(ctx: typer.Context, here: Installation, held: HeldCall, json: bool) -> None:
     if json:
-        print_json_line({**views.held(held), "displayed": displayed(held), "page": page})
+        print_json_line({**views.held(held), "displayed": displayed(held), "page": page_of(here, held)})
         return
     say(displayed(held))
-    say(f"page: {page}")
-    next_step(command_line(ctx, "holds", "approve", held.id, "--as", "PERSON", "--key", "FILE"))
+    await say_how_to_answer(ctx, here, held)
     say()
 
 

@@ -129,6 +129,20 @@ async def test_a_hold_is_named_by_enough_of_its_id(desk: Desk, cast: Cast) -> No
     assert "there is no hold `h_`" in desk.refused("holds", "show", "h_")
 
 
+async def test_the_next_command_names_a_key_only_where_one_of_somebody_would_count(desk: Desk, cast: Cast) -> None:
+    by_passkey = replace(BOB_APPROVES, assurance=Assurance.PASSKEY)
+    async with desk.open() as here:
+        by_key = await hold(here, held_call(cast))
+        on_its_page = await hold(here, held_call(cast, rules=(by_passkey,)))
+        (bobs,) = await here.store.keys_of("user:bob")
+    for held, words in ((by_key, " --as PERSON --key FILE"), (on_its_page, "")):
+        *_, page, command = desk.ok("holds", "show", held.id).splitlines()
+        assert page == f"page: http://localhost:8642/holds/{held.id}"
+        assert command.endswith(f"holds approve {held.id}{words}")
+    desk.ok("revoke", "key", bobs.thumbprint, "--reason", "lost")
+    assert desk.ok("holds", "show", by_key.id).splitlines()[-1].endswith(f"holds approve {by_key.id}")
+
+
 async def test_ctrl_c_at_the_passphrase_ends_the_command(desk: Desk, cast: Cast, key: Path) -> None:
     async with desk.open() as here:
         held = await hold(here, held_call(cast))
