@@ -88,7 +88,7 @@ def main(log: str, checkpoints: str = "", jwks: str = "") -> int:
         texts = Path(checkpoints).read_bytes().decode().removesuffix("\n").split("\n") if checkpoints else []
         keys = {jwk["kid"]: jwk for jwk in json.loads(Path(jwks).read_text())["keys"]} if jwks else {}
         covered = check(read, texts, keys)
-    except (BadSignatureError, ValueError, KeyError, TypeError) as found:
+    except (BadSignatureError, OSError, ValueError, KeyError, TypeError) as found:
         print(f"broken: {found}")
         return 1
     print(f"{len(read[1]) - 1} records hang together; checkpoints vouch for the first {covered}")
@@ -96,4 +96,4 @@ def main(log: str, checkpoints: str = "", jwks: str = "") -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]) if len(sys.argv) in {2, 4} else __doc__)
+    sys.exit(main(*sys.argv[1:]) if len(sys.argv) in {2, 4} and sys.argv[1][0] != "-" else __doc__)

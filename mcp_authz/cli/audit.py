@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -174,9 +175,9 @@ def _say_verified(verified: Verified, json: bool) -> None:
         say(f"head {verified.head.hex()}")
         if pruned is not None:
             where = "archived nowhere" if pruned.archive is None else f"archived in {pruned.archive}"
-            say(f"records up to {pruned.until} were pruned at {pruned.at} by {pruned.by}, {where}")
+            say(f"records up to {pruned.until} were pruned {_local(pruned.at)} by {pruned.by}, {where}")
         for restore in verified.restores:
-            said = f"restored at {restore.at} by {restore.by}: what followed record {restore.sequence} was lost"
+            said = f"restored {_local(restore.at)} by {restore.by}: what followed record {restore.sequence} was lost"
             say(visible(f"{said}, and epoch {restore.epoch} began"))
         if verified.lost:
             say(f"{verified.lost} checkpoints are of what was lost by that: were all of these restores yours?")
@@ -195,3 +196,11 @@ def _tell(record: Record, json: bool) -> None:
     else:
         call = record.event.call or "-"
         say(f"{local(record.event.at)}  {shortener([call])(call)}  {visible(sentence(record.event))}")
+
+
+def _local(at: str) -> str:
+    """A time of the log in the zone of who reads it; what is none, as it stands there: anybody may have written it."""
+    try:
+        return local(datetime.fromisoformat(at))
+    except (ValueError, OverflowError):
+        return visible(at)

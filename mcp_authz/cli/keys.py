@@ -62,7 +62,7 @@ def _say_keys(keys: list[dict[str, Any]], *, json: bool) -> None:
         print_json(keys)
         return
     table(
-        ("use", "key", "state", "signs from", "counts until"),
+        ("USE", "KEY", "STATE", "SIGNS FROM", "COUNTS UNTIL"),
         ((it["use"], it["key"], it["state"], _local(it["signs_from"]), _until(it)) for it in keys),
         empty="",
     )

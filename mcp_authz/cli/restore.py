@@ -129,7 +129,7 @@ def _tell(done: Restored, dry_run: bool) -> None:
         say(f"records {first} to {last} are not in it" if first < last else f"record {last} is not in it")
     if done.replaced is not None:
         say(f"what was there {would} in {done.replaced}")
-    open_ = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in done.voided.items())
+    open_ = ", ".join(f"{count} {_plural(name)[: None if count != 1 else -1]}" for name, count in done.voided.items())
     say(f"void: {open_ or 'nothing was open'}; and every token, question and cookie from before")
     if not done.revocations_known:
         say("what was revoked since the backup is not known: whoever is not named with --good has no key any more")
@@ -161,3 +161,8 @@ def _view(done: Restored, dry_run: bool) -> dict[str, Any]:
         "missing": {kind: list(names) for kind, names in done.missing.items()},
         "keyless": list(done.keyless),
     }
+
+
+def _plural(name: str) -> str:
+    """What a count is of, in the plural: `sign-ins`, `standing approvals`."""
+    return "sign-ins" if name == "sign_ins" else name.replace("_", " ")

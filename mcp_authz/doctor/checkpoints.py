@@ -34,12 +34,13 @@ async def check_checkpoints(case: Case) -> tuple[Finding, ...]:
         return tuple(found)  # what is wrong with the store is said with the store
     if newest is None:
         return (*found, fine(CHECKPOINTS, "none was made yet"))
+    made = f"{datetime.fromisoformat(newest['at']).astimezone():%Y-%m-%d %H:%M:%S %Z}"
     for place in newest["fields"].get("behind", {}):
         found.append(note(CHECKPOINTS, f"{place} lacks some; they are brought there when it takes them again"))
     if is_behind:
-        said = f"the newest is of {newest['at']}, though one is made every {audit.checkpoint_minutes} minutes"
+        said = f"the newest is of {made}, though one is made every {audit.checkpoint_minutes} minutes"
         found.append(note(CHECKPOINTS, said, "read what the gateway prints"))
-    return tuple(found) or (fine(CHECKPOINTS, f"the newest is of {newest['at']}, and every place has it"),)
+    return tuple(found) or (fine(CHECKPOINTS, f"the newest is of {made}, and every place has it"),)
 
 
 def _newest(case: Case) -> tuple[dict[str, Any] | None, bool]:

@@ -215,9 +215,10 @@ def _shown(it: _Evidence, bundle: Mapping[str, Any]) -> Iterator[Finding]:
 def _missing(it: _Evidence) -> Iterator[Finding]:
     for kind, member, what in (("decision", "proof_digest", "signed call"), ("approval", "statement", "verdict")):
         names = {str(f[member]): one for one, f in it.of(kind) if member in f}
+        out = "left out (`--with-arguments` takes it along)" if kind == "decision" else "left out"
         for name, one in names.items():
             if name not in it.named:
-                text = f"the {what} that {_by(one)} names is not in the bundle: it was left out, or shredded"
+                text = f"the {what} that {_by(one)} names is not in the bundle: it was {out}, or shredded"
                 yield Finding(verdict="open", text=text)
 
 

@@ -162,7 +162,7 @@ def _description(definition: Any) -> str:
 
 
 def _switch(switch: Switch) -> dict[str, Any]:
-    return {"since": switch.since, "by": visible(switch.by), "reason": visible(switch.reason)}
+    return {"since": switch.since, "by": visible(switch.by.removeprefix("user:")), "reason": visible(switch.reason)}
 
 
 def _changed_at(event: Event | None) -> datetime | None:
@@ -172,4 +172,4 @@ def _changed_at(event: Event | None) -> datetime | None:
 def _accepted(event: Event | None) -> dict[str, Any] | None:
     if event is None or event.fields.get("outcome") != "accepted":
         return None
-    return {"at": event.at, "by": visible(str(event.fields.get("by", "")))}
+    return {"at": event.at, "by": visible(str(event.fields.get("by", "")).removeprefix("user:"))}

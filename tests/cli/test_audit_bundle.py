@@ -61,7 +61,7 @@ async def test_a_call_verifies_on_another_machine_and_nothing_of_it_can_be_chang
 
     short, long = await anyio.to_thread.run_sync(lambda: (verified(lean), verified(full)))
     assert short.code == 0 and "alice's own key signed that they approved exactly this" in short.out, short
-    assert "the signed call that record" in short.out and "left out, or shredded" in short.out
+    assert "the signed call that record" in short.out and "left out (`--with-arguments`" in short.out
     assert long.code == 0 and "coder signed exactly this call of acme__deploy" in long.out, long
     assert "this key is coder's" in long.out and "this key is alice's" in long.out
     assert "the displayed text is that of the call" in long.out and "left out" not in long.out

@@ -83,7 +83,7 @@ async def test_what_runs_is_cancelled_by_the_buttons_of_the_pages(tmp_path: Path
         await ada.page.get_by_text("1 running call: coder's plain__wait").wait_for()
         await why(ada, "it hangs", "Switch it off")
         assert await cancelled(told) == "revoked"
-        await ada.page.get_by_text("by user:ada: it hangs").wait_for()
+        await ada.page.get_by_text("by ada: it hangs").wait_for()
         assert await reads(w, token) == "done", "other tools go on"
 
         await ada.page.get_by_role("link", name="People").click()

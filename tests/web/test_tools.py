@@ -77,7 +77,7 @@ async def test_only_an_administrator_switches_off_and_others_leave_no_more_than_
             assert (await ada.post("/stop/tool/files__read", {"reason": " "})).status_code == 400
             done = await ada.post("/stop/tool/files__read", WHY)
             page = words((await ada.get(done.json()["next"])).text)
-            assert "Switched off" in page and "by user:ada: it leaks" in page and "tools accept files__read" in page
+            assert "Switched off" in page and "by ada: it leaks" in page and "tools accept files__read" in page
             reads = answer_in(await w.raw_call(token, "files__read", {}))["result"]
             assert reads["isError"] and not answer_in(await w.raw_call(token, "files__write", {}))["result"]["isError"]
             assert "Switched off already" in words((await ada.get("/stop/tool/files__read")).text)
