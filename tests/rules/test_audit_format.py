@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import get_args
@@ -53,6 +55,16 @@ def test_the_example_verifies_by_the_page_alone_and_its_decoded_parts_are_the_ch
     assert verify_audit.main(*(str(tmp_path / name) for name in ("log", "checkpoints", "keys"))) == 0
     decoded = [verify_audit.unb64url(part).decode() for part in checkpoint.split(".")[:2]]
     assert parts.split() == decoded and json.loads(keys)["keys"][0]["kid"] in decoded[0]
+
+
+def test_the_example_says_how_it_is_called_and_what_it_cannot_read() -> None:
+    example = [sys.executable, str(ROOT / "examples" / "verify_audit.py")]
+    done = [
+        subprocess.run([*example, word], check=False, capture_output=True, text=True) for word in ("--help", "nowhere")
+    ]
+    asked, absent = done
+    assert "LOG.jsonl [CHECKPOINTS.txt" in asked.stderr and "Traceback" not in asked.stderr + absent.stderr
+    assert absent.returncode == 1 and "No such file" in absent.stdout
 
 
 def test_the_page_names_every_kind_of_record_and_the_length_of_the_verifier() -> None:

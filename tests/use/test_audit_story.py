@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mcp_authz.audit_story import story
+from mcp_authz.audit_story import story, times_again, told_once
 from mcp_authz.store.ports import Event, EventKind
 
 AT = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -144,3 +144,13 @@ def test_what_is_no_call_of_a_tool_is_told_as_what_it_is(method: str, asked: str
     who = {"actor": "agent:coder", "subject": "agent:coder", "chain": ["agent:coder"]}
     tool = {"tool": "acme__read", "server": "acme", "action": "", "method": method}
     assert story([event("decision", **who, **tool, decision="deny", sent_back_for=[])]) == asked
+
+
+def test_a_held_call_that_its_client_asks_for_now_and_then_is_told_once_until_something_else_happens() -> None:
+    asks = [event("decision", **ASKED, decision="hold", hold=hold, rules=["r"]) for hold in ("h_1", "h_1", "h_2")]
+    other = event("decision", **ASKED, decision="hold", hold="h_1", rules=["another"])
+    denied = [event("decision", **ASKED, decision="deny", reason="policy") for _ in range(2)]
+    events = [*asks, other, asks[0], *denied]
+    told = [(first, len(again)) for first, again in told_once(events, lambda it: it)]
+    assert told == [(asks[0], 1), (asks[2], 0), (other, 0), (asks[0], 0), (denied[0], 0), (denied[1], 0)]
+    assert times_again(1) == "; asked again once, until" and times_again(3) == "; asked again 3 times, until"

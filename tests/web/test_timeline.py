@@ -20,7 +20,7 @@ async def test_everybody_reads_what_they_had_a_part_in_and_auditors_everything(t
     async with world(tmp_path, administration=ROLES) as w:
         coder = await w.ready("coder", "deploy:production pr:merge:acme:api")
         other = await w.ready("other", "pr:merge:acme:web", subject="bob")
-        held = await w.call(coder, "acme__deploy", **DEPLOY)
+        _, _, held = [await w.call(coder, "acme__deploy", **DEPLOY) for _ in range(3)]
         await w.answer(held.hold, by="alice")
         await w.call(coder, "acme__deploy", **DEPLOY)
         await w.call(other, "acme__merge_pull_request", owner="acme", repo="web", number=1)
@@ -48,7 +48,9 @@ async def test_everybody_reads_what_they_had_a_part_in_and_auditors_everything(t
             for them in (ada, ann):
                 page = words((await them.get("/audit")).text)
                 assert "for bob" in page and "for alice" in page and "Everything that is on record" in page
-                assert (await them.get(f"/audit/calls/{held.hold}")).status_code == 200
+                told = words((await them.get(f"/audit/calls/{held.hold}")).text)
+                assert told.count(": held for") == 1 and "; asked again 2 times, until 20" in told
+                assert page.count(": held for") == 4, "the log has them all, and one of other's"
             assert (await nobody.get("/audit")).status_code == 401
             assert "coder" not in (await nobody.get(f"/audit/calls/{call}")).text
 
