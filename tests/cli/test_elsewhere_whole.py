@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,17 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from mcp_authz import limits
+from mcp_authz.administration import Administration, at_the_store
+from mcp_authz.audit_proofs import Proofs
 from mcp_authz.cli import elsewhere_log
 from mcp_authz.cli.main import app
 from mcp_authz.client.administering import Elsewhere
 from mcp_authz.store.ports import Event
+from mcp_authz.turns import SlowDown
 from tests.cli.desk import Desk
 from tests.cli.test_audit_bundle import a_signed_deployment
 from tests.cli.test_audit_evidence import checkpoint
+from tests.road.test_administration_api import api
 from tests.world import ROOT, World, incident_server, world
 
 BOTH = "administration:read administration:stop"
@@ -155,8 +160,9 @@ async def test_a_bundle_from_elsewhere_is_that_of_the_store_and_verifies_where_t
 ) -> None:
     files = {name: tmp_path / f"{name}.json" for name in ("here", "there", "keys", "none")}
     async with world(tmp_path, administration=ROLES) as w:
-        for person in ("ada", "ann", "eve"):
+        for person in ("ada", "ann", "eve", "alice"):
             await w.person(person)
+        await checkpoint(w, tmp_path / "checkpoints.txt")  # one for the enrolments, and one for the call
         hold, desks = await a_signed_deployment(w), Desks(w, monkeypatch)
         await desks.of("ann", "agent", "list")  # so that what makes her client is in the log
         await checkpoint(w, tmp_path / "checkpoints.txt")
@@ -183,10 +189,22 @@ async def test_a_bundle_from_elsewhere_is_that_of_the_store_and_verifies_where_t
         valued = await desks.of("ann", *explain, str(files["none"]), "--with-arguments")
         assert "values of arguments" in refused(valued)
         assert "no record is of" in refused(await desks.of("ann", "audit", "explain", "c_0", *explain[3:], "none.json"))
-        monkeypatch.setattr(limits, "BUNDLE_BYTES", 1000)
-        assert "on the machine of the gateway" in refused(await desks.of("ann", *explain, str(files["none"])))
+        async with api(w, "ann") as http:
+            for path in (f"/calls/{hold}/bundle", "/audit-keys"):
+                assert (await http.get(path, params={"with_arguments": "true"})).status_code == 400
+        for name, most in (("BUNDLE_BYTES", 1000), ("BUNDLE_RECORDS", 1), ("BUNDLE_WITHIN", timedelta(0))):
+            with monkeypatch.context() as patched:
+                patched.setattr(limits, name, most)
+                too_much = refused(await desks.of("ann", *explain, str(files["none"])))
+                assert "on the machine of the gateway" in too_much, name
         assert not files["none"].exists()
         assert len([it for it in await w.records("administration") if "bundle" in it.event.fields]) == 1
+
+        monkeypatch.setattr(limits, "BUNDLES_BURST", 1)
+        proofs = Proofs(Administration(w.store, w.clock), w.store, w.clock, gateway=w.url)
+        assert await proofs.bundle(at_the_store("user:x"), hold)
+        with pytest.raises(SlowDown, match="each has a record"):
+            await proofs.bundle(at_the_store("user:x"), hold)
 
     (tmp_path / "far").mkdir()
     verify = ("audit", "verify", "--excerpt", str(files["there"]), "--keys", str(files["keys"]))
