@@ -146,7 +146,8 @@ async def test_a_token_is_of_the_session_that_is_named_and_of_none_where_several
         save_key(desk.path("coder.pem"), coder.key, replace=False)
         there = desk.path("there.toml")
         there.write_text(f'public_url = "{w.config.public_url}"\n')
-        token = partial(desk.run, "agent", "token", "coder", "--key", "coder.pem", global_options=["--config", str(there)])
+        config = ["--config", str(there)]
+        token = partial(desk.run, "agent", "token", "coder", "--key", "coder.pem", global_options=config)
         named = await anyio.to_thread.run_sync(partial(token, "--session", session.id))
         assert (named.code, named.err) == (0, "") and read(named.out.strip()).claims["sid"] == session.id
         unnamed = await anyio.to_thread.run_sync(token)

@@ -44,7 +44,7 @@ async def test_who_waits_is_answered_at_once_and_goes_on_at_another_process(tmp_
                 await until(is_held)
                 await anyio.sleep(0.2)  # it waits by then
                 gateway.terminate()
-                with anyio.fail_after(3):  # of the 25 seconds of its round, and of the 5 for what is under way
+                with anyio.fail_after(4.5):  # of the 25 seconds of its round, and of the 5 for what is under way
                     await anyio.to_thread.run_sync(gateway.wait)
             assert answers[0]["resultType"] == "input_required"
             (held,) = await installation.store.holds()
