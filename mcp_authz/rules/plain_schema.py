@@ -1,7 +1,9 @@
 """Input schemas of the plain kind, checked in one pass: whoever passes fits, of all others nothing is said here.
 
 Most calls fit, and most schemas say no more than types, names and bounds. What passes here passes the whole check of
-`rules.schema`, which has the last word on everything else, and finds the words for what does not fit.
+`rules.schema`, which has the last word on everything else, and finds the words for what does not fit. It passes the
+budget of that check, too: only so many values are looked at here that each of them could be held against all of the
+schema.
 """
 
 from __future__ import annotations
@@ -15,11 +17,46 @@ _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 _SAYING_NOTHING: Final = frozenset(
     {"$schema", "type", "title", "description", "default", "examples", "deprecated", "format", "x-mcp-header"}
 )
-_MOST: Final = 1_000  # items of a list; what is longer is left to the check that has a budget
 
 
-def plain(schema: Any) -> Passes | None:
-    """Return what lets through only what fits; None where the schema says more than is understood here."""
+def plain(schema: Any, *, steps: int) -> Passes | None:
+    """Return what lets through only what fits, in less than so many steps of the whole check.
+
+    None where the schema says more than is understood here.
+    """
+    fits = _plain(schema)
+    if fits is None:
+        return None
+    most = steps // (2 * _weight(schema))  # half is for what the values themselves weigh
+    return lambda value: _has_at_most(most, value) and fits(value)
+
+
+def _weight(schema: Any) -> int:
+    """At least what it costs to hold one value against every part of this."""
+    if isinstance(schema, dict):
+        return 1 + sum(2 + _weight(value) for value in schema.values())
+    if isinstance(schema, list):
+        return 1 + sum(1 + _weight(value) for value in schema)
+    return 1 + (len(schema) // 64 if isinstance(schema, str) else 0)
+
+
+def _has_at_most(most: int, value: Any) -> bool:
+    """Whether so many values are in this one, itself included."""
+    left, waiting = most - 1, [value]
+    while waiting and left >= 0:
+        inside = waiting.pop()
+        if type(inside) is dict:
+            left -= len(inside)
+            waiting.extend(inside.values() if left >= 0 else ())
+        elif type(inside) is list:
+            left -= len(inside)
+            waiting.extend(inside if left >= 0 else ())
+        elif type(inside) is str:
+            left -= len(inside) // 1024
+    return left >= 0
+
+
+def _plain(schema: Any) -> Passes | None:
     if not isinstance(schema, dict) or schema.get("$schema", _DIALECT) != _DIALECT:
         return None
     make = _KINDS.get(schema["type"]) if isinstance(schema.get("type"), str) else None
@@ -33,7 +70,7 @@ def _object(says: Mapping[str, Any]) -> Passes | None:
         return None
     if not isinstance(named, dict) or not _is_words(required):
         return None
-    inside = {name: plain(schema) for name, schema in named.items()}
+    inside = {name: _plain(schema) for name, schema in named.items()}
     passes = {name: check for name, check in inside.items() if check is not None}
     if len(passes) < len(inside):
         return None
@@ -51,9 +88,9 @@ def _object(says: Mapping[str, Any]) -> Passes | None:
 
 
 def _array(says: Mapping[str, Any]) -> Passes | None:
-    if says.keys() != {"items"} or (check := plain(says["items"])) is None:
+    if says.keys() != {"items"} or (check := _plain(says["items"])) is None:
         return None
-    return lambda value: type(value) is list and len(value) <= _MOST and all(map(check, value))
+    return lambda value: type(value) is list and all(map(check, value))
 
 
 def _string(says: Mapping[str, Any]) -> Passes | None:
@@ -62,11 +99,12 @@ def _string(says: Mapping[str, Any]) -> Passes | None:
         return None
     if not (most is None or type(most) is int) or not (words is None or _is_words(words)):
         return None
+    among = None if words is None else frozenset(words)
     return lambda value: (
         type(value) is str
         and least <= len(value)
         and (most is None or len(value) <= most)
-        and (words is None or value in words)
+        and (among is None or value in among)
     )
 
 

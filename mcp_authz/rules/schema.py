@@ -43,7 +43,7 @@ class ArgumentSchema:
             chosen.check_schema(dict(schema))
         except (SchemaError, RecursionError):
             self._problem = "the tool's input schema is not a valid JSON Schema; its server has to correct it"
-        self._passes = None if self._problem is not None else plain(dict(schema))
+        self._passes = None if self._problem is not None else plain(dict(schema), steps=limits.SCHEMA_STEPS)
         self._validator: Validator = self._bounded(chosen, dict(schema))(dict(schema), registry=Registry())
 
     def problem(self, arguments: Mapping[str, Any]) -> str | None:

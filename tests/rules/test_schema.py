@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
+from mcp_authz import limits
 from mcp_authz.rules.offered import fits_template
 from mcp_authz.rules.plain_schema import plain
 from mcp_authz.rules.schema import ArgumentSchema
@@ -188,7 +189,7 @@ _VALUES = st.recursive(
 
 @given(_PLAIN, _VALUES)
 def test_whatever_the_short_check_of_a_plain_schema_lets_through_fits(schema: dict[str, Any], value: Any) -> None:
-    passes = plain(schema)
+    passes = plain(schema, steps=limits.SCHEMA_STEPS)
     assert passes is not None
     if passes(value):
         Draft202012Validator(schema).validate(value)
@@ -201,7 +202,8 @@ def test_the_short_check_lets_ordinary_calls_through(value: dict[str, Any]) -> N
         "b": {"type": "string", "maxLength": 3},
         "c": {"type": "array", "items": {"type": "boolean"}},
     }
-    passes = plain({"type": "object", "properties": named, "required": ["a"], "additionalProperties": False})
+    said = {"type": "object", "properties": named, "required": ["a"], "additionalProperties": False}
+    passes = plain(said, steps=limits.SCHEMA_STEPS)
     assert passes is not None and passes(value)
     assert not any(map(passes, ({**value, "a": True}, {**value, "b": "wxyz"}, {**value, "d": 1}, {"b": "x"}, [value])))
 
@@ -221,4 +223,32 @@ def test_the_short_check_lets_ordinary_calls_through(value: dict[str, Any]) -> N
     ],
 )
 def test_a_schema_that_says_more_is_left_to_the_whole_check(schema: Any) -> None:
-    assert plain(schema) is None
+    assert plain(schema, steps=limits.SCHEMA_STEPS) is None
+
+
+def test_what_is_too_much_for_the_whole_check_is_too_much_for_the_short_one() -> None:
+    words = [f"w{number}" for number in range(5_000)]
+    cases = [
+        (
+            {"type": "array", "items": {"type": "array", "items": {"type": "string", "enum": words}}},
+            [[words[-1]] * 100] * 20,
+        ),
+        ({"type": "array", "items": {"type": "integer"}}, [1] * limits.SCHEMA_STEPS),
+        ({"type": "object", "required": words}, dict.fromkeys(words, 1)),
+    ]
+    for schema, value in cases:
+        passes = plain(schema, steps=limits.SCHEMA_STEPS)
+        with within(1):
+            assert passes is not None and not passes(value)
+            told = ArgumentSchema({"type": "object", "properties": {"a": schema}}).problem({"a": value})
+        assert told is None or "too large" in told
+
+
+@given(_PLAIN, _VALUES)
+def test_the_short_check_never_takes_more_than_the_budget_of_the_whole_one(schema: dict[str, Any], value: Any) -> None:
+    passes, whole = plain(schema, steps=60), ArgumentSchema({"type": "object", "properties": {"a": schema}})
+    if passes is not None and passes(value):
+        whole._passes = None
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(limits, "SCHEMA_STEPS", 60 + 10)  # what is around it
+            assert whole.problem({"a": value}) is None
