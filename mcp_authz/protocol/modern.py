@@ -126,14 +126,21 @@ async def _said(gateway: Gateway, caller: Caller, message: Message, channel: Mod
 
 async def _watch(receive: Receive, exchange: Exchange, channel: ModernChannel, scope: anyio.CancelScope) -> None:
     """Cancel the call when its client goes away; a client that stays hears something now and then."""
-    while True:
-        try:
-            async with asyncio.timeout(PING_SECONDS):
-                message = await receive()
-        except TimeoutError:
+    try:
+        while not await _is_gone(receive):
             await exchange.ping()
-            continue
-        if message["type"] == "http.disconnect":
-            channel.is_gone = True
-            scope.cancel()
-            return
+    except Exception as error:  # noqa: BLE001 - whoever can be told nothing, and cannot be listened to, is gone
+        log.warning("a client cannot be reached any more: %s", type(error).__name__)
+    channel.is_gone = True
+    scope.cancel()
+
+
+async def _is_gone(receive: Receive) -> bool:
+    """Whether the client went away, once that is so or it was silent for long enough."""
+    try:
+        async with asyncio.timeout(PING_SECONDS):
+            while (await receive())["type"] != "http.disconnect":
+                pass
+    except TimeoutError:
+        return False
+    return True
