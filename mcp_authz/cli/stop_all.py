@@ -35,11 +35,11 @@ async def stop_all(
         administration, actor = Administration(here.store, here.clock), at_the_store(operator())
         before = await administration.stopped(actor)
         running = await administration.running_all(actor)
-        if before is None and not dry_run:
-            await administration.stop_all(actor, reason=reason)
+        stopped = not dry_run and await administration.stop_all(actor, reason=reason)
     if json:
-        stopped = before is not None or not dry_run
-        print_json({"stopped": stopped, "already": before is not None, "running": views.running(running)})
+        already = before is not None if dry_run else not stopped
+        said = {"stopped": stopped, "already": already, "dry_run": dry_run}
+        print_json({**said, "running": views.running(running)})
         return
     if before is not None:
         say(f"all calls were stopped before, by {before.by}: {before.reason}; nothing was changed")

@@ -19,7 +19,7 @@ from starlette.routing import Route
 from mcp_authz import limits
 from mcp_authz.administration import Administration, Forbidden, RolesOfPeople
 from mcp_authz.audit_proofs import Proofs
-from mcp_authz.errors import AuthzError, Conflict, InputError, NotFound, StoreError, StoreUpgraded
+from mcp_authz.errors import AuthzError, Conflict, InputError, NotFound, StoreError, StoreInDoubt, StoreUpgraded
 from mcp_authz.identity import Identifier, Unidentified
 from mcp_authz.overview import Overview
 from mcp_authz.principals import Caller, Once
@@ -181,9 +181,17 @@ def _trouble(error: AuthzError) -> Response:
     status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
     if status >= 500:  # what is wrong with the store is its operator's to know
         log.error("a request to administer was not served: %s", error)
-        again = "the gateway cannot do this now, and nothing was changed; try again"
-        return _refusal(status, error.code, str(error) if isinstance(error, StoreUpgraded) else again)
+        return _refusal(status, error.code, _of_store(error))
     return _refusal(status, error.code, str(error))
+
+
+def _of_store(error: AuthzError) -> str:
+    """What whoever asks may know of it: not where the store lies."""
+    if isinstance(error, StoreUpgraded):
+        return str(error)
+    if isinstance(error, StoreInDoubt):
+        return "the store failed while this was written; whether it was cannot be said, look before you try again"
+    return "the gateway cannot do this now, and nothing was changed; try again"
 
 
 def _refusal(status: int, code: str, text: str, headers: Mapping[str, str] | None = None) -> Response:

@@ -40,10 +40,10 @@ class Stopping:
         name = text(said, "name")
         if kind == "tool":
             tool = await self._tool_off(actor, name, reason, dry_run)
-            return {"dry_run": dry_run, **_off(tool)}
+            return {"dry_run": dry_run, "name": name, **_off(tool)}
         if kind == "server":
             server = await self._server_off(actor, name, reason, dry_run)
-            return {"dry_run": dry_run, **_off(server)}
+            return {"dry_run": dry_run, "name": name, **_off(server)}
         return {"dry_run": dry_run, **await self._thing(actor, cast(RevocableKind, kind), name, reason, dry_run)}
 
     async def stop_all(self, request: Request, actor: Actor) -> Mapping[str, Any]:

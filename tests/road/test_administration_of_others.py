@@ -18,6 +18,7 @@ from mcp_authz.rules.keys import PrivateKey
 from mcp_authz.store.ports import Event, RevocableKind
 from tests.proofs import LIST, Prover
 from tests.road.test_administration_api import BOTH, ROLES, api, people, stop
+from tests.store.test_in_doubt import after_the_commit
 from tests.world import world
 
 DEPLOY = {"owner": "acme", "repo": "api", "environment": "production", "version": "1.4.0"}
@@ -349,6 +350,19 @@ async def test_what_is_wrong_with_the_store_is_not_told_to_who_asks(
             monkeypatch.setattr(type(w.store), "search", broken)
             answer = await ada.get("/records")
             assert answer.status_code == 503 and "secret" not in answer.text
+
+
+async def test_who_stops_all_by_a_commit_that_failed_is_not_told_that_nothing_was_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(tmp_path, administration=ROLES) as w:
+        await w.person("ada")
+        async with api(w, "ada") as ada:
+            assert (await ada.get("/agents")).status_code == 200
+            after_the_commit(w.store, monkeypatch)
+            answer = await ada.post("/stop-all", json={"reason": "fire"})
+            assert answer.status_code == 503 and await w.store.switched_off()
+            assert "cannot be said" in answer.json()["error_description"] and "nothing was" not in answer.text
 
 
 async def test_who_stops_something_is_told_of_that_and_not_of_what_ended_meanwhile(
