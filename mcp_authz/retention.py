@@ -26,6 +26,7 @@ import anyio.lowlevel
 from mcp_authz import limits
 from mcp_authz.checkpoints import checkpoint_keys
 from mcp_authz.errors import ConfigError, SignatureRefused, StoreError
+from mcp_authz.new_file import flush
 from mcp_authz.rules.checkpoint import Checkpoint, Head, checkpoint_digest, read_checkpoint
 from mcp_authz.rules.duration import shown_duration
 from mcp_authz.rules.keys import PublicKey
@@ -239,7 +240,7 @@ def _whole_file(path: Path) -> Iterator[BinaryIO]:
                 os.fsync(file.fileno())
             _forget_tries(Path(name), path)
             _put(Path(name), path)
-            _flush_directory(path.parent)
+            flush(path.parent)
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
@@ -288,11 +289,3 @@ def _put(new: Path, path: Path) -> None:
         if not filecmp.cmp(new, path, shallow=False):
             raise ConfigError(f"archive `{path}` is of other records; move it away, nothing was pruned") from None
     new.unlink()
-
-
-def _flush_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

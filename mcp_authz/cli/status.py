@@ -9,10 +9,11 @@ from typing import Any, Final
 import typer
 
 from mcp_authz import unix_socket, views
+from mcp_authz.administration import Administration, at_the_store
 from mcp_authz.audit import sentence
 from mcp_authz.audit_reading import newest
 from mcp_authz.catalog import warnings
-from mcp_authz.cli.invocation import asynchronous, command_line, installation
+from mcp_authz.cli.invocation import asynchronous, command_line, installation, operator
 from mcp_authz.cli.options import Json
 from mcp_authz.cli.output import facts, local, next_step, print_json, say, table
 from mcp_authz.cli.states import what_is_open
@@ -26,7 +27,6 @@ from mcp_authz.rules.audit_filter import Filter
 from mcp_authz.rules.display import visible
 from mcp_authz.rules.log import timestamp
 from mcp_authz.rules.offered import DEFINITIONS
-from mcp_authz.stopping import Stopping
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -143,7 +143,7 @@ def _gateway(config: Config) -> dict[str, Any]:
 
 
 async def _stopped(here: Installation) -> dict[str, Any] | None:
-    switch = await Stopping(here.store, here.clock).stopped()
+    switch = await Administration(here.store, here.clock).stopped(at_the_store(operator()))
     return None if switch is None else {"since": timestamp(switch.since), "by": switch.by, "reason": switch.reason}
 
 

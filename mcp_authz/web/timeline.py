@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from mcp_authz import limits
 from mcp_authz.audit_story import story, times_again, told_once
 from mcp_authz.rules.administration import reaches_everything
 from mcp_authz.rules.audit_query import DECISIONS, asked_for, number
@@ -23,7 +24,6 @@ from mcp_authz.store.ports import EventKind, Record
 from mcp_authz.web.desk import Desk
 
 SHOWN: Final = 50  # records on a page
-LOOKED_AT: Final = 200_000  # records that one page looks through: some tenths of a second
 _KINDS: Final = get_args(EventKind)
 _OF_CALLS: Final = frozenset({"decision", "outcome", "approval"})
 _STATES: Final[Mapping[str, tuple[str, str]]] = {  # what the mark beside a record says, and the state it looks like
@@ -75,7 +75,7 @@ class Timeline:
             asked_for(kept, _KINDS),
             limit=SHOWN,
             before=number("before", asked.get("before")),
-            at_most=LOOKED_AT,
+            at_most=limits.RECORDS_LOOKED_AT,
         )
         return await self._desk.page(
             "timeline",

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import anyio.to_thread
 
+from mcp_authz import limits
 from mcp_authz.administration import Actor, Administration
 from mcp_authz.catalog import Catalog, warnings
 from mcp_authz.model import Hazard, Tool
@@ -30,7 +31,6 @@ STATES: Final = (
     ("off", "nobody can call it until it is accepted again"),
 )
 _SAYS: Final = dict(STATES)
-_LOOKED_AT: Final = 200_000  # records, for when a definition changed or was accepted
 _LINES: Final = 2_000  # of a definition that is compared here
 _SHOWN_LINES: Final = 400
 _CHARACTERS: Final = 2_000  # of one line, or of a description
@@ -92,7 +92,7 @@ async def around(administration: Administration, store: Store, actor: Actor, pin
         it for it in await store.switched_off() if not it.is_everything and it.is_for(pin.server, pin.tool)
     )
     wanted = Filter(kind="pin", tool=pin.tool[:LONGEST])
-    found = await administration.records(actor, wanted, limit=20, at_most=_LOOKED_AT)
+    found = await administration.records(actor, wanted, limit=20, at_most=limits.RECORDS_LOOKED_AT)
     events = [record.event for record in found.records if record.event.fields.get("server") == pin.server]
     return Around(switches=switches, changed=events[-1] if events else None)
 

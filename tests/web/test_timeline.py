@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mcp_authz import limits
 from mcp_authz.store.ports import Event
 from mcp_authz.web import timeline
 from tests.web.authenticator import visit, visiting
@@ -95,6 +96,6 @@ async def test_filters_find_and_pages_follow_each_other_to_the_first_record(
                 path = older.split('"')[0].replace("&amp;", "&")
             assert seen == list(range(last, 0, -1)), "each once, newest first"
 
-            monkeypatch.setattr(timeline, "LOOKED_AT", 5)
+            monkeypatch.setattr(limits, "RECORDS_LOOKED_AT", 5)
             page = words((await alice.get("/audit?text=nowhere-to-be-found")).text)
             assert f"back to record {last - 4}" in page and "Older" in page
