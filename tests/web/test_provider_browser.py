@@ -42,6 +42,7 @@ async def test_a_person_signs_in_at_their_company_approves_and_signs_out_everywh
         await other.goto(f"{w.config.public_url}/holds")
         await other.get_by_role("heading", name="Nothing waits.").wait_for()
         await alice.page.get_by_role("link", name="Passkeys").click()
+        await alice.page.wait_for_url("**/passkeys")  # its script has been read by then, and hears the button
         await alice.page.get_by_role("button", name="Sign out everywhere").click()
         await alice.heading("Sign in")
         await other.get_by_text("You are signed out.").wait_for()
